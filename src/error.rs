@@ -1,0 +1,236 @@
+//! Every way to fail: the status numbers of the C ABI (the only place they are written), their names and texts,
+//! and the `Error` that carries one line for a person. Messages never hold an id, a payload or a password.
+
+use std::{borrow::Cow, ffi::CStr, fmt};
+
+/// Success.
+pub const SSS_OK: i32 = 0;
+/// An argument is wrong: the text names it.
+pub const SSS_E_INVALID: i32 = -1;
+/// The handle is zero, closed, or was never one of this library's.
+pub const SSS_E_HANDLE: i32 = -2;
+/// There is no such living session: unknown, malformed, expired and deleted ids are all the same.
+pub const SSS_E_NOT_FOUND: i32 = -3;
+/// The session has another version than the one given to sss_put_if: read again, then decide.
+pub const SSS_E_CONFLICT: i32 = -4;
+/// The buffer is too small: *len is what is needed.
+pub const SSS_E_TOO_SMALL: i32 = -5;
+/// The payload is longer than max_payload.
+pub const SSS_E_TOO_LARGE: i32 = -6;
+/// max_sessions or max_bytes is reached and nothing has expired that could make room.
+pub const SSS_E_FULL: i32 = -7;
+/// It is already open with another URL or another clock.
+pub const SSS_E_EXISTS: i32 = -8;
+/// The URL is wrong: the text names the part.
+pub const SSS_E_URL: i32 = -9;
+/// This build, engine or version of the library cannot do that.
+pub const SSS_E_UNSUPPORTED: i32 = -10;
+/// The operating system failed to read or write.
+pub const SSS_E_IO: i32 = -11;
+/// The engine cannot be reached now. The session may well live.
+pub const SSS_E_UNAVAILABLE: i32 = -12;
+/// The engine did not answer in time. The session may well live.
+pub const SSS_E_TIMEOUT: i32 = -13;
+/// A resource is taken for the moment: try again.
+pub const SSS_E_BUSY: i32 = -14;
+/// Stored data was damaged or edited, and is not given out.
+pub const SSS_E_CORRUPT: i32 = -15;
+/// The operating system gave no random bytes, so there is no id.
+pub const SSS_E_RANDOM: i32 = -16;
+/// Memory ran out.
+pub const SSS_E_NOMEM: i32 = -17;
+/// The store was opened before this process was forked and cannot be used here: open one in the child.
+pub const SSS_E_FORKED: i32 = -18;
+/// A bug in the library was caught. The process lives on.
+pub const SSS_E_PANIC: i32 = -19;
+
+/// What went wrong. An open set: later versions add kinds, and a number is never used again for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum ErrorKind {
+    /// An argument is wrong: the message names it.
+    Invalid = SSS_E_INVALID,
+    /// A handle is zero, closed, or was never one of this library's (C ABI only).
+    Handle = SSS_E_HANDLE,
+    /// There is no such living session. Unknown, malformed, expired and deleted ids are all the same.
+    NotFound = SSS_E_NOT_FOUND,
+    /// The session has another version than the one given to `put_if`.
+    Conflict = SSS_E_CONFLICT,
+    /// The caller's buffer is too small (C ABI only).
+    TooSmall = SSS_E_TOO_SMALL,
+    /// The payload is longer than `max_payload`.
+    TooLarge = SSS_E_TOO_LARGE,
+    /// `max_sessions` or `max_bytes` is reached and nothing has expired that could make room.
+    Full = SSS_E_FULL,
+    /// Already open with another URL or another clock.
+    Exists = SSS_E_EXISTS,
+    /// The URL is wrong: the message names the part.
+    Url = SSS_E_URL,
+    /// This build, engine or version cannot do that.
+    Unsupported = SSS_E_UNSUPPORTED,
+    /// The operating system failed to read or write.
+    Io = SSS_E_IO,
+    /// The engine cannot be reached now.
+    Unavailable = SSS_E_UNAVAILABLE,
+    /// The engine did not answer in time.
+    Timeout = SSS_E_TIMEOUT,
+    /// A resource is taken for the moment.
+    Busy = SSS_E_BUSY,
+    /// Stored data was damaged or edited, and is not given out.
+    Corrupt = SSS_E_CORRUPT,
+    /// The operating system gave no random bytes.
+    Random = SSS_E_RANDOM,
+    /// Memory ran out.
+    NoMem = SSS_E_NOMEM,
+    /// The store was opened before this process was forked.
+    Forked = SSS_E_FORKED,
+    /// A bug in the library was caught (C ABI only).
+    Panic = SSS_E_PANIC,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the numbers.
+    pub const ALL: [ErrorKind; 19] = {
+        use ErrorKind::*;
+        [
+            Invalid,
+            Handle,
+            NotFound,
+            Conflict,
+            TooSmall,
+            TooLarge,
+            Full,
+            Exists,
+            Url,
+            Unsupported,
+            Io,
+            Unavailable,
+            Timeout,
+            Busy,
+            Corrupt,
+            Random,
+            NoMem,
+            Forked,
+            Panic,
+        ]
+    };
+
+    /// The status number of the C ABI, always negative.
+    pub const fn code(self) -> i32 {
+        self as i32
+    }
+
+    /// The kind with this status number.
+    pub fn from_code(code: i32) -> Option<ErrorKind> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
+    /// The name of the C macro without its prefix: `"NOT_FOUND"`.
+    pub fn name(self) -> &'static str {
+        self.entry().0
+    }
+
+    /// One short line in English, the same for every failure of this kind.
+    pub fn text(self) -> &'static CStr {
+        self.entry().1
+    }
+
+    fn entry(self) -> (&'static str, &'static CStr) {
+        match self {
+            ErrorKind::Invalid => ("INVALID", c"invalid argument"),
+            ErrorKind::Handle => ("HANDLE", c"not an open store handle"),
+            ErrorKind::NotFound => ("NOT_FOUND", c"no such session"),
+            ErrorKind::Conflict => ("CONFLICT", c"the session was changed in between"),
+            ErrorKind::TooSmall => ("TOO_SMALL", c"buffer too small"),
+            ErrorKind::TooLarge => ("TOO_LARGE", c"payload too large"),
+            ErrorKind::Full => ("FULL", c"store full"),
+            ErrorKind::Exists => ("EXISTS", c"already open with other settings"),
+            ErrorKind::Url => ("URL", c"bad store URL"),
+            ErrorKind::Unsupported => ("UNSUPPORTED", c"not supported"),
+            ErrorKind::Io => ("IO", c"input/output error"),
+            ErrorKind::Unavailable => ("UNAVAILABLE", c"engine unavailable"),
+            ErrorKind::Timeout => ("TIMEOUT", c"engine did not answer in time"),
+            ErrorKind::Busy => ("BUSY", c"busy, try again"),
+            ErrorKind::Corrupt => ("CORRUPT", c"stored data is damaged"),
+            ErrorKind::Random => ("RANDOM", c"no random bytes from the operating system"),
+            ErrorKind::NoMem => ("NOMEM", c"out of memory"),
+            ErrorKind::Forked => ("FORKED", c"store was opened before fork"),
+            ErrorKind::Panic => ("PANIC", c"internal error"),
+        }
+    }
+}
+
+/// A failure: its kind, and one line for a person that names the culprit.
+///
+/// `Display` prints that line. It never holds a session id, a payload or a password, so it may be logged.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+}
+
+/// The result of every fallible function of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A failure with its one line of text. `Store::read`'s closure makes its own with this.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
+        Error { kind, message: message.into() }
+    }
+
+    pub(crate) const fn fixed(kind: ErrorKind, message: &'static str) -> Error {
+        Error { kind, message: Cow::Borrowed(message) }
+    }
+
+    pub(crate) const fn not_found() -> Error {
+        Error::fixed(ErrorKind::NotFound, "no such session")
+    }
+
+    pub(crate) const fn no_memory() -> Error {
+        Error::fixed(ErrorKind::NoMem, "out of memory")
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The status number of the C ABI.
+    pub fn code(&self) -> i32 {
+        self.kind.code()
+    }
+
+    /// The line that `Display` prints.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.name(), self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_minus_one_to_minus_nineteen_without_gaps() {
+        for (i, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind.code(), -(i as i32) - 1);
+            assert_eq!(ErrorKind::from_code(kind.code()), Some(kind));
+        }
+        assert_eq!(ErrorKind::from_code(0), None);
+    }
+}

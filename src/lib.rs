@@ -1,0 +1,49 @@
+//! A server-side session store: the client holds an unguessable id of 128 characters, and the truth about the session
+//! stays here, where it can be updated, destroyed and expired.
+//!
+//! ```
+//! use sss::{Access, Options, Principal, Store};
+//!
+//! let store = Store::open("memory:?timeout=12h&idle_timeout=15m")?;
+//! let (sid, _) = store.create(b"cart=3", &Options::default())?;
+//!
+//! // Login: a new id, the same session, now bound to a user.
+//! let login = Options { principal: Principal::Set(b"alice"), ..Options::default() };
+//! let (sid, meta) = store.renew(&sid, None, &login)?;
+//! store.put_if(&sid, meta.version, b"cart=4", &Options::default())?;
+//!
+//! let (payload, _) = store.get(&sid, Access::Slide)?;
+//! assert_eq!(payload, b"cart=4");
+//! assert_eq!(store.revoke(b"alice", None)?, 1);
+//! assert!(store.get(&sid, Access::Slide).is_err());
+//! # Ok::<(), sss::Error>(())
+//! ```
+//!
+//! The same library is used from C through `include/sss.h`, from Python and from Elixir; [`Store`] is what all of them
+//! sit on. A call goes one way: caller, [`Store`] (the rules), engine (the atomic step).
+
+mod clock;
+mod engine;
+mod error;
+mod fork;
+mod global;
+mod key;
+mod policy;
+mod record;
+mod sid;
+mod stats;
+mod store;
+mod sys;
+mod url;
+
+#[cfg(feature = "capi")]
+pub mod capi;
+
+pub use error::{Error, ErrorKind, Result};
+pub use global::{global, open_global};
+pub use key::Ref;
+pub use policy::FOREVER;
+pub use record::{Entry, Meta};
+pub use sid::{SID_LEN, Sid};
+pub use stats::Stats;
+pub use store::{Access, Options, Principal, Store};

@@ -1,0 +1,144 @@
+//! The rules that a store's URL sets: timeouts and limits. All deadline arithmetic is here, and only here.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// A timeout that never ends, and the deadline of what never ends.
+pub const FOREVER: i64 = i64::MAX;
+
+/// The default absolute timeout: 3 hours.
+pub(crate) const TIMEOUT_MS: i64 = 10_800_000;
+/// The default idle timeout: 10 minutes.
+pub(crate) const IDLE_TIMEOUT_MS: i64 = 600_000;
+/// The default longest payload: 1 MiB.
+pub(crate) const MAX_PAYLOAD: u64 = 1 << 20;
+
+/// Both timeouts in milliseconds. In a session's record 0 means "the store's"; a negative one has always ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    pub absolute: i64,
+    pub idle: i64,
+}
+
+impl Timeouts {
+    /// Fills the timeouts that are 0 from `other`.
+    pub(crate) fn or(self, other: Timeouts) -> Timeouts {
+        Timeouts {
+            absolute: if self.absolute == 0 { other.absolute } else { self.absolute },
+            idle: if self.idle == 0 { other.idle } else { self.idle },
+        }
+    }
+
+    /// The moment at which a session is dead: it lives while `now < deadline`.
+    pub(crate) fn deadline(self, created: i64, last_seen: i64) -> i64 {
+        // Saturating: FOREVER stays FOREVER, and no sum can wrap into the past.
+        created.saturating_add(self.absolute).min(last_seen.saturating_add(self.idle))
+    }
+}
+
+/// What may not be exceeded; `u64::MAX` is "no limit".
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub max_sessions: u64,
+    pub max_bytes: u64,
+    pub max_per_principal: u64,
+}
+
+/// The policy as a URL gives it: `None` is "not given".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PolicyOptions {
+    pub timeout: Option<i64>,
+    pub idle_timeout: Option<i64>,
+    pub max_payload: Option<u64>,
+    pub max_sessions: Option<u64>,
+    pub max_bytes: Option<u64>,
+    pub max_per_principal: Option<u64>,
+}
+
+/// The policy in force. Atomics, because opening a named store again may tighten it while it is in use.
+pub(crate) struct Policy {
+    timeout: AtomicI64,
+    idle_timeout: AtomicI64,
+    max_payload: AtomicU64,
+    max_sessions: AtomicU64,
+    max_bytes: AtomicU64,
+    max_per_principal: AtomicU64,
+}
+
+impl Policy {
+    pub(crate) fn new(options: &PolicyOptions) -> Policy {
+        Policy {
+            timeout: AtomicI64::new(options.timeout.unwrap_or(TIMEOUT_MS)),
+            idle_timeout: AtomicI64::new(options.idle_timeout.unwrap_or(IDLE_TIMEOUT_MS)),
+            max_payload: AtomicU64::new(options.max_payload.unwrap_or(MAX_PAYLOAD)),
+            max_sessions: AtomicU64::new(options.max_sessions.unwrap_or(u64::MAX)),
+            max_bytes: AtomicU64::new(options.max_bytes.unwrap_or(u64::MAX)),
+            max_per_principal: AtomicU64::new(options.max_per_principal.unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Takes over what is given where it is stricter. True if a timeout became shorter.
+    pub(crate) fn tighten(&self, options: &PolicyOptions) -> bool {
+        let mut shorter = false;
+        for (current, given) in [(&self.timeout, options.timeout), (&self.idle_timeout, options.idle_timeout)] {
+            if let Some(given) = given {
+                shorter |= current.fetch_min(given, Ordering::AcqRel) > given;
+            }
+        }
+        for (current, given) in [
+            (&self.max_payload, options.max_payload),
+            (&self.max_sessions, options.max_sessions),
+            (&self.max_bytes, options.max_bytes),
+            (&self.max_per_principal, options.max_per_principal),
+        ] {
+            if let Some(given) = given {
+                current.fetch_min(given, Ordering::AcqRel);
+            }
+        }
+        shorter
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts { absolute: self.timeout.load(Ordering::Relaxed), idle: self.idle_timeout.load(Ordering::Relaxed) }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_sessions: self.max_sessions.load(Ordering::Relaxed),
+            max_bytes: self.max_bytes.load(Ordering::Relaxed),
+            max_per_principal: self.max_per_principal.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn max_payload(&self) -> u64 {
+        self.max_payload.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadline_is_the_earlier_of_both() {
+        let timeouts = Timeouts { absolute: 100, idle: 10 };
+        assert_eq!(timeouts.deadline(1000, 1000), 1010);
+        assert_eq!(timeouts.deadline(1000, 1095), 1100);
+    }
+
+    #[test]
+    fn infinite_and_huge_timeouts_never_wrap() {
+        let timeouts = Timeouts { absolute: FOREVER, idle: FOREVER };
+        assert_eq!(timeouts.deadline(1000, 1000), FOREVER);
+        let dead = Timeouts { absolute: i64::MIN, idle: FOREVER };
+        assert!(dead.deadline(1000, 1000) < 1000);
+    }
+
+    #[test]
+    fn tighten_only_ever_tightens() {
+        let policy = Policy::new(&PolicyOptions { timeout: Some(100), ..Default::default() });
+        assert!(!policy.tighten(&PolicyOptions { timeout: Some(200), ..Default::default() }));
+        assert_eq!(policy.timeouts().absolute, 100);
+        assert!(policy.tighten(&PolicyOptions { idle_timeout: Some(5), ..Default::default() }));
+        assert_eq!(policy.timeouts(), Timeouts { absolute: 100, idle: 5 });
+    }
+}

@@ -1,0 +1,117 @@
+//! The head of a session's record, and how a write changes it. Pure functions: every engine calls them inside its
+//! own atomic step, so that the rules about versions, sliding and timeouts are written once.
+
+use crate::{
+    key::{Key, PrincipalKey, Ref},
+    policy::Timeouts,
+};
+
+/// What is known of a session besides its payload. Times are Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// 1 when created, and one more with every new payload.
+    pub version: u64,
+    /// When the session began. Renewing the id does not change it.
+    pub created_ms: i64,
+    /// When it was used last.
+    pub last_seen_ms: i64,
+    /// When it dies unless it is used before: the earlier of the absolute and the idle deadline, `FOREVER` if neither.
+    pub expires_ms: i64,
+}
+
+/// One session in a principal's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Names the session to `Store::delete_ref`. Never an id.
+    pub reference: Ref,
+    /// The length of the payload in bytes.
+    pub payload_len: u64,
+    /// Version and times.
+    pub meta: Meta,
+}
+
+/// The head of a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub version: u64,
+    pub created: i64,
+    pub last_seen: i64,
+    /// The session's own timeouts; 0 follows the store.
+    pub own: Timeouts,
+    pub principal: Option<PrincipalKey>,
+}
+
+/// What a write does to the principal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PrincipalChange {
+    Keep,
+    Clear,
+    Set(PrincipalKey),
+}
+
+/// A write: `create`, `put`, `put_if` and `renew` are all this.
+#[derive(Clone, Copy)]
+pub(crate) struct Write<'a> {
+    /// `None` keeps the payload (renew only).
+    pub payload: Option<&'a [u8]>,
+    /// 0 keeps what the session has.
+    pub timeouts: Timeouts,
+    pub principal: PrincipalChange,
+    /// Only if the session still has this version.
+    pub if_version: Option<u64>,
+}
+
+impl Head {
+    /// The head of a session that begins now.
+    pub(crate) fn begin(now: i64, write: &Write) -> Head {
+        let blank =
+            Head { version: 0, created: now, last_seen: now, own: Timeouts { absolute: 0, idle: 0 }, principal: None };
+        blank.written(now, write)
+    }
+
+    /// The head after a write: it slides, and the version counts payloads.
+    pub(crate) fn written(self, now: i64, write: &Write) -> Head {
+        Head {
+            version: self.version + u64::from(write.payload.is_some()),
+            own: write.timeouts.or(self.own),
+            principal: write.principal_after(self.principal),
+            ..self.seen(now)
+        }
+    }
+
+    /// The head after a use. A clock that went back (shared engines) does not move it back.
+    pub(crate) fn seen(self, now: i64) -> Head {
+        Head { last_seen: self.last_seen.max(now), ..self }
+    }
+
+    pub(crate) fn deadline(&self, store: Timeouts) -> i64 {
+        self.own.or(store).deadline(self.created, self.last_seen)
+    }
+
+    pub(crate) fn lives(&self, now: i64, store: Timeouts) -> bool {
+        now < self.deadline(store)
+    }
+
+    pub(crate) fn meta(&self, store: Timeouts) -> Meta {
+        Meta {
+            version: self.version,
+            created_ms: self.created,
+            last_seen_ms: self.last_seen,
+            expires_ms: self.deadline(store),
+        }
+    }
+
+    pub(crate) fn entry(&self, key: Key, payload_len: usize, store: Timeouts) -> Entry {
+        Entry { reference: key.into(), payload_len: payload_len as u64, meta: self.meta(store) }
+    }
+}
+
+impl Write<'_> {
+    pub(crate) fn principal_after(&self, before: Option<PrincipalKey>) -> Option<PrincipalKey> {
+        match self.principal {
+            PrincipalChange::Keep => before,
+            PrincipalChange::Clear => None,
+            PrincipalChange::Set(principal) => Some(principal),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Counters. Spread over several cache lines, so that counting does not make the cores wait for one another.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::key::Key;
+
+/// A snapshot of a store's counters. They only ever grow, except `sessions` and `bytes`; under concurrent use the
+/// numbers of one snapshot need not be of the same instant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sessions held now. Expired ones count until they are cleared.
+    pub sessions: u64,
+    /// The bytes of their payloads.
+    pub bytes: u64,
+    /// Successful `create`.
+    pub created: u64,
+    /// `get` that found a session.
+    pub hits: u64,
+    /// `get` that found none.
+    pub misses: u64,
+    /// Successful `put` and `put_if`.
+    pub puts: u64,
+    /// Successful `delete` and `delete_ref`.
+    pub deleted: u64,
+    /// Successful `renew`.
+    pub renewed: u64,
+    /// `put_if` refused because of the version.
+    pub conflicts: u64,
+    /// Sessions ended by `revoke` or by `max_per_principal`.
+    pub revoked: u64,
+    /// Sessions cleared after they had expired.
+    pub expired: u64,
+    /// Writes refused by a limit.
+    pub rejected: u64,
+    /// Failures that are not the caller's: no random bytes, no memory, an engine that failed.
+    pub errors: u64,
+}
+
+/// What can be counted, in the order of `Stats`.
+#[derive(Clone, Copy)]
+pub(crate) enum Count {
+    Created,
+    Hits,
+    Misses,
+    Puts,
+    Deleted,
+    Renewed,
+    Conflicts,
+    Revoked,
+    Expired,
+    Rejected,
+    Errors,
+}
+
+const COUNTS: usize = Count::Errors as usize + 1;
+const STRIPES: usize = 16;
+
+/// Two cache lines, so that no two stripes share one (the prefetcher fetches pairs).
+#[repr(align(128))]
+#[derive(Default)]
+struct Stripe([AtomicU64; COUNTS]);
+
+#[derive(Default)]
+pub(crate) struct Counters([Stripe; STRIPES]);
+
+impl Counters {
+    /// Counts one; the session's key spreads the writers over the stripes.
+    pub(crate) fn count(&self, what: Count, key: &Key) {
+        self.0[key.0 as usize % STRIPES].0[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, what: Count, n: u64) {
+        if n > 0 {
+            self.0[0].0[what as usize].fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn snapshot(&self, sessions: u64, bytes: u64) -> Stats {
+        let sum = |what: Count| self.0.iter().map(|stripe| stripe.0[what as usize].load(Ordering::Relaxed)).sum();
+        Stats {
+            sessions,
+            bytes,
+            created: sum(Count::Created),
+            hits: sum(Count::Hits),
+            misses: sum(Count::Misses),
+            puts: sum(Count::Puts),
+            deleted: sum(Count::Deleted),
+            renewed: sum(Count::Renewed),
+            conflicts: sum(Count::Conflicts),
+            revoked: sum(Count::Revoked),
+            expired: sum(Count::Expired),
+            rejected: sum(Count::Rejected),
+            errors: sum(Count::Errors),
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! `Store`: every rule of the contract that does not depend on the engine, over one engine. It mints and hashes ids,
+//! checks arguments and limits, reads the clock, and counts.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    clock::Clock,
+    engine::{Context, Engine, memory::Memory},
+    error::{Error, ErrorKind, Result},
+    fork::{self, PerProcess},
+    key::{Key, Keys, PrincipalKey, Ref},
+    policy::{Policy, Timeouts},
+    record::{Entry, Meta, PrincipalChange, Write},
+    sid::Sid,
+    stats::{Count, Counters, Stats},
+    url::Url,
+};
+
+/// Whether reading a session is a use of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading slides the idle deadline.
+    Slide,
+    /// Reading leaves no trace.
+    Peek,
+}
+
+/// Whom a session belongs to, in `create`, `put` and `renew`.
+#[derive(Clone, Copy, Default)]
+pub enum Principal<'a> {
+    /// As it was; nobody in `create`.
+    #[default]
+    Keep,
+    /// Nobody. Not for `create`.
+    Clear,
+    /// A user's id or any other bytes, at least one. The store keeps only a hash of it.
+    Set(&'a [u8]),
+}
+
+impl fmt::Debug for Principal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Principal::Keep => "Keep",
+            Principal::Clear => "Clear",
+            Principal::Set(_) => "Set(..)",
+        })
+    }
+}
+
+/// What may be said about a session when it is written. The default changes nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'a> {
+    /// The absolute timeout in milliseconds from creation: above 0 the session's own, [`FOREVER`](crate::FOREVER) for
+    /// none, 0 the store's (in `put` and `renew`: as it was), below 0 dead at once.
+    pub timeout_ms: i64,
+    /// The idle timeout in milliseconds from the last use, with the same special values.
+    pub idle_timeout_ms: i64,
+    /// Whom the session belongs to.
+    pub principal: Principal<'a>,
+    /// `renew` only: for how many milliseconds the old id may still read. 0: it is dead at once.
+    pub grace_ms: i64,
+}
+
+/// A handle to a session store.
+///
+/// Cloning it gives another handle to the same store; the store is closed, and its memory wiped, when the last one is
+/// dropped. All methods may be called from any number of threads at once, and each is one atomic step.
+///
+/// Every method fails with [`ErrorKind::Forked`] in a process that was forked after the store was opened.
+/// Methods that take a session id take any bytes: what is not the id of a living session is
+/// [`ErrorKind::NotFound`], whatever the reason.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    engine: Box<dyn Engine>,
+    keys: Keys,
+    clock: Clock,
+    policy: Policy,
+    counters: Counters,
+    /// The process that opened the store.
+    generation: u32,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store(..)")
+    }
+}
+
+impl Store {
+    /// Opens the store that the URL names. `memory:` is a new one in this process; `memory:NAME` is shared by all who
+    /// open it in this process. A wrong URL is an error that names the part.
+    ///
+    /// Opening `memory:NAME` again follows the settings that are there; a timeout or limit that is given and stricter
+    /// is the store's from then on. Another `clock` is [`ErrorKind::Exists`].
+    pub fn open(url: &str) -> Result<Store> {
+        static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
+        let url = Url::parse(url)?;
+        let Some(name) = &url.name else {
+            return Store::new(&url);
+        };
+        let mut named = NAMED.get().lock();
+        if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
+            return Store(inner).joined(&url);
+        }
+        named.retain(|_, store| store.strong_count() > 0);
+        let store = Store::new(&url)?;
+        named.insert(name.clone(), Arc::downgrade(&store.0));
+        Ok(store)
+    }
+
+    fn new(url: &Url) -> Result<Store> {
+        Ok(Store(Arc::new(Inner {
+            engine: Box::new(Memory::new()),
+            keys: Keys::random()?,
+            clock: if url.manual_clock == Some(true) { Clock::manual() } else { Clock::system() },
+            policy: Policy::new(&url.policy),
+            counters: Counters::default(),
+            generation: fork::generation(),
+        })))
+    }
+
+    /// This store for one more who opened it, with the settings that were given.
+    fn joined(self, url: &Url) -> Result<Store> {
+        if url.manual_clock.is_some_and(|manual| manual != self.0.clock.is_manual()) {
+            return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
+        }
+        if self.0.policy.tighten(&url.policy) {
+            self.0.engine.timeouts_shortened();
+        }
+        Ok(self)
+    }
+
+    /// Begins a session, and returns its new id.
+    ///
+    /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
+    pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
+        let cx = self.context()?;
+        self.counted(|| {
+            if matches!(options.principal, Principal::Clear) {
+                return Err(invalid("a new session has no principal to clear"));
+            }
+            let write = self.write(Some(payload), options, None)?;
+            no_grace(options)?;
+            let (sid, key, head) = self.minted(|key| self.0.engine.create(&cx, key, &write))?;
+            self.0.counters.count(Count::Created, &key);
+            Ok((sid, head.meta(cx.timeouts)))
+        })
+    }
+
+    /// The payload of a session, copied, and what is known of it.
+    pub fn get(&self, sid: impl AsRef<[u8]>, access: Access) -> Result<(Vec<u8>, Meta)> {
+        self.read(sid, access, |payload, meta| {
+            let mut copy = Vec::new();
+            copy.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
+            copy.extend_from_slice(payload);
+            Ok((copy, *meta))
+        })
+    }
+
+    /// Lends the payload of a session to `f`, so that it is copied once, straight to where the caller wants it.
+    ///
+    /// A lock is held meanwhile: `f` must be short and must not call the store. If it fails, the session is left as it
+    /// was, and its error is returned.
+    pub fn read<R>(
+        &self,
+        sid: impl AsRef<[u8]>,
+        access: Access,
+        f: impl FnOnce(&[u8], &Meta) -> Result<R>,
+    ) -> Result<R> {
+        let cx = self.context()?;
+        let key = self.key(sid);
+        let mut f = Some(f);
+        let mut result = None;
+        let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |head, until, payload| {
+            let mut meta = head.meta(cx.timeouts);
+            meta.expires_ms = meta.expires_ms.min(until);
+            let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
+            result = Some(f(payload, &meta)?);
+            Ok(())
+        });
+        match (read, result) {
+            (Ok(()), Some(result)) => {
+                self.0.counters.count(Count::Hits, &key);
+                Ok(result)
+            }
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => {
+                self.0.counters.count(Count::Misses, &key);
+                Err(error)
+            }
+            (Err(error), _) => self.counted(|| Err(error)),
+            (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
+        }
+    }
+
+    /// Replaces the payload of a living session, and slides it. Never creates and never resurrects: a session that was
+    /// deleted, revoked or has expired is `NotFound`, also when that happened a moment ago in another thread.
+    ///
+    /// Errors also: `TooLarge`, `Full`, `Invalid`, `NoMem`.
+    pub fn put(&self, sid: impl AsRef<[u8]>, payload: &[u8], options: &Options) -> Result<Meta> {
+        self.put_at(sid.as_ref(), None, payload, options)
+    }
+
+    /// `put`, but only if the session still has this version; else `Conflict`, and nothing changes.
+    pub fn put_if(&self, sid: impl AsRef<[u8]>, version: u64, payload: &[u8], options: &Options) -> Result<Meta> {
+        self.put_at(sid.as_ref(), Some(version), payload, options)
+    }
+
+    fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
+        let cx = self.context()?;
+        self.counted(|| {
+            let write = self.write(Some(payload), options, version)?;
+            no_grace(options)?;
+            let key = self.key(sid);
+            let head = self.0.engine.put(&cx, &key, &write)?;
+            self.0.counters.count(Count::Puts, &key);
+            Ok(head.meta(cx.timeouts))
+        })
+    }
+
+    /// Slides the idle deadline, as a `get` does.
+    pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
+        let cx = self.context()?;
+        self.counted(|| Ok(self.0.engine.touch(&cx, &self.key(sid))?.meta(cx.timeouts)))
+    }
+
+    /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
+    /// stay unless given. The old id is dead, or within `grace_ms` reads the session and never writes it.
+    ///
+    /// This is what a login calls, against session fixation (CWE-384).
+    pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
+        let cx = self.context()?;
+        self.counted(|| {
+            if options.grace_ms < 0 {
+                return Err(invalid("grace_ms is negative"));
+            }
+            let write = self.write(payload, options, None)?;
+            let old = self.key(sid);
+            let renew = |new: &Key| self.0.engine.renew(&cx, &old, new, &write, options.grace_ms);
+            let (sid, key, head) = self.minted(renew)?;
+            self.0.counters.count(Count::Renewed, &key);
+            Ok((sid, head.meta(cx.timeouts)))
+        })
+    }
+
+    /// Ends a session. Its payload is wiped. The second time it is `NotFound`.
+    pub fn delete(&self, sid: impl AsRef<[u8]>) -> Result<()> {
+        self.delete_key(|| self.key(sid))
+    }
+
+    /// Ends the session with this reference.
+    pub fn delete_ref(&self, reference: &Ref) -> Result<()> {
+        self.delete_key(|| Key::from(reference))
+    }
+
+    fn delete_key(&self, key: impl FnOnce() -> Key) -> Result<()> {
+        let cx = self.context()?;
+        self.counted(|| {
+            let key = key();
+            self.0.engine.delete(&cx, &key)?;
+            self.0.counters.count(Count::Deleted, &key);
+            Ok(())
+        })
+    }
+
+    /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: nothing is left to remove.
+    ///
+    /// The cost grows with what is expired, not with what lives, and others get their turn in between.
+    pub fn sweep(&self, max: u64) -> Result<u64> {
+        let cx = self.context()?;
+        self.counted(|| self.0.engine.sweep(&cx, max))
+    }
+
+    /// The living sessions of a principal, the oldest first.
+    pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
+        let cx = self.context()?;
+        self.counted(|| {
+            let mut entries = self.0.engine.list(&cx, self.principal(principal)?)?;
+            entries.sort_unstable_by_key(|entry| (entry.meta.created_ms, entry.reference));
+            Ok(entries)
+        })
+    }
+
+    /// Ends all sessions of a principal, and returns how many lived. Whatever `create` or `renew` had returned before
+    /// this was called is dead when it returns.
+    ///
+    /// `except` spares the session that this id reads ("log out my other devices"). If it reads none of the principal's,
+    /// nothing is spared.
+    pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
+        let cx = self.context()?;
+        self.counted(|| {
+            let except = except.map(|sid| self.key(sid));
+            self.0.engine.revoke(&cx, self.principal(principal)?, except.as_ref())
+        })
+    }
+
+    /// The public reference of a living session. Not a use of it.
+    pub fn reference(&self, sid: impl AsRef<[u8]>) -> Result<Ref> {
+        let cx = self.context()?;
+        self.counted(|| Ok(self.0.engine.resolve(&cx, &self.key(sid))?.into()))
+    }
+
+    /// The store's counters.
+    pub fn stats(&self) -> Result<Stats> {
+        self.context()?;
+        let (sessions, bytes) = self.counted(|| self.0.engine.usage())?;
+        Ok(self.0.counters.snapshot(sessions, bytes))
+    }
+
+    /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
+    pub fn advance_clock(&self, ms: i64) -> Result<()> {
+        self.context()?;
+        self.0.clock.advance(ms)
+    }
+
+    /// The fork check, before any lock; then the moment of the call and the rules in force.
+    fn context(&self) -> Result<Context<'_>> {
+        let inner = &*self.0;
+        if inner.generation != fork::generation() {
+            return Err(Error::fixed(
+                ErrorKind::Forked,
+                "the memory: store was opened before fork and is not shared with this process; open one in the child, \
+                 or use an engine for several processes",
+            ));
+        }
+        Ok(Context {
+            now: inner.clock.now_ms(),
+            timeouts: inner.policy.timeouts(),
+            limits: inner.policy.limits(),
+            counters: &inner.counters,
+        })
+    }
+
+    fn key(&self, sid: impl AsRef<[u8]>) -> Key {
+        self.0.keys.session(sid.as_ref())
+    }
+
+    fn principal(&self, principal: &[u8]) -> Result<PrincipalKey> {
+        if principal.is_empty() {
+            return Err(invalid("the principal is empty"));
+        }
+        Ok(self.0.keys.principal(principal))
+    }
+
+    /// Options as the engines take them.
+    fn write<'a>(&self, payload: Option<&'a [u8]>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
+        let longest = self.0.policy.max_payload();
+        if let Some(payload) = payload
+            && payload.len() as u64 > longest
+        {
+            let message = format!("the payload has {} bytes, max_payload is {longest}", payload.len());
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        Ok(Write {
+            payload,
+            timeouts: Timeouts { absolute: options.timeout_ms, idle: options.idle_timeout_ms },
+            principal: match options.principal {
+                Principal::Keep => PrincipalChange::Keep,
+                Principal::Clear => PrincipalChange::Clear,
+                Principal::Set(principal) => PrincipalChange::Set(self.principal(principal)?),
+            },
+            if_version,
+        })
+    }
+
+    /// Stores something under a new id. A collision cannot be expected to ever happen; it never overwrites.
+    fn minted<T>(&self, mut store: impl FnMut(&Key) -> Result<T>) -> Result<(Sid, Key, T)> {
+        loop {
+            let sid = Sid::mint()?;
+            let key = self.key(&sid);
+            match store(&key) {
+                Ok(stored) => return Ok((sid, key, stored)),
+                Err(error) if error.kind() == ErrorKind::Exists => continue,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Runs a step, and counts its failure by kind.
+    fn counted<T>(&self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+        use ErrorKind::*;
+        let result = step();
+        if let Err(error) = &result {
+            let counters = &self.0.counters;
+            match error.kind() {
+                Conflict => counters.add(Count::Conflicts, 1),
+                TooLarge | Full => counters.add(Count::Rejected, 1),
+                // The caller's, or no failure at all.
+                NotFound | Invalid | TooSmall | Unsupported | Handle | Exists | Url | Forked => {}
+                Io | Unavailable | Timeout | Busy | Corrupt | Random | NoMem | Panic => counters.add(Count::Errors, 1),
+            }
+        }
+        result
+    }
+}
+
+fn no_grace(options: &Options) -> Result<()> {
+    match options.grace_ms {
+        0 => Ok(()),
+        _ => Err(invalid("grace_ms is for renew only")),
+    }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::fixed(ErrorKind::Invalid, message)
+}

@@ -1,0 +1,255 @@
+//! The store URL: one string picks the engine and sets every option. Strict: whatever is not understood is an error
+//! that names it. Messages never repeat user info, nor the value of an option that is not known.
+
+use crate::{
+    error::{Error, ErrorKind, Result},
+    policy::{FOREVER, PolicyOptions},
+};
+
+/// A URL, taken apart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Url {
+    /// `memory:NAME`; `None` is a store of its own.
+    pub name: Option<String>,
+    pub policy: PolicyOptions,
+    /// `clock=manual` is `Some(true)`.
+    pub manual_clock: Option<bool>,
+}
+
+const OTHER_ENGINES: [&str; 6] = ["lmdb", "redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
+
+impl Url {
+    pub(crate) fn parse(text: &str) -> Result<Url> {
+        if text.is_empty() {
+            return Err(bad("the URL is empty; the in-process store is 'memory:'"));
+        }
+        let Some((scheme, rest)) = text.split_once(':') else {
+            return Err(bad("the URL has no scheme; the in-process store is 'memory:'"));
+        };
+        if !scheme.eq_ignore_ascii_case("memory") {
+            if OTHER_ENGINES.iter().any(|other| scheme.eq_ignore_ascii_case(other)) {
+                let message = format!("the engine '{}' is not part of this build", shown(scheme));
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+            return Err(bad(format!("the scheme '{}' is not known", shown(scheme))));
+        }
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query).filter(|query| !query.is_empty())),
+            None => (rest, None),
+        };
+        let mut url = Url { name: store_name(path)?, ..Url::default() };
+        let mut seen: Vec<&str> = Vec::new();
+        for option in query.into_iter().flat_map(|query| query.split('&')) {
+            let (key, value) =
+                option.split_once('=').ok_or_else(|| bad(format!("the option '{}' has no value", shown(option))))?;
+            if seen.contains(&key) {
+                return Err(bad(format!("the option '{}' is given twice", shown(key))));
+            }
+            seen.push(key);
+            url.set(key, &decoded(key, value)?)?;
+        }
+        Ok(url)
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        match key {
+            "timeout" => self.policy.timeout = Some(duration(key, value)?),
+            "idle_timeout" => self.policy.idle_timeout = Some(duration(key, value)?),
+            "max_payload" => self.policy.max_payload = Some(size(key, value)?),
+            "max_bytes" => self.policy.max_bytes = Some(size(key, value)?),
+            "max_sessions" => self.policy.max_sessions = Some(number(key, value)?),
+            "max_per_principal" => self.policy.max_per_principal = Some(number(key, value)?),
+            "clock" => self.manual_clock = Some(choice(key, value, ["system", "manual"])? == "manual"),
+            _ => return Err(bad(format!("the option '{}' is not one of memory:", shown(key)))),
+        }
+        Ok(())
+    }
+}
+
+/// Milliseconds of `500ms`, `10s`, `5m`, `3h`, `7d`, a bare number of seconds, or `infinity`.
+fn duration(key: &str, value: &str) -> Result<i64> {
+    if value == "infinity" {
+        return Ok(FOREVER);
+    }
+    let (number, unit) = split_number(value);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" | "" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    match number.and_then(|n| i64::try_from(n).ok()).and_then(|n| n.checked_mul(unit_ms)) {
+        Some(ms) if ms > 0 => Ok(ms),
+        _ => Err(bad_value(
+            key,
+            value,
+            "a duration above zero such as 500ms, 10s, 5m, 3h, 7d, 600 (seconds) or infinity",
+        )),
+    }
+}
+
+/// Bytes: `1048576`, `64KiB`, `1MiB`, `2GiB` or `infinity`.
+fn size(key: &str, value: &str) -> Result<u64> {
+    let (number, unit) = split_number(value);
+    let shift = match unit {
+        "" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => u32::MAX,
+    };
+    match number.and_then(|n| n.checked_mul(1_u64.checked_shl(shift)?)) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ if value == "infinity" => Ok(u64::MAX),
+        _ => Err(bad_value(key, value, "a size above zero such as 65536, 64KiB, 1MiB, 2GiB or infinity")),
+    }
+}
+
+fn number(key: &str, value: &str) -> Result<u64> {
+    match split_number(value) {
+        (Some(n), "") if n > 0 => Ok(n),
+        _ if value == "infinity" => Ok(u64::MAX),
+        _ => Err(bad_value(key, value, "a whole number above zero, or infinity")),
+    }
+}
+
+fn choice(key: &str, value: &str, choices: [&'static str; 2]) -> Result<&'static str> {
+    let found = choices.into_iter().find(|choice| *choice == value);
+    found.ok_or_else(|| bad_value(key, value, &choices.join(" or ")))
+}
+
+/// Leading digits, and what follows them.
+fn split_number(value: &str) -> (Option<u64>, &str) {
+    let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+    (value[..digits].parse().ok(), &value[digits..])
+}
+
+fn store_name(path: &str) -> Result<Option<String>> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !path.chars().all(allowed) {
+        let message =
+            format!("the name '{}' of a memory: store may hold letters, digits, '.', '_' and '-' only", shown(path));
+        return Err(bad(message));
+    }
+    Ok(Some(path.to_owned()))
+}
+
+/// Percent-decoding (RFC 3986 section 2.1).
+fn decoded(key: &str, value: &str) -> Result<String> {
+    let wrong =
+        || bad(format!("the value of '{}' has a '%' that is not followed by two hex digits of UTF-8", shown(key)));
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut hex = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
+        match (hex(), hex()) {
+            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
+            _ => return Err(wrong()),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| wrong())
+}
+
+/// Text from the URL as a message may show it: short, and on one line.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 40;
+    let mut shown: String = text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+fn bad_value(key: &str, value: &str, expected: &str) -> Error {
+    bad(format!("the value '{}' of '{key}' is not {expected}", shown(value)))
+}
+
+fn bad(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Url, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(url: &str) -> String {
+        let error = Url::parse(url).expect_err(url);
+        assert_eq!(error.kind(), ErrorKind::Url, "{url}");
+        error.to_string()
+    }
+
+    #[test]
+    fn durations_have_units_and_bare_numbers_are_seconds() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("3h", 10_800_000),
+            ("7d", 604_800_000),
+            ("600", 600_000),
+            ("infinity", FOREVER),
+        ] {
+            assert_eq!(Url::parse(&format!("memory:?timeout={text}")).unwrap().policy.timeout, Some(ms));
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_named() {
+        for bad in
+            ["", "0", "-1", "1.5s", "10x", "abc", "ms", "99999999999999999999", "9223372036854775807", "%zz", "%f"]
+        {
+            assert!(refused(&format!("memory:?idle_timeout={bad}")).contains("idle_timeout"), "{bad}");
+            assert!(refused(&format!("memory:?max_sessions={bad}x")).contains("max_sessions"), "{bad}");
+        }
+        assert!(refused("memory:?max_bytes=99999999999GiB").contains("max_bytes"));
+        assert!(refused("memory:?clock=fast").contains("system or manual"));
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let url = Url::parse("memory:?max_bytes=2GiB&max_payload=64KiB&max_sessions=infinity").unwrap();
+        assert_eq!(url.policy.max_bytes, Some(2 << 30));
+        assert_eq!(url.policy.max_payload, Some(65_536));
+        assert_eq!(url.policy.max_sessions, Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named_and_secrets_are_not_repeated() {
+        assert!(refused("").contains("empty"));
+        assert!(refused("memory").contains("scheme"));
+        assert!(refused("momory:").contains("momory"));
+        assert!(refused("memory:?timout=3").contains("timout"));
+        assert!(!refused("memory:?password=hunter2").contains("hunter2"));
+        assert!(!refused("memroy://user:hunter2@host/").contains("hunter2"));
+        assert!(refused("memory:?timeout=3&timeout=3").contains("twice"));
+        assert!(refused("memory:?timeout").contains("no value"));
+        assert!(refused("memory:?timeout=3&").contains("no value"));
+        assert!(refused("memory:a/b").contains("a/b"));
+        assert!(!refused("memory:?a\nb=1").contains('\n'));
+    }
+
+    #[test]
+    fn engines_to_come_are_unsupported_not_unknown() {
+        for url in ["lmdb:/dir", "redis://h", "rediss://u:hunter2@h", "redis+cluster://h1,h2"] {
+            let error = Url::parse(url).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+            assert!(!error.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn a_name_is_kept() {
+        assert_eq!(Url::parse("memory:app-1").unwrap().name.as_deref(), Some("app-1"));
+        assert_eq!(Url::parse("MEMORY:").unwrap(), Url::default());
+        assert_eq!(Url::parse("memory:?").unwrap(), Url::default());
+    }
+}
