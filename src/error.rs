@@ -191,6 +191,11 @@ impl Error {
         Error::fixed(ErrorKind::NoMem, "out of memory")
     }
 
+    #[cfg(feature = "capi")]
+    pub(crate) fn into_message(self) -> Cow<'static, str> {
+        self.message
+    }
+
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -14,6 +14,7 @@ const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
 /// Milliseconds of a clock that no clock step moves; only differences mean anything.
+#[allow(clippy::unnecessary_cast)] // On 32-bit systems both are shorter.
 pub(crate) fn monotonic_ms() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to. The call cannot fail: the clock id is one that the system has.

@@ -33,7 +33,7 @@ impl Expiry {
     /// Notes that `slot` is due at `deadline`, whatever was noted before.
     pub(super) fn arm(&mut self, slot: usize, deadline: i64) {
         while slot >= self.armed.len() {
-            if self.armed.len() % BLOCK == 0 {
+            if self.armed.len().is_multiple_of(BLOCK) {
                 self.blocks.push(NEVER);
             }
             self.armed.push(NEVER);

@@ -1,0 +1,70 @@
+//! What stands between every exported function and its caller: panics are caught, and a failure is turned into its
+//! number, its line kept for `sss_last_error` of the same thread.
+
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::types::sss_status;
+use crate::error::{Error, ErrorKind, Result, SSS_OK};
+
+thread_local! {
+    static LAST_ERROR: RefCell<Cow<'static, str>> = const { RefCell::new(Cow::Borrowed("")) };
+}
+
+/// Runs the body of an exported function.
+pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> sss_status {
+    match catch(body) {
+        Some(Ok(())) => SSS_OK,
+        Some(Err(error)) => failed(error),
+        None => failed(Error::fixed(ErrorKind::Panic, "internal error: a bug in the library was caught")),
+    }
+}
+
+/// The same for the few functions that have no status to return: a panic gives `otherwise`.
+pub(super) fn guard_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    catch(body).unwrap_or(otherwise)
+}
+
+/// A copy of this thread's last failure.
+pub(super) fn last_error() -> Cow<'static, str> {
+    LAST_ERROR.try_with(|last| last.borrow().clone()).unwrap_or_default()
+}
+
+fn failed(error: Error) -> sss_status {
+    let code = error.code();
+    // Fails only while the thread is ending; the status stands without its text then.
+    let _ = LAST_ERROR.try_with(|last| last.replace(error.into_message()));
+    code
+}
+
+fn catch<T>(body: impl FnOnce() -> T) -> Option<T> {
+    // Unwind-safe: the store changes its state last, and holds no lock over code of others that may panic.
+    let run = AssertUnwindSafe(|| {
+        #[cfg(test)]
+        tests::panic_if_asked();
+        body()
+    });
+    // What was thrown is leaked: dropping it might panic again.
+    catch_unwind(run).map_err(std::mem::forget).ok()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::Cell;
+
+    thread_local! {
+        static ASKED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Makes the next exported function that this thread calls panic inside.
+    pub(in crate::capi) fn panic_in_next_call() {
+        ASKED.set(true);
+    }
+
+    pub(super) fn panic_if_asked() {
+        assert!(!ASKED.take(), "this panic is part of a test");
+    }
+}

@@ -1,0 +1,85 @@
+//! Opening and closing stores.
+
+use std::ffi::c_char;
+
+use super::{
+    args::{bytes, required, write},
+    guard::guard,
+    handle,
+    types::{sss_status, sss_store},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    global::open_global,
+    store::Store,
+};
+
+/// Opens the store that a URL names, and gives a handle to it.
+///
+/// "memory:" is a new store in this process; "memory:NAME" is one store for all handles of the process that are opened
+/// with this name, and is gone, wiped, when the last of them is closed. Options are the URL's query:
+///
+///   timeout=3h           absolute timeout, from creation (default 3h)
+///   idle_timeout=10m     idle timeout, from the last use (default 10m)
+///                        500ms, 10s, 5m, 3h, 7d, a bare number of seconds, or infinity
+///   max_payload=1MiB     longest payload (default 1MiB); bytes, KiB, MiB, GiB
+///   max_sessions=N       most sessions (default infinity)
+///   max_bytes=64MiB      most bytes of payload in all (default infinity)
+///   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
+///   clock=manual         time stands still but for sss_advance_clock: for tests
+///
+/// Opening "memory:NAME" again follows the settings that are there; a timeout or limit that is given and stricter holds
+/// for all handles from then on.
+///
+/// The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
+///
+/// Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (memory:NAME is open
+/// with another clock), INVALID, RANDOM, BUSY (65536 stores are open).
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mut sss_store) -> sss_status {
+    guard(|| {
+        let store = required("store", store)?;
+        // SAFETY: the caller's promise about pointers and lengths.
+        let opened = Store::open(unsafe { text(url, url_len)? })?;
+        // SAFETY: not NULL; the caller's promise about outputs.
+        unsafe { write(store, handle::open(opened)?) };
+        Ok(())
+    })
+}
+
+/// Opens the process-wide store, which SSS_GLOBAL stands for. To be called before its first use; without it, the first
+/// use opens "memory:". The same URL again is fine.
+///
+/// In a forked child SSS_GLOBAL is FORKED if the parent had opened it, until the child calls this itself.
+///
+/// Errors: EXISTS (it is open with another URL), and those of sss_open.
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sss_open_global(url: *const c_char, url_len: usize) -> sss_status {
+    guard(|| {
+        // SAFETY: the caller's promise about pointers and lengths.
+        open_global(unsafe { text(url, url_len)? })
+    })
+}
+
+/// Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A store without a name is
+/// gone with its handle, and its payloads are wiped.
+///
+/// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process).
+/// Threads: any, also while others use the handle. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
+    guard(|| handle::close(store))
+}
+
+/// # Safety
+/// As for `bytes`.
+unsafe fn text<'a>(url: *const c_char, len: usize) -> Result<&'a str> {
+    // SAFETY: passed on.
+    let url = unsafe { bytes("url", url.cast(), len)? };
+    if url.contains(&0) {
+        return Err(Error::fixed(ErrorKind::Url, "the URL holds a NUL: its length is too long"));
+    }
+    std::str::from_utf8(url).map_err(|_| Error::fixed(ErrorKind::Url, "the URL is not UTF-8"))
+}

@@ -1,0 +1,196 @@
+//! The types and numbers of the C ABI. Their layout is fixed; structs that begin with `size` may grow at the end.
+#![allow(non_camel_case_types)]
+
+use std::ffi::c_void;
+
+use crate::{
+    record::{Entry, Meta},
+    stats::Stats,
+};
+
+/// 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some).
+pub type sss_status = i32;
+
+/// A handle to an open store. Zero is never one, and a handle that was closed is never given out again.
+pub type sss_store = u64;
+
+/// The process-wide store: opened by sss_open_global, or as "memory:" by its first use.
+pub const SSS_GLOBAL: sss_store = !0;
+
+/// The length of a session id.
+pub const SSS_SID_LEN: usize = 128;
+/// The size of a buffer for a session id and its final NUL.
+pub const SSS_SID_SIZE: usize = 129;
+/// The length of a session's public reference.
+pub const SSS_REF_LEN: usize = 32;
+
+/// sss_get, sss_get_buf: read without sliding the idle deadline.
+pub const SSS_PEEK: u32 = 1;
+/// sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on.
+pub const SSS_CLEAR_PRINCIPAL: u32 = 1;
+
+/// What may be said about a session when it is written. Begin with SSS_OPTIONS_INIT, which changes nothing.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sss_options {
+    /// The size of the struct, set by SSS_OPTIONS_INIT.
+    pub size: u32,
+    /// 0 or SSS_CLEAR_PRINCIPAL.
+    pub flags: u32,
+    /// Absolute timeout in milliseconds from creation: above 0 the session's own, SSS_FOREVER for none, 0 the store's
+    /// (in put and renew: as it was), below 0 dead at once.
+    pub timeout_ms: i64,
+    /// Idle timeout in milliseconds from the last use, with the same special values.
+    pub idle_timeout_ms: i64,
+    /// Whom the session belongs to: any bytes, at least one. NULL: nobody (in put and renew: as it was).
+    pub principal: *const c_void,
+    /// The length of principal in bytes.
+    pub principal_len: usize,
+    /// sss_renew only: for how many milliseconds the old id may still read. 0: it is dead at once.
+    pub grace_ms: i64,
+}
+
+/// What is known of a session besides its payload. Times are Unix time in milliseconds.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sss_meta {
+    /// The size of the struct, set by SSS_META_INIT.
+    pub size: u32,
+    /// 0 in this version.
+    pub flags: u32,
+    /// 1 when created, and one more with every new payload.
+    pub version: u64,
+    /// When the session began. Renewing its id does not change it.
+    pub created_ms: i64,
+    /// When it was used last.
+    pub last_seen_ms: i64,
+    /// When it dies unless it is used before; SSS_FOREVER if never.
+    pub expires_ms: i64,
+}
+
+/// One session in the list of sss_list.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sss_entry {
+    /// The session's public reference, for sss_delete_ref. It opens nothing.
+    pub r#ref: [u8; SSS_REF_LEN],
+    /// As in sss_meta.
+    pub version: u64,
+    /// The length of the payload in bytes.
+    pub payload_len: u64,
+    /// As in sss_meta.
+    pub created_ms: i64,
+    /// As in sss_meta.
+    pub last_seen_ms: i64,
+    /// As in sss_meta.
+    pub expires_ms: i64,
+    /// 0 in this version.
+    pub reserved: [u64; 4],
+}
+
+/// A store's counters. They only ever grow, except sessions and bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sss_stats_t {
+    /// The size of the struct, set by SSS_STATS_INIT.
+    pub size: u32,
+    /// 0 in this version.
+    pub flags: u32,
+    /// Sessions held now. Expired ones count until they are cleared.
+    pub sessions: u64,
+    /// The bytes of their payloads.
+    pub bytes: u64,
+    /// Successful creates.
+    pub created: u64,
+    /// Gets that found a session.
+    pub hits: u64,
+    /// Gets that found none.
+    pub misses: u64,
+    /// Successful puts, conditional ones too.
+    pub puts: u64,
+    /// Successful deletes, by id or by reference.
+    pub deleted: u64,
+    /// Successful renewals.
+    pub renewed: u64,
+    /// Conditional puts that came too late.
+    pub conflicts: u64,
+    /// Sessions ended by sss_revoke or by max_per_principal.
+    pub revoked: u64,
+    /// Sessions cleared after they had expired.
+    pub expired: u64,
+    /// Writes refused by a limit.
+    pub rejected: u64,
+    /// Failures that are not the caller's.
+    pub errors: u64,
+}
+
+/// A payload in memory of the library, for sss_buf_free.
+#[repr(C)]
+pub struct sss_buf {
+    /// The payload. Not NULL, also if it is empty.
+    pub data: *const u8,
+    /// Its length in bytes.
+    pub len: usize,
+    /// The library's own. Do not touch.
+    pub owner: *mut c_void,
+}
+
+impl From<&Meta> for sss_meta {
+    fn from(meta: &Meta) -> sss_meta {
+        sss_meta {
+            size: size_of::<sss_meta>() as u32,
+            flags: 0,
+            version: meta.version,
+            created_ms: meta.created_ms,
+            last_seen_ms: meta.last_seen_ms,
+            expires_ms: meta.expires_ms,
+        }
+    }
+}
+
+impl From<&Entry> for sss_entry {
+    fn from(entry: &Entry) -> sss_entry {
+        sss_entry {
+            r#ref: entry.reference.0,
+            version: entry.meta.version,
+            payload_len: entry.payload_len,
+            created_ms: entry.meta.created_ms,
+            last_seen_ms: entry.meta.last_seen_ms,
+            expires_ms: entry.meta.expires_ms,
+            reserved: [0; 4],
+        }
+    }
+}
+
+impl From<&Stats> for sss_stats_t {
+    fn from(stats: &Stats) -> sss_stats_t {
+        sss_stats_t {
+            size: size_of::<sss_stats_t>() as u32,
+            flags: 0,
+            sessions: stats.sessions,
+            bytes: stats.bytes,
+            created: stats.created,
+            hits: stats.hits,
+            misses: stats.misses,
+            puts: stats.puts,
+            deleted: stats.deleted,
+            renewed: stats.renewed,
+            conflicts: stats.conflicts,
+            revoked: stats.revoked,
+            expired: stats.expired,
+            rejected: stats.rejected,
+            errors: stats.errors,
+        }
+    }
+}
+
+// The layout is part of the ABI (64-bit systems).
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    assert!(size_of::<sss_options>() == 48);
+    assert!(size_of::<sss_meta>() == 40);
+    assert!(size_of::<sss_entry>() == 104);
+    assert!(size_of::<sss_stats_t>() == 112);
+    assert!(size_of::<sss_buf>() == 24);
+    assert!(SSS_SID_LEN == crate::SID_LEN);
+};
