@@ -4,6 +4,7 @@
 use std::{borrow::Cow, ffi::CStr, fmt};
 
 /// Success.
+#[cfg_attr(not(feature = "capi"), allow(dead_code))]
 pub const SSS_OK: i32 = 0;
 /// An argument is wrong: the text names it.
 pub const SSS_E_INVALID: i32 = -1;

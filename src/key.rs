@@ -4,10 +4,11 @@
 use std::fmt;
 
 use siphasher::sip128::SipHasher13;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     error::Result,
+    seal::DataKey,
     sid::{SID_LEN, fill_random},
 };
 
@@ -30,12 +31,18 @@ impl fmt::Debug for Ref {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(pub u128, pub u128);
 
+impl Key {
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..16].copy_from_slice(&self.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.1.to_le_bytes());
+        bytes
+    }
+}
+
 impl From<Key> for Ref {
     fn from(key: Key) -> Ref {
-        let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&key.0.to_le_bytes());
-        bytes[16..].copy_from_slice(&key.1.to_le_bytes());
-        Ref(bytes)
+        Ref(key.bytes())
     }
 }
 
@@ -51,27 +58,51 @@ impl From<&Ref> for Key {
 pub(crate) struct PrincipalKey(pub u128);
 
 /// The secrets that turn ids and principals into keys: one of each per store.
-///
-/// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012) is a pseudo-random function, and at 41 ns for an id
-/// the fastest one measured. It is enough where the secret lives and dies with the process.
 pub(crate) struct Keys {
-    session: [u8; 16],
-    principal: [u8; 16],
+    session: SessionSecret,
+    principal: Zeroizing<[u8; 16]>,
+}
+
+enum SessionSecret {
+    /// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012): a pseudo-random function, and at 41 ns for an id
+    /// the fastest one measured. It is enough where the secret lives and dies with the process.
+    Hashed(Zeroizing<[u8; 16]>),
+    /// Keyed BLAKE3: one step gives the lookup key and the data key, and neither tells the other.
+    Sealed(Zeroizing<[u8; 32]>),
 }
 
 impl Keys {
-    pub(crate) fn random() -> Result<Keys> {
-        let mut keys = Keys { session: [0; 16], principal: [0; 16] };
-        fill_random(&mut keys.session)?;
-        fill_random(&mut keys.principal)?;
-        Ok(keys)
+    pub(crate) fn random(seal: bool) -> Result<Keys> {
+        let session = match seal {
+            false => SessionSecret::Hashed(random()?),
+            true => SessionSecret::Sealed(random()?),
+        };
+        Ok(Keys { session, principal: random()? })
     }
 
-    /// The key of whatever bytes a client sent. A malformed id costs the same hash and the same lookup as a well-formed
-    /// one, and cannot be found because only minted ids were ever stored.
-    pub(crate) fn session(&self, sid: &[u8]) -> Key {
+    pub(crate) fn seals(&self) -> bool {
+        matches!(self.session, SessionSecret::Sealed(_))
+    }
+
+    /// The keys of whatever bytes a client sent; the data key only if the store seals. A malformed id costs the same
+    /// hash and the same lookup as a well-formed one, and cannot be found because only minted ids were ever stored.
+    pub(crate) fn session(&self, sid: &[u8]) -> (Key, Option<DataKey>) {
         const MALFORMED: &[u8] = &[0; SID_LEN];
-        Key(hash(&self.session, if sid.len() == SID_LEN { sid } else { MALFORMED }), 0)
+        let sid = if sid.len() == SID_LEN { sid } else { MALFORMED };
+        match &self.session {
+            SessionSecret::Hashed(secret) => (Key(hash(secret, sid), 0), None),
+            SessionSecret::Sealed(secret) => {
+                let mut hasher = blake3::Hasher::new_keyed(secret);
+                let mut output = hasher.update(sid).finalize_xof();
+                let mut lookup = [0; 16];
+                let mut data_key = DataKey(Zeroizing::new([0; 32]));
+                output.fill(&mut lookup);
+                output.fill(data_key.0.as_mut_slice());
+                hasher.zeroize();
+                output.zeroize();
+                (Key(u128::from_le_bytes(lookup), 0), Some(data_key))
+            }
+        }
     }
 
     pub(crate) fn principal(&self, principal: &[u8]) -> PrincipalKey {
@@ -79,11 +110,10 @@ impl Keys {
     }
 }
 
-impl Drop for Keys {
-    fn drop(&mut self) {
-        self.session.zeroize();
-        self.principal.zeroize();
-    }
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    fill_random(bytes.as_mut_slice())?;
+    Ok(bytes)
 }
 
 fn hash(secret: &[u8; 16], bytes: &[u8]) -> u128 {
@@ -103,6 +133,9 @@ mod tests {
     #[test]
     fn two_stores_give_one_id_two_keys() {
         let id = [b'x'; SID_LEN];
-        assert_ne!(Keys::random().unwrap().session(&id), Keys::random().unwrap().session(&id));
+        for seal in [false, true] {
+            let key = || Keys::random(seal).unwrap().session(&id).0;
+            assert_ne!(key(), key());
+        }
     }
 }

@@ -30,6 +30,7 @@ mod global;
 mod key;
 mod policy;
 mod record;
+mod seal;
 mod sid;
 mod stats;
 mod store;

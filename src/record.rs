@@ -2,8 +2,10 @@
 //! own atomic step, so that the rules about versions, sliding and timeouts are written once.
 
 use crate::{
+    error::Result,
     key::{Key, PrincipalKey, Ref},
     policy::Timeouts,
+    seal::{self, DataKey, Nonce, Token},
 };
 
 /// What is known of a session besides its payload. Times are Unix milliseconds.
@@ -50,15 +52,72 @@ pub(crate) enum PrincipalChange {
 }
 
 /// A write: `create`, `put`, `put_if` and `renew` are all this.
-#[derive(Clone, Copy)]
 pub(crate) struct Write<'a> {
-    /// `None` keeps the payload (renew only).
-    pub payload: Option<&'a [u8]>,
+    pub content: Content<'a>,
     /// 0 keeps what the session has.
     pub timeouts: Timeouts,
     pub principal: PrincipalChange,
     /// Only if the session still has this version.
     pub if_version: Option<u64>,
+}
+
+/// What a write stores. Its length is known before; its bytes, if they are sealed, only together with the head and the
+/// key that they will stand under.
+pub(crate) enum Content<'a> {
+    /// A new payload, as it is.
+    Plain(&'a [u8]),
+    /// A new payload, sealed.
+    Sealed(&'a [u8], &'a DataKey, Nonce),
+    /// The stored bytes (renew only).
+    Kept,
+    /// The stored payload, sealed anew from one data key to the other (renew only).
+    Resealed(&'a DataKey, &'a DataKey, Nonce),
+}
+
+/// A record as its engine holds it.
+pub(crate) struct Stored<'a> {
+    pub key: Key,
+    pub head: &'a Head,
+    pub bytes: &'a [u8],
+}
+
+impl Content<'_> {
+    /// Whether this is a new payload, so that the version counts it.
+    fn is_new(&self) -> bool {
+        matches!(self, Content::Plain(_) | Content::Sealed(..))
+    }
+
+    /// The number of bytes that will be stored; `now` is how many are.
+    pub(crate) fn stored_len(&self, now: usize) -> usize {
+        match self {
+            Content::Plain(payload) => payload.len(),
+            Content::Sealed(payload, ..) => payload.len() + seal::OVERHEAD,
+            Content::Kept | Content::Resealed(..) => now,
+        }
+    }
+
+    /// Writes the bytes to be stored under `key` with `head` into `out`, in place of `old`.
+    pub(crate) fn fill(&self, key: &Key, head: &Head, old: Option<Stored>, out: &mut [u8]) -> Result<()> {
+        match (self, old) {
+            (Content::Plain(payload), _) => out.copy_from_slice(payload),
+            (Content::Sealed(payload, under, nonce), _) => seal::seal(under, *nonce, key, head, payload, out)?,
+            (Content::Kept, Some(old)) => out.copy_from_slice(old.bytes),
+            (Content::Resealed(from, to, nonce), Some(old)) => {
+                let payload = seal::open(from, &old.key, old.head, old.bytes)?;
+                seal::seal(to, *nonce, key, head, &payload, out)?;
+            }
+            (Content::Kept | Content::Resealed(..), None) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a renewal leaves behind at the old id.
+pub(crate) struct Grace {
+    /// For how many milliseconds the old id reads; 0: not at all.
+    pub ms: i64,
+    /// What opens the new record to the old id, if the store seals.
+    pub token: Option<Box<Token>>,
 }
 
 impl Head {
@@ -72,7 +131,7 @@ impl Head {
     /// The head after a write: it slides, and the version counts payloads.
     pub(crate) fn written(self, now: i64, write: &Write) -> Head {
         Head {
-            version: self.version + u64::from(write.payload.is_some()),
+            version: self.version + u64::from(write.content.is_new()),
             own: write.timeouts.or(self.own),
             principal: write.principal_after(self.principal),
             ..self.seen(now)
@@ -101,8 +160,8 @@ impl Head {
         }
     }
 
-    pub(crate) fn entry(&self, key: Key, payload_len: usize, store: Timeouts) -> Entry {
-        Entry { reference: key.into(), payload_len: payload_len as u64, meta: self.meta(store) }
+    pub(crate) fn entry(&self, key: Key, payload_len: u64, store: Timeouts) -> Entry {
+        Entry { reference: key.into(), payload_len, meta: self.meta(store) }
     }
 }
 

@@ -8,15 +8,17 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
-    engine::{Context, Engine, memory::Memory},
+    engine::{Context, Engine, Found, memory::Memory},
     error::{Error, ErrorKind, Result},
     fork::{self, PerProcess},
     key::{Key, Keys, PrincipalKey, Ref},
     policy::{Policy, Timeouts},
-    record::{Entry, Meta, PrincipalChange, Write},
+    record::{Content, Entry, Grace, Head, Meta, PrincipalChange, Write},
+    seal::{self, DataKey},
     sid::Sid,
     stats::{Count, Counters, Stats},
     url::Url,
@@ -99,7 +101,7 @@ impl Store {
     /// open it in this process. A wrong URL is an error that names the part.
     ///
     /// Opening `memory:NAME` again follows the settings that are there; a timeout or limit that is given and stricter
-    /// is the store's from then on. Another `clock` is [`ErrorKind::Exists`].
+    /// is the store's from then on. Another `clock` or `seal` is [`ErrorKind::Exists`].
     pub fn open(url: &str) -> Result<Store> {
         static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
         let url = Url::parse(url)?;
@@ -117,9 +119,10 @@ impl Store {
     }
 
     fn new(url: &Url) -> Result<Store> {
+        let seals = url.seal == Some(true);
         Ok(Store(Arc::new(Inner {
-            engine: Box::new(Memory::new()),
-            keys: Keys::random()?,
+            engine: Box::new(Memory::new(if seals { seal::OVERHEAD } else { 0 })),
+            keys: Keys::random(seals)?,
             clock: if url.manual_clock == Some(true) { Clock::manual() } else { Clock::system() },
             policy: Policy::new(&url.policy),
             counters: Counters::default(),
@@ -131,6 +134,9 @@ impl Store {
     fn joined(self, url: &Url) -> Result<Store> {
         if url.manual_clock.is_some_and(|manual| manual != self.0.clock.is_manual()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
+        }
+        if url.seal.is_some_and(|seals| seals != self.0.keys.seals()) {
+            return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another setting of seal"));
         }
         if self.0.policy.tighten(&url.policy) {
             self.0.engine.timeouts_shortened();
@@ -147,10 +153,10 @@ impl Store {
             if matches!(options.principal, Principal::Clear) {
                 return Err(invalid("a new session has no principal to clear"));
             }
-            let write = self.write(Some(payload), options, None)?;
             no_grace(options)?;
-            let (sid, key, head) = self.minted(|key| self.0.engine.create(&cx, key, &write))?;
-            self.0.counters.count(Count::Created, &key);
+            let (sid, head) = self.minted(Count::Created, |key, data_key| {
+                self.0.engine.create(&cx, key, &self.write(self.content(payload, data_key)?, options, None)?)
+            })?;
             Ok((sid, head.meta(cx.timeouts)))
         })
     }
@@ -176,14 +182,17 @@ impl Store {
         f: impl FnOnce(&[u8], &Meta) -> Result<R>,
     ) -> Result<R> {
         let cx = self.context()?;
-        let key = self.key(sid);
+        let (key, data_key) = self.0.keys.session(sid.as_ref());
         let mut f = Some(f);
         let mut result = None;
-        let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |head, until, payload| {
-            let mut meta = head.meta(cx.timeouts);
-            meta.expires_ms = meta.expires_ms.min(until);
+        let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |found| {
+            let mut meta = found.stored.head.meta(cx.timeouts);
+            meta.expires_ms = meta.expires_ms.min(found.until);
             let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
-            result = Some(f(payload, &meta)?);
+            result = Some(match &data_key {
+                None => f(found.stored.bytes, &meta)?,
+                Some(data_key) => f(&opened(data_key, &found)?, &meta)?,
+            });
             Ok(())
         });
         match (read, result) {
@@ -216,9 +225,9 @@ impl Store {
     fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
         let cx = self.context()?;
         self.counted(|| {
-            let write = self.write(Some(payload), options, version)?;
             no_grace(options)?;
-            let key = self.key(sid);
+            let (key, data_key) = self.0.keys.session(sid);
+            let write = self.write(self.content(payload, data_key.as_ref())?, options, version)?;
             let head = self.0.engine.put(&cx, &key, &write)?;
             self.0.counters.count(Count::Puts, &key);
             Ok(head.meta(cx.timeouts))
@@ -241,11 +250,20 @@ impl Store {
             if options.grace_ms < 0 {
                 return Err(invalid("grace_ms is negative"));
             }
-            let write = self.write(payload, options, None)?;
-            let old = self.key(sid);
-            let renew = |new: &Key| self.0.engine.renew(&cx, &old, new, &write, options.grace_ms);
-            let (sid, key, head) = self.minted(renew)?;
-            self.0.counters.count(Count::Renewed, &key);
+            let (old, old_data_key) = self.0.keys.session(sid.as_ref());
+            let (sid, head) = self.minted(Count::Renewed, |new, data_key| {
+                let sealed = old_data_key.as_ref().zip(data_key);
+                let content = match (payload, sealed) {
+                    (Some(payload), _) => self.content(payload, data_key)?,
+                    (None, None) => Content::Kept,
+                    (None, Some((from, to))) => Content::Resealed(from, to, seal::nonce()?),
+                };
+                let mut grace = Grace { ms: options.grace_ms, token: None };
+                if let (Some((from, to)), true) = (sealed, grace.ms > 0) {
+                    grace.token = Some(Box::new(seal::token(from, to, &old)?));
+                }
+                self.0.engine.renew(&cx, &old, new, &self.write(content, options, None)?, grace)
+            })?;
             Ok((sid, head.meta(cx.timeouts)))
         })
     }
@@ -339,7 +357,7 @@ impl Store {
     }
 
     fn key(&self, sid: impl AsRef<[u8]>) -> Key {
-        self.0.keys.session(sid.as_ref())
+        self.0.keys.session(sid.as_ref()).0
     }
 
     fn principal(&self, principal: &[u8]) -> Result<PrincipalKey> {
@@ -349,17 +367,23 @@ impl Store {
         Ok(self.0.keys.principal(principal))
     }
 
-    /// Options as the engines take them.
-    fn write<'a>(&self, payload: Option<&'a [u8]>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
+    /// A new payload as the engines take it.
+    fn content<'a>(&self, payload: &'a [u8], data_key: Option<&'a DataKey>) -> Result<Content<'a>> {
         let longest = self.0.policy.max_payload();
-        if let Some(payload) = payload
-            && payload.len() as u64 > longest
-        {
+        if payload.len() as u64 > longest {
             let message = format!("the payload has {} bytes, max_payload is {longest}", payload.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
+        Ok(match data_key {
+            None => Content::Plain(payload),
+            Some(data_key) => Content::Sealed(payload, data_key, seal::nonce()?),
+        })
+    }
+
+    /// Options as the engines take them.
+    fn write<'a>(&self, content: Content<'a>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
         Ok(Write {
-            payload,
+            content,
             timeouts: Timeouts { absolute: options.timeout_ms, idle: options.idle_timeout_ms },
             principal: match options.principal {
                 Principal::Keep => PrincipalChange::Keep,
@@ -370,13 +394,21 @@ impl Store {
         })
     }
 
-    /// Stores something under a new id. A collision cannot be expected to ever happen; it never overwrites.
-    fn minted<T>(&self, mut store: impl FnMut(&Key) -> Result<T>) -> Result<(Sid, Key, T)> {
+    /// Stores something under a new id, and counts it. A collision cannot be expected to ever happen; it never
+    /// overwrites.
+    fn minted(
+        &self,
+        what: Count,
+        mut store: impl FnMut(&Key, Option<&DataKey>) -> Result<Head>,
+    ) -> Result<(Sid, Head)> {
         loop {
             let sid = Sid::mint()?;
-            let key = self.key(&sid);
-            match store(&key) {
-                Ok(stored) => return Ok((sid, key, stored)),
+            let (key, data_key) = self.0.keys.session(sid.as_bytes());
+            match store(&key, data_key.as_ref()) {
+                Ok(head) => {
+                    self.0.counters.count(what, &key);
+                    return Ok((sid, head));
+                }
                 Err(error) if error.kind() == ErrorKind::Exists => continue,
                 Err(error) => return Err(error),
             }
@@ -399,6 +431,16 @@ impl Store {
         }
         result
     }
+}
+
+/// The payload of a sealed record, reached by the data key of the id that was given.
+fn opened(data_key: &DataKey, found: &Found) -> Result<Zeroizing<Vec<u8>>> {
+    let mut last = None;
+    for (key, token) in found.way {
+        let token = token.as_ref().ok_or_else(|| Error::fixed(ErrorKind::Corrupt, "a renewed session has no token"))?;
+        last = Some(seal::open_token(last.as_ref().unwrap_or(data_key), key, token)?);
+    }
+    seal::open(last.as_ref().unwrap_or(data_key), &found.stored.key, found.stored.head, found.stored.bytes)
 }
 
 fn no_grace(options: &Options) -> Result<()> {

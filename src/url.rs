@@ -14,6 +14,8 @@ pub(crate) struct Url {
     pub policy: PolicyOptions,
     /// `clock=manual` is `Some(true)`.
     pub manual_clock: Option<bool>,
+    /// `seal=on` is `Some(true)`.
+    pub seal: Option<bool>,
 }
 
 const OTHER_ENGINES: [&str; 6] = ["lmdb", "redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
@@ -60,6 +62,7 @@ impl Url {
             "max_sessions" => self.policy.max_sessions = Some(number(key, value)?),
             "max_per_principal" => self.policy.max_per_principal = Some(number(key, value)?),
             "clock" => self.manual_clock = Some(choice(key, value, ["system", "manual"])? == "manual"),
+            "seal" => self.seal = Some(choice(key, value, ["off", "on"])? == "on"),
             _ => return Err(bad(format!("the option '{}' is not one of memory:", shown(key)))),
         }
         Ok(())

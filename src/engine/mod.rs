@@ -7,7 +7,8 @@ use crate::{
     error::Result,
     key::{Key, PrincipalKey},
     policy::{Limits, Timeouts},
-    record::{Entry, Head, Write},
+    record::{Entry, Grace, Head, Stored, Write},
+    seal::Token,
     stats::Counters,
 };
 
@@ -20,9 +21,16 @@ pub(crate) struct Context<'a> {
     pub counters: &'a Counters,
 }
 
-/// What `Engine::read` lends: the head, the moment from which the id that was given reads nothing any more, and the
-/// payload.
-pub(crate) type Reader<'a> = &'a mut dyn FnMut(&Head, i64, &[u8]) -> Result<()>;
+/// What `Engine::read` lends.
+pub(crate) struct Found<'a> {
+    pub stored: Stored<'a>,
+    /// From when on the key that was given reads nothing any more, if that is before the session's own end.
+    pub until: i64,
+    /// If the key was that of a renewed session: what each key on the way left for the next one, if the store seals.
+    pub way: &'a [(Key, Option<Box<Token>>)],
+}
+
+pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 
 pub(crate) trait Engine: Send + Sync {
     /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
@@ -38,8 +46,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Replaces the payload of a living session: never creates. `CONFLICT` if its version is not the one asked for.
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head>;
 
-    /// Moves a living session to a new key. The old one dies, or for `grace` ms reads what the new one holds.
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: i64) -> Result<Head>;
+    /// Moves a living session to a new key. The old one dies, or within the grace time reads what the new one holds.
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Head>;
 
     fn delete(&self, cx: &Context, key: &Key) -> Result<()>;
 

@@ -8,12 +8,14 @@ use std::{
 };
 
 use super::shard::KeyIsHash;
+use crate::seal::Token;
 
-#[derive(Clone, Copy)]
 pub(super) struct Alias {
     pub target: u128,
     /// It reads while `now < until`.
     pub until: i64,
+    /// What opens the target's payload, if the store seals.
+    pub token: Option<Box<Token>>,
 }
 
 #[derive(Default)]
@@ -27,8 +29,8 @@ impl Aliases {
         self.by_key.contains_key(&key)
     }
 
-    pub(super) fn find(&self, key: u128, now: i64) -> Option<Alias> {
-        self.by_key.get(&key).copied().filter(|alias| now < alias.until)
+    pub(super) fn find(&self, key: u128, now: i64) -> Option<&Alias> {
+        self.by_key.get(&key).filter(|alias| now < alias.until)
     }
 
     pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
@@ -37,8 +39,8 @@ impl Aliases {
     }
 
     pub(super) fn insert(&mut self, key: u128, alias: Alias) {
-        self.by_key.insert(key, alias);
         self.by_end.push(Reverse((alias.until, key)));
+        self.by_key.insert(key, alias);
     }
 
     /// Forgets aliases that have ended, each for one of the `budget`.

@@ -23,11 +23,12 @@ use self::{
     shard::{Session, Shard},
     usage::Usage,
 };
-use super::{Context, Engine, Reader};
+use super::{Context, Engine, Found, Reader};
 use crate::{
     error::{Error, ErrorKind, Result},
     key::{Key, PrincipalKey},
-    record::{Entry, Head, PrincipalChange, Write},
+    record::{Content, Entry, Grace, Head, PrincipalChange, Stored, Write},
+    seal::Token,
     stats::Count,
 };
 
@@ -40,12 +41,15 @@ const SWEEP_HOLD: u32 = 16;
 const NEIGHBOURS: u32 = 4;
 /// Expired sessions cleared at once when a store is full.
 const ROOM: u64 = 64;
+const NO_GRACE: Grace = Grace { ms: 0, token: None };
 
 #[derive(Default)]
 pub(crate) struct Memory {
     shards: Box<[Padded<Mutex<Shard>>]>,
     principals: Principals,
     usage: Usage,
+    /// How much longer a payload is as it is stored: what is counted and limited is its own length.
+    overhead: usize,
     /// Where the next sweep begins.
     sweep_from: AtomicUsize,
 }
@@ -57,9 +61,25 @@ struct Padded<T>(T);
 
 type Sessions = SmallVec<[Session; NEIGHBOURS as usize]>;
 
+/// From a key to the one under which the session is held.
+struct Way {
+    target: u128,
+    until: i64,
+    tokens: Vec<(Key, Option<Box<Token>>)>,
+}
+
 impl Memory {
-    pub(crate) fn new() -> Memory {
-        Memory { shards: (0..SHARDS).map(|_| Padded::default()).collect(), ..Memory::default() }
+    pub(crate) fn new(overhead: usize) -> Memory {
+        Memory { shards: (0..SHARDS).map(|_| Padded::default()).collect(), overhead, ..Memory::default() }
+    }
+
+    /// The length of a payload of which `stored` bytes are held.
+    fn payload_len(&self, stored: usize) -> u64 {
+        stored.saturating_sub(self.overhead) as u64
+    }
+
+    fn len(&self, session: &Session) -> u64 {
+        self.payload_len(session.payload.bytes().len())
     }
 
     fn lock(&self, key: u128) -> MutexGuard<'_, Shard> {
@@ -75,9 +95,8 @@ impl Memory {
 
     /// Writes a session whose principal or key may change, or that is new: from `old` (if any) to `new`, in one step
     /// under the locks of all that is involved.
-    fn rewrite(&self, cx: &Context, old: Option<u128>, new: u128, write: &Write, grace: i64) -> Result<Head> {
+    fn rewrite(&self, cx: &Context, old: Option<u128>, new: u128, write: &Write, mut grace: Grace) -> Result<Head> {
         let moves = old != Some(new);
-        let mut payload = write.payload.map(Payload::copy_of).transpose()?;
         loop {
             // The principal's lock comes before the shard's, so the principal is read first and checked again below.
             let from = match old {
@@ -87,31 +106,49 @@ impl Memory {
             let to = write.principal_after(from);
             let mut pairs = self.principals.lock(from, to);
             let surplus = to.map_or_else(SmallVec::new, |to| self.surplus(cx, &pairs, to, [old, Some(new)]));
-            let mut shards = self.lock_all(old.into_iter().chain([new]).chain(surplus.iter().copied()));
-
-            let (mut head, mut held) = (Head::begin(cx.now, write), (0, 0));
-            if let Some(key) = old {
-                let session = shards.of(key).living(key, cx).ok_or_else(Error::not_found)?;
-                if session.head.principal != from {
-                    continue;
-                }
-                check_version(&session.head, write)?;
-                head = session.head.written(cx.now, write);
-                held = (1, session.payload.len() as u64);
+            let mut shards = self.lock_all(old.into_iter().chain([new]).chain(surplus.iter().map(|&(_, key)| key)));
+            let used_since =
+                |(last_seen, key)| shards.of(key).session(key).is_some_and(|s| s.head.last_seen != last_seen);
+            if surplus.iter().copied().any(used_since) {
+                // Another one may be the least recently used now.
+                continue;
             }
+
+            let before = match old {
+                Some(key) => Some(&*shards.of(key).living(key, cx).ok_or_else(Error::not_found)?),
+                None => None,
+            };
+            if before.is_some_and(|session| session.head.principal != from) {
+                continue;
+            }
+            let head = match before {
+                Some(session) => {
+                    check_version(&session.head, write)?;
+                    session.head.written(cx.now, write)
+                }
+                None => Head::begin(cx.now, write),
+            };
+            let mut held = before.map_or((0, 0), |session| (1, self.len(session)));
+            let stored_len = write.content.stored_len(before.map_or(0, |session| session.payload.bytes().len()));
+            let payload = match write.content {
+                Content::Kept => None,
+                _ => Some(Payload::filled(stored_len, |out| {
+                    write.content.fill(&Key(new, 0), &head, before.map(Session::stored), out)
+                })?),
+            };
             if moves {
                 if shards.of(new).holds(new) {
                     return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
                 }
                 shards.of(new).reserve()?;
             }
-            if let (Some(key), true) = (old, grace > 0) {
+            if let (Some(key), true) = (old, grace.ms > 0) {
                 shards.of(key).aliases.reserve().map_err(|_| Error::no_memory())?;
             }
-            let wanted = (1, payload.as_ref().map_or(held.1, |payload| payload.len() as u64));
-            for &key in &surplus {
+            let wanted = (1, self.payload_len(stored_len));
+            for &(_, key) in &surplus {
                 if let Some(session) = shards.of(key).session(key) {
-                    held = (held.0 + 1, held.1 + session.payload.len() as u64);
+                    held = (held.0 + 1, held.1 + self.len(session));
                 }
             }
             if !self.usage.change(held, wanted, &cx.limits) {
@@ -122,7 +159,7 @@ impl Memory {
 
             // From here on nothing fails.
             let mut gone = Sessions::new();
-            for key in surplus {
+            for (_, key) in surplus {
                 gone.extend(shards.of(key).remove(key));
                 to.into_iter().for_each(|to| pairs.remove(to, key));
             }
@@ -130,17 +167,15 @@ impl Memory {
             if moves {
                 let mut before = old.and_then(|key| shards.of(key).remove(key));
                 let kept = before.as_mut().map(|session| std::mem::take(&mut session.payload));
-                let payload = payload.take().or(kept).unwrap_or_default();
+                let payload = payload.or(kept).unwrap_or_default();
                 shards.of(new).insert(Session { key: new, head, payload }, cx.timeouts);
-                if let (Some(key), true) = (old, grace > 0) {
-                    let alias = Alias { target: new, until: cx.now.saturating_add(grace) };
-                    shards.of(key).aliases.insert(key, alias);
+                if let (Some(key), true) = (old, grace.ms > 0) {
+                    let until = cx.now.saturating_add(grace.ms);
+                    shards.of(key).aliases.insert(key, Alias { target: new, until, token: grace.token.take() });
                 }
             } else if let Some(session) = shards.of(new).living(new, cx) {
                 session.head = head;
-                if let Some(payload) = payload.take() {
-                    session.payload = payload;
-                }
+                session.payload = payload.unwrap_or_else(|| std::mem::take(&mut session.payload));
                 shards.of(new).deadline_changed(new, cx.timeouts);
             }
             if moves || from != to {
@@ -158,14 +193,15 @@ impl Memory {
         }
     }
 
-    /// The least recently used sessions of a principal that have to end so that one more does not exceed the limit.
+    /// The least recently used sessions of a principal that have to end so that one more does not exceed the limit: when
+    /// each was used last, and its key.
     fn surplus(
         &self,
         cx: &Context,
         pairs: &LockedPairs,
         principal: PrincipalKey,
         spared: [Option<u128>; 2],
-    ) -> SmallVec<[u128; 4]> {
+    ) -> SmallVec<[(i64, u128); 4]> {
         let most = cx.limits.max_per_principal;
         if most == u64::MAX {
             return SmallVec::new();
@@ -178,7 +214,7 @@ impl Memory {
             .collect();
         let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
         living.sort_unstable();
-        living.into_iter().take(too_many).map(|(.., key)| key).collect()
+        living.into_iter().take(too_many).map(|(last_seen, _, key)| (last_seen, key)).collect()
     }
 
     /// Clears some expired sessions, or fails with `FULL`.
@@ -197,37 +233,41 @@ impl Memory {
 
     /// Settles the accounts of a session that was taken out of its shard. No lock may be held.
     fn bury(&self, session: &Session) {
-        self.usage.release(1, session.payload.len() as u64);
+        self.usage.release(1, self.len(session));
         if let Some(principal) = session.head.principal {
             self.principals.forget(principal, session.key);
         }
     }
 
-    /// Follows aliases from `key` to the key of a living session, and says until when the way is open.
-    fn follow(&self, cx: &Context, mut key: u128) -> Option<(u128, i64)> {
-        let mut until = i64::MAX;
+    /// Follows aliases from `key` to the key of a living session.
+    fn follow(&self, cx: &Context, key: u128) -> Option<Way> {
+        let mut way = Way { target: key, until: i64::MAX, tokens: Vec::new() };
         // Ends: a target is always minted after what points to it.
         loop {
+            let key = way.target;
             let mut shard = self.lock(key);
             if shard.living(key, cx).is_some() {
-                return Some((key, until));
+                return Some(way);
             }
             let alias = shard.aliases.find(key, cx.now)?;
-            (key, until) = (alias.target, until.min(alias.until));
+            way.target = alias.target;
+            way.until = way.until.min(alias.until);
+            way.tokens.push((Key(key, 0), alias.token.clone()));
         }
     }
 }
 
 impl Engine for Memory {
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head> {
-        self.rewrite(cx, None, key.0, write, 0)
+        self.rewrite(cx, None, key.0, write, NO_GRACE)
     }
 
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
         let mut shard = self.lock(key.0);
         if let Some(session) = shard.living(key.0, cx) {
             let head = if peek { session.head } else { session.head.seen(cx.now) };
-            reader(&head, i64::MAX, session.payload.bytes())?;
+            let stored = Stored { head: &head, ..session.stored() };
+            reader(Found { stored, until: i64::MAX, way: &[] })?;
             session.head = head;
             return Ok(());
         }
@@ -236,10 +276,10 @@ impl Engine for Memory {
         if !aliased || key.1 != 0 {
             return Err(Error::not_found());
         }
-        let (target, until) = self.follow(cx, key.0).ok_or_else(Error::not_found)?;
-        let mut shard = self.lock(target);
-        let session = shard.living(target, cx).ok_or_else(Error::not_found)?;
-        reader(&session.head, until, session.payload.bytes())
+        let way = self.follow(cx, key.0).ok_or_else(Error::not_found)?;
+        let mut shard = self.lock(way.target);
+        let session = shard.living(way.target, cx).ok_or_else(Error::not_found)?;
+        reader(Found { stored: session.stored(), until: way.until, way: &way.tokens })
     }
 
     fn touch(&self, cx: &Context, key: &Key) -> Result<Head> {
@@ -251,37 +291,35 @@ impl Engine for Memory {
 
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head> {
         if write.principal != PrincipalChange::Keep {
-            return self.rewrite(cx, Some(key.0), key.0, write, 0);
+            return self.rewrite(cx, Some(key.0), key.0, write, NO_GRACE);
         }
-        let bytes = write.payload.unwrap_or_default();
         loop {
             let mut shard = self.lock(key.0);
             let session = shard.living(key.0, cx).ok_or_else(Error::not_found)?;
             check_version(&session.head, write)?;
-            let len = session.payload.len();
-            let other_size = if len == bytes.len() { None } else { Some(Payload::copy_of(bytes)?) };
-            if !self.usage.change((1, len as u64), (1, bytes.len() as u64), &cx.limits) {
+            let head = session.head.written(cx.now, write);
+            let (len, new_len) = (session.payload.bytes().len(), write.content.stored_len(0));
+            let mut other_size = match len == new_len {
+                true => None,
+                false => Some(Payload::filled(new_len, |out| write.content.fill(key, &head, None, out))?),
+            };
+            if !self.usage.change((1, self.payload_len(len)), (1, self.payload_len(new_len)), &cx.limits) {
                 drop(shard);
                 self.make_room(cx)?;
                 continue;
             }
-            let head = session.head.written(cx.now, write);
+            match &mut other_size {
+                Some(payload) => std::mem::swap(&mut session.payload, payload),
+                None => write.content.fill(key, &head, None, session.payload.bytes_mut())?,
+            }
             session.head = head;
-            let replaced = match other_size {
-                Some(payload) => Some(std::mem::replace(&mut session.payload, payload)),
-                None => {
-                    session.payload.overwrite(bytes);
-                    None
-                }
-            };
             shard.deadline_changed(key.0, cx.timeouts);
             drop(shard);
-            drop(replaced);
             return Ok(head);
         }
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: i64) -> Result<Head> {
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Head> {
         self.rewrite(cx, Some(old.0), new.0, write, grace)
     }
 
@@ -298,7 +336,7 @@ impl Engine for Memory {
     }
 
     fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
-        self.follow(cx, key.0).map(|(key, _)| Key(key, 0)).ok_or_else(Error::not_found)
+        self.follow(cx, key.0).map(|way| Key(way.target, 0)).ok_or_else(Error::not_found)
     }
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
@@ -331,7 +369,7 @@ impl Engine for Memory {
         let entry = |key: u128| {
             let mut shard = self.lock(key);
             let session = shard.living(key, cx).filter(|session| session.head.principal == Some(principal))?;
-            Some(session.head.entry(Key(key, 0), session.payload.len(), cx.timeouts))
+            Some(session.head.entry(Key(key, 0), self.len(session), cx.timeouts))
         };
         Ok(keys.into_iter().filter_map(entry).collect())
     }
@@ -339,7 +377,7 @@ impl Engine for Memory {
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
         let mut pairs = self.principals.lock(Some(principal), None);
         // Under the principal's lock, so that a renewal of the spared session is either before or after.
-        let spared = except.and_then(|key| self.follow(cx, key.0)).map(|(key, _)| key);
+        let spared = except.and_then(|key| self.follow(cx, key.0)).map(|way| way.target);
         let keys: Vec<u128> = pairs.of(principal).filter(|key| Some(*key) != spared).collect();
         let (mut revoked, mut expired) = (0, 0);
         for key in keys {
@@ -351,7 +389,7 @@ impl Engine for Memory {
             *(if shard.living(key, cx).is_some() { &mut revoked } else { &mut expired }) += 1;
             let session = shard.remove(key);
             drop(shard);
-            session.iter().for_each(|session| self.usage.release(1, session.payload.len() as u64));
+            session.iter().for_each(|session| self.usage.release(1, self.len(session)));
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);

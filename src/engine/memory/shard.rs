@@ -12,14 +12,21 @@ use super::{aliases::Aliases, expiry::Expiry, payload::Payload};
 use crate::{
     engine::Context,
     error::{Error, Result},
+    key::Key,
     policy::Timeouts,
-    record::Head,
+    record::{Head, Stored},
 };
 
 pub(super) struct Session {
     pub key: u128,
     pub head: Head,
     pub payload: Payload,
+}
+
+impl Session {
+    pub(super) fn stored(&self) -> Stored<'_> {
+        Stored { key: Key(self.key, 0), head: &self.head, bytes: self.payload.bytes() }
+    }
 }
 
 #[derive(Default)]
