@@ -26,6 +26,7 @@ use crate::{
 ///   max_sessions=N       most sessions (default infinity)
 ///   max_bytes=64MiB      most bytes of payload in all (default infinity)
 ///   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
+///   seal=on              payloads are encrypted in memory, each under a key that only its id gives (default off)
 ///   clock=manual         time stands still but for sss_advance_clock: for tests
 ///
 /// Opening "memory:NAME" again follows the settings that are there; a timeout or limit that is given and stricter holds
@@ -34,7 +35,7 @@ use crate::{
 /// The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
 ///
 /// Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (memory:NAME is open
-/// with another clock), INVALID, RANDOM, BUSY (65536 stores are open).
+/// with another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mut sss_store) -> sss_status {

@@ -1,0 +1,39 @@
+# The commands of this repository. `make test` and `make demo` are the two that the README names; both install what
+# is missing by themselves (see tests/setup.sh).
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
+
+.PHONY: all test demo header install clean
+
+all:
+	cargo build --release --locked
+
+test:
+	@bash tests/setup.sh test
+	@python3 tests/run.py
+
+demo:
+	@bash tests/setup.sh demo
+	@bash examples/demo.sh
+
+# Writes include/sss.h anew from src/capi.
+header:
+	SSS_BLESS=1 cargo test --locked --quiet --test abi the_committed_header
+
+install: all
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include
+	install -m 755 target/release/libsss.so $(DESTDIR)$(LIBDIR)/libsss.so.$(VERSION)
+	ln -sf libsss.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsss.so
+	install -m 644 target/release/libsss.a $(DESTDIR)$(LIBDIR)/libsss.a
+	install -m 644 include/sss.h $(DESTDIR)$(PREFIX)/include/sss.h
+	printf 'prefix=%s\nlibdir=%s\nincludedir=$${prefix}/include\n\nName: sss\nDescription: server-side session store\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lsss\nLibs.private: -lpthread -ldl -lm\n' \
+	  '$(PREFIX)' '$(LIBDIR)' '$(VERSION)' > $(DESTDIR)$(LIBDIR)/pkgconfig/sss.pc
+
+clean:
+	cargo clean
+	rm -rf .venv tests/c/build bindings/elixir/_build bindings/python/build bindings/python/dist

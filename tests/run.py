@@ -1,0 +1,116 @@
+"""Runs every check and test of the repository, one after the other, and prints a summary with the count per language.
+
+`make test` calls it after tests/setup.sh. All steps run, also after a failure; the exit status says whether all passed.
+Give parts of step names as arguments to run only those: python3 tests/run.py rust c
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ROOT / "bindings" / "python"
+ELIXIR = ROOT / "bindings" / "elixir"
+NIF = ELIXIR / "native" / "sss_nif"
+BIN = ROOT / ".venv" / "bin"
+
+
+@dataclass
+class Step:
+    """One command. `passed` finds its counts of passed tests in what it prints, `skipped` those of skipped ones."""
+
+    language: str
+    name: str
+    command: list[str]
+    cwd: Path = ROOT
+    passed: str = ""
+    skipped: str = ""
+
+
+CARGO_PASSED = r"test result: \w+\. (\d+) passed"
+CARGO_SKIPPED = r"; (\d+) ignored;"
+
+STEPS = [
+    Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
+    Step("Rust", "clippy", ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
+    Step("Rust", "clippy, no C ABI", ["cargo", "clippy", "--locked", "--no-default-features", "--", "-D", "warnings"]),
+    Step("Rust", "documentation", ["cargo", "doc", "--locked", "--no-deps"]),
+    Step("Rust", "tests", ["cargo", "test", "--locked"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
+    Step("C", "library", ["cargo", "build", "--release", "--locked"]),
+    Step("C", "tests", ["make", "-C", "tests/c", "test"], passed=r"^C: (\d+) passed", skipped=r"^C: .* (\d+) not run"),
+    Step("Python", "ruff check", [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests"], PYTHON),
+    Step("Python", "ruff format", [str(BIN / "ruff"), "format", "--check", ".", "../../examples/python", "../../tests"], PYTHON),
+    Step("Python", "mypy", [str(BIN / "mypy"), "--strict", "src", "tests", "../../examples/python", "../../tests"], PYTHON),
+    Step("Python", "tests", [str(BIN / "pytest"), "-q"], PYTHON, r"(\d+) passed", r"(\d+) skipped"),
+    Step("Elixir", "rustfmt", ["cargo", "fmt", "--check"], NIF),
+    Step("Elixir", "clippy", ["cargo", "clippy", "--locked", "--", "-D", "warnings"], NIF),
+    Step("Elixir", "format", ["mix", "format", "--check-formatted"], ELIXIR),
+    Step("Elixir", "compile", ["mix", "compile", "--warnings-as-errors"], ELIXIR),
+    Step("Elixir", "tests", ["mix", "test"], ELIXIR, r"^PASSED", r"^SKIPPED"),
+    Step("Docs", "README snippets", [sys.executable, "tests/readme.py"], passed=r"(\d+) snippets ran"),
+    Step("Docs", "demo", ["bash", "examples/demo.sh"]),
+]
+
+
+def main(wanted: list[str]) -> int:
+    environment = os.environ | {
+        "CARGO_TERM_COLOR": "never",
+        "RUSTDOCFLAGS": "-D warnings",
+        "MIX_ENV": "test",
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    }
+    counts: dict[str, list[int]] = {}
+    failures: list[str] = []
+    for step in STEPS:
+        title = f"{step.language}: {step.name}"
+        if wanted and not any(part.lower() in title.lower() for part in wanted):
+            continue
+        start = time.monotonic()
+        print(f"{title:<32}", end="", flush=True)
+        try:
+            run = subprocess.run(
+                step.command, cwd=step.cwd, env=environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            )
+            status, output = run.returncode, run.stdout
+        except OSError as error:
+            status, output = 1, str(error)
+        passed = total(step.passed, output)
+        skipped = total(step.skipped, output)
+        if step.passed and status == 0 and passed == 0:
+            status, output = 1, f"{output}\nno test was counted"
+        tally = counts.setdefault(step.language, [0, 0, 0])
+        # A check without tests of its own counts as one.
+        tally[0] += 0 if status else max(passed, 1)
+        tally[1] += 1 if status else 0
+        tally[2] += skipped
+        words = "FAILED" if status else f"{passed} passed" if passed else "ok"
+        if skipped:
+            words += f", {skipped} skipped"
+        print(f"{words:<28}{time.monotonic() - start:6.1f} s", flush=True)
+        if status:
+            failures.append(title)
+            print("\n".join(output.splitlines()[-80:]), flush=True)
+    print()
+    for language, (passed, failed, skipped) in counts.items():
+        print(f"  {language:<8}{passed:>7} passed {failed:>3} failed {skipped:>3} skipped")
+    for title in failures:
+        print(f"  failed: {title}")
+    passed, failed, skipped = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 1, 0)
+    print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+def total(pattern: str, output: str) -> int:
+    return sum(int(n) for n in re.findall(pattern, output, re.MULTILINE)) if pattern else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
