@@ -35,6 +35,14 @@ impl Timeouts {
     }
 }
 
+/// When a step happens, and the timeouts in force. An engine takes it inside the atomic step, under the step's locks: a
+/// thread that read the clock before and was slow would bring back what others have seen dead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub now: i64,
+    pub timeouts: Timeouts,
+}
+
 /// What may not be exceeded; `u64::MAX` is "no limit".
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {

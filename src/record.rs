@@ -4,7 +4,7 @@
 use crate::{
     error::Result,
     key::{Key, PrincipalKey, Ref},
-    policy::Timeouts,
+    policy::{Moment, Timeouts},
     seal::{self, DataKey, Nonce, Token},
 };
 
@@ -87,7 +87,12 @@ impl Content<'_> {
         matches!(self, Content::Plain(_) | Content::Sealed(..))
     }
 
-    /// The number of bytes that will be stored; `now` is how many are.
+    /// Whether `fill` needs what is stored now.
+    pub(crate) fn reads_old(&self) -> bool {
+        matches!(self, Content::Kept | Content::Resealed(..))
+    }
+
+    /// The number of bytes that will be stored; `now` is how many are, where it `reads_old`.
     pub(crate) fn stored_len(&self, now: usize) -> usize {
         match self {
             Content::Plain(payload) => payload.len(),
@@ -147,8 +152,8 @@ impl Head {
         self.own.or(store).deadline(self.created, self.last_seen)
     }
 
-    pub(crate) fn lives(&self, now: i64, store: Timeouts) -> bool {
-        now < self.deadline(store)
+    pub(crate) fn lives(&self, moment: &Moment) -> bool {
+        moment.now < self.deadline(moment.timeouts)
     }
 
     pub(crate) fn meta(&self, store: Timeouts) -> Meta {

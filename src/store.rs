@@ -17,7 +17,7 @@ use crate::{
     fork::{self, PerProcess},
     key::{Key, Keys, PrincipalKey, Ref},
     policy::{Policy, Timeouts},
-    record::{Content, Entry, Grace, Head, Meta, PrincipalChange, Write},
+    record::{Content, Entry, Grace, Meta, PrincipalChange, Write},
     seal::{self, DataKey},
     sid::Sid,
     stats::{Count, Counters, Stats},
@@ -154,10 +154,9 @@ impl Store {
                 return Err(invalid("a new session has no principal to clear"));
             }
             no_grace(options)?;
-            let (sid, head) = self.minted(Count::Created, |key, data_key| {
+            self.minted(Count::Created, |key, data_key| {
                 self.0.engine.create(&cx, key, &self.write(self.content(payload, data_key)?, options, None)?)
-            })?;
-            Ok((sid, head.meta(cx.timeouts)))
+            })
         })
     }
 
@@ -186,12 +185,10 @@ impl Store {
         let mut f = Some(f);
         let mut result = None;
         let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |found| {
-            let mut meta = found.stored.head.meta(cx.timeouts);
-            meta.expires_ms = meta.expires_ms.min(found.until);
             let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
             result = Some(match &data_key {
-                None => f(found.stored.bytes, &meta)?,
-                Some(data_key) => f(&opened(data_key, &found)?, &meta)?,
+                None => f(found.stored.bytes, &found.meta)?,
+                Some(data_key) => f(&opened(data_key, &found)?, &found.meta)?,
             });
             Ok(())
         });
@@ -228,16 +225,16 @@ impl Store {
             no_grace(options)?;
             let (key, data_key) = self.0.keys.session(sid);
             let write = self.write(self.content(payload, data_key.as_ref())?, options, version)?;
-            let head = self.0.engine.put(&cx, &key, &write)?;
+            let meta = self.0.engine.put(&cx, &key, &write)?;
             self.0.counters.count(Count::Puts, &key);
-            Ok(head.meta(cx.timeouts))
+            Ok(meta)
         })
     }
 
     /// Slides the idle deadline, as a `get` does.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
         let cx = self.context()?;
-        self.counted(|| Ok(self.0.engine.touch(&cx, &self.key(sid))?.meta(cx.timeouts)))
+        self.counted(|| self.0.engine.touch(&cx, &self.key(sid)))
     }
 
     /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
@@ -251,7 +248,7 @@ impl Store {
                 return Err(invalid("grace_ms is negative"));
             }
             let (old, old_data_key) = self.0.keys.session(sid.as_ref());
-            let (sid, head) = self.minted(Count::Renewed, |new, data_key| {
+            self.minted(Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
                     (Some(payload), _) => self.content(payload, data_key)?,
@@ -263,8 +260,7 @@ impl Store {
                     grace.token = Some(Box::new(seal::token(from, to, &old)?));
                 }
                 self.0.engine.renew(&cx, &old, new, &self.write(content, options, None)?, grace)
-            })?;
-            Ok((sid, head.meta(cx.timeouts)))
+            })
         })
     }
 
@@ -348,12 +344,7 @@ impl Store {
                  or use an engine for several processes",
             ));
         }
-        Ok(Context {
-            now: inner.clock.now_ms(),
-            timeouts: inner.policy.timeouts(),
-            limits: inner.policy.limits(),
-            counters: &inner.counters,
-        })
+        Ok(Context { clock: &inner.clock, policy: &inner.policy, counters: &inner.counters })
     }
 
     fn key(&self, sid: impl AsRef<[u8]>) -> Key {
@@ -399,15 +390,15 @@ impl Store {
     fn minted(
         &self,
         what: Count,
-        mut store: impl FnMut(&Key, Option<&DataKey>) -> Result<Head>,
-    ) -> Result<(Sid, Head)> {
+        mut store: impl FnMut(&Key, Option<&DataKey>) -> Result<Meta>,
+    ) -> Result<(Sid, Meta)> {
         loop {
             let sid = Sid::mint()?;
             let (key, data_key) = self.0.keys.session(sid.as_bytes());
             match store(&key, data_key.as_ref()) {
-                Ok(head) => {
+                Ok(meta) => {
                     self.0.counters.count(what, &key);
-                    return Ok((sid, head));
+                    return Ok((sid, meta));
                 }
                 Err(error) if error.kind() == ErrorKind::Exists => continue,
                 Err(error) => return Err(error),

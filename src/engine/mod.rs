@@ -4,28 +4,35 @@
 pub(crate) mod memory;
 
 use crate::{
+    clock::Clock,
     error::Result,
     key::{Key, PrincipalKey},
-    policy::{Limits, Timeouts},
-    record::{Entry, Grace, Head, Stored, Write},
+    policy::{Moment, Policy},
+    record::{Entry, Grace, Meta, Stored, Write},
     seal::Token,
     stats::Counters,
 };
 
-/// The moment of a call and the rules in force at it.
+/// What a step is taken by.
 pub(crate) struct Context<'a> {
-    pub now: i64,
-    pub timeouts: Timeouts,
-    pub limits: Limits,
+    pub clock: &'a Clock,
+    pub policy: &'a Policy,
     /// Where the engine counts what only it sees: sessions cleared because expired, ended by a limit.
     pub counters: &'a Counters,
+}
+
+impl Context<'_> {
+    /// Now: to be taken under the locks of the step.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
+    }
 }
 
 /// What `Engine::read` lends.
 pub(crate) struct Found<'a> {
     pub stored: Stored<'a>,
-    /// From when on the key that was given reads nothing any more, if that is before the session's own end.
-    pub until: i64,
+    /// Its end is that of the key that was given, if that is before the session's own.
+    pub meta: Meta,
     /// If the key was that of a renewed session: what each key on the way left for the next one, if the store seals.
     pub way: &'a [(Key, Option<Box<Token>>)],
 }
@@ -35,19 +42,19 @@ pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 pub(crate) trait Engine: Send + Sync {
     /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
     /// expired; ends the least recently used session of the principal that has too many.
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head>;
+    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
 
     /// Lends a living session to `reader`, and slides it unless `peek` or the reader fails.
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()>;
 
     /// Slides a living session.
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Head>;
+    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta>;
 
     /// Replaces the payload of a living session: never creates. `CONFLICT` if its version is not the one asked for.
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head>;
+    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
 
     /// Moves a living session to a new key. The old one dies, or within the grace time reads what the new one holds.
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Head>;
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Meta>;
 
     fn delete(&self, cx: &Context, key: &Key) -> Result<()>;
 

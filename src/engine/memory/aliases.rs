@@ -4,10 +4,9 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, TryReserveError},
-    hash::BuildHasherDefault,
+    hash::{BuildHasherDefault, Hasher},
 };
 
-use super::shard::KeyIsHash;
 use crate::seal::Token;
 
 pub(super) struct Alias {
@@ -53,5 +52,23 @@ impl Aliases {
             self.by_key.remove(&key);
             *budget -= 1;
         }
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Default)]
+struct KeyIsHash(u64);
+
+impl Hasher for KeyIsHash {
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        debug_assert!(false, "only keys are hashed");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }

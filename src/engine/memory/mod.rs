@@ -1,39 +1,51 @@
-//! The engine of `memory:`: sessions in shards by key, each behind its own lock; a use of a session takes one lock
-//! once. What spans shards is here: principals, renewal, limits and the sweep.
+//! The engine of `memory:`: sessions in shards by key, each behind its own lock; a use of a session takes one lock once,
+//! one line of the table and one slot.
 //!
-//! Locking: the principals' locks first (see `principals`), then session shards from the lowest to the highest. What
-//! was removed is wiped and freed after the locks are released.
+//! Locking: the principals' locks first (see `principals`), then session shards from the lowest to the highest.
 
 mod aliases;
 mod expiry;
 mod payload;
 mod principals;
+mod region;
+mod rewrite;
 mod shard;
+mod slots;
+mod space;
+mod table;
 mod usage;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::available_parallelism,
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
 use self::{
-    aliases::Alias,
-    payload::Payload,
-    principals::{LockedPairs, Principals},
-    shard::{Session, Shard},
+    expiry::Cursor,
+    principals::Principals,
+    region::Pool,
+    shard::{Gone, Shard},
+    slots::Address,
     usage::Usage,
 };
 use super::{Context, Engine, Found, Reader};
 use crate::{
     error::{Error, ErrorKind, Result},
     key::{Key, PrincipalKey},
-    record::{Content, Entry, Grace, Head, PrincipalChange, Stored, Write},
+    policy::{Limits, Moment},
+    record::{Entry, Grace, Head, Meta, PrincipalChange, Write},
     seal::Token,
     stats::Count,
 };
 
-/// Enough that the cores of a large machine seldom meet; few enough that an empty store stays small.
-const SHARDS: usize = 64;
+/// Four shards for each core, so that cores seldom meet, within these bounds: more shards make a small store larger.
+const SHARDS: std::ops::RangeInclusive<usize> = 16..=64;
 /// Slots that a sweep looks at before it lets the shard's other users in: parking_lot's locks are not fair, so a longer
 /// hold, or coming back at once, would keep them out.
 const SWEEP_HOLD: u32 = 16;
@@ -41,36 +53,50 @@ const SWEEP_HOLD: u32 = 16;
 const NEIGHBOURS: u32 = 4;
 /// Expired sessions cleared at once when a store is full.
 const ROOM: u64 = 64;
-const NO_GRACE: Grace = Grace { ms: 0, token: None };
 
-#[derive(Default)]
 pub(crate) struct Memory {
     shards: Box<[Padded<Mutex<Shard>>]>,
     principals: Principals,
     usage: Usage,
+    pool: Arc<Pool>,
     /// How much longer a payload is as it is stored: what is counted and limited is its own length.
     overhead: usize,
     /// Where the next sweep begins.
     sweep_from: AtomicUsize,
 }
 
-/// Two cache lines of its own for each lock.
-#[derive(Default)]
+/// Two cache lines of its own for each lock: the prefetcher fetches pairs.
 #[repr(align(128))]
 struct Padded<T>(T);
 
-type Sessions = SmallVec<[Session; NEIGHBOURS as usize]>;
+type Expired = SmallVec<[Gone; SWEEP_HOLD as usize]>;
 
-/// From a key to the one under which the session is held.
-struct Way {
-    target: u128,
+/// From a key to the session that it reads, whose shard is locked.
+struct Way<'a> {
+    /// The key under which the session is held.
+    key: u128,
+    shard: MutexGuard<'a, Shard>,
+    at: Address,
+    head: Head,
+    moment: Moment,
+    /// When the way ends.
     until: i64,
     tokens: Vec<(Key, Option<Box<Token>>)>,
 }
 
 impl Memory {
     pub(crate) fn new(overhead: usize) -> Memory {
-        Memory { shards: (0..SHARDS).map(|_| Padded::default()).collect(), overhead, ..Memory::default() }
+        let cores = available_parallelism().map_or(*SHARDS.start(), |cores| cores.get());
+        let shards = (4 * cores).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
+        let pool = Pool::new();
+        Memory {
+            shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new(Arc::clone(&pool))))).collect(),
+            principals: Principals::default(),
+            usage: Usage::default(),
+            pool,
+            overhead,
+            sweep_from: AtomicUsize::new(0),
+        }
     }
 
     /// The length of a payload of which `stored` bytes are held.
@@ -78,286 +104,228 @@ impl Memory {
         stored.saturating_sub(self.overhead) as u64
     }
 
-    fn len(&self, session: &Session) -> u64 {
-        self.payload_len(session.payload.bytes().len())
+    fn shard_of(&self, key: u128) -> usize {
+        (key >> 64) as usize & (self.shards.len() - 1)
     }
 
     fn lock(&self, key: u128) -> MutexGuard<'_, Shard> {
-        self.shards[shard_of(key)].0.lock()
+        self.shards[self.shard_of(key)].0.lock()
     }
 
-    fn lock_all(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {
-        let mut shards: SmallVec<[usize; 4]> = keys.map(shard_of).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        LockedShards(shards.into_iter().map(|shard| (shard, self.shards[shard].0.lock())).collect())
-    }
-
-    /// Writes a session whose principal or key may change, or that is new: from `old` (if any) to `new`, in one step
-    /// under the locks of all that is involved.
-    fn rewrite(&self, cx: &Context, old: Option<u128>, new: u128, write: &Write, mut grace: Grace) -> Result<Head> {
-        let moves = old != Some(new);
+    /// The fast way to create: no principal, so one shard.
+    fn create_alone(&self, cx: &Context, key: u128, write: &Write) -> Result<Meta> {
+        self.pool.top_up();
+        let stored_len = write.content.stored_len(0);
+        let mut none_left = false;
         loop {
-            // The principal's lock comes before the shard's, so the principal is read first and checked again below.
-            let from = match old {
-                Some(key) => self.lock(key).living(key, cx).ok_or_else(Error::not_found)?.head.principal,
-                None => None,
-            };
-            let to = write.principal_after(from);
-            let mut pairs = self.principals.lock(from, to);
-            let surplus = to.map_or_else(SmallVec::new, |to| self.surplus(cx, &pairs, to, [old, Some(new)]));
-            let mut shards = self.lock_all(old.into_iter().chain([new]).chain(surplus.iter().map(|&(_, key)| key)));
-            let used_since =
-                |(last_seen, key)| shards.of(key).session(key).is_some_and(|s| s.head.last_seen != last_seen);
-            if surplus.iter().copied().any(used_since) {
-                // Another one may be the least recently used now.
+            let mut shard = self.lock(key);
+            let moment = cx.moment();
+            if shard.holds(key) {
+                return Err(taken());
+            }
+            let head = Head::begin(moment.now, write);
+            let fill = |out: &mut [u8]| write.content.fill(&Key(key, 0), &head, None, out);
+            let at = shard.prepare(key, &head, moment.timeouts, stored_len, fill)?;
+            if !self.usage.change((0, 0), (1, self.payload_len(stored_len)), &cx.policy.limits()) {
+                shard.slots.free(at);
+                drop(shard);
+                self.make_room(cx, &mut none_left)?;
                 continue;
             }
-
-            let before = match old {
-                Some(key) => Some(&*shards.of(key).living(key, cx).ok_or_else(Error::not_found)?),
-                None => None,
-            };
-            if before.is_some_and(|session| session.head.principal != from) {
-                continue;
-            }
-            let head = match before {
-                Some(session) => {
-                    check_version(&session.head, write)?;
-                    session.head.written(cx.now, write)
-                }
-                None => Head::begin(cx.now, write),
-            };
-            let mut held = before.map_or((0, 0), |session| (1, self.len(session)));
-            let stored_len = write.content.stored_len(before.map_or(0, |session| session.payload.bytes().len()));
-            let payload = match write.content {
-                Content::Kept => None,
-                _ => Some(Payload::filled(stored_len, |out| {
-                    write.content.fill(&Key(new, 0), &head, before.map(Session::stored), out)
-                })?),
-            };
-            if moves {
-                if shards.of(new).holds(new) {
-                    return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
-                }
-                shards.of(new).reserve()?;
-            }
-            if let (Some(key), true) = (old, grace.ms > 0) {
-                shards.of(key).aliases.reserve().map_err(|_| Error::no_memory())?;
-            }
-            let wanted = (1, self.payload_len(stored_len));
-            for &(_, key) in &surplus {
-                if let Some(session) = shards.of(key).session(key) {
-                    held = (held.0 + 1, held.1 + self.len(session));
-                }
-            }
-            if !self.usage.change(held, wanted, &cx.limits) {
-                drop((shards, pairs));
-                self.make_room(cx)?;
-                continue;
-            }
-
-            // From here on nothing fails.
-            let mut gone = Sessions::new();
-            for (_, key) in surplus {
-                gone.extend(shards.of(key).remove(key));
-                to.into_iter().for_each(|to| pairs.remove(to, key));
-            }
-            cx.counters.add(Count::Revoked, gone.len() as u64);
-            if moves {
-                let mut before = old.and_then(|key| shards.of(key).remove(key));
-                let kept = before.as_mut().map(|session| std::mem::take(&mut session.payload));
-                let payload = payload.or(kept).unwrap_or_default();
-                shards.of(new).insert(Session { key: new, head, payload }, cx.timeouts);
-                if let (Some(key), true) = (old, grace.ms > 0) {
-                    let until = cx.now.saturating_add(grace.ms);
-                    shards.of(key).aliases.insert(key, Alias { target: new, until, token: grace.token.take() });
-                }
-            } else if let Some(session) = shards.of(new).living(new, cx) {
-                session.head = head;
-                session.payload = payload.unwrap_or_else(|| std::mem::take(&mut session.payload));
-                shards.of(new).deadline_changed(new, cx.timeouts);
-            }
-            if moves || from != to {
-                from.into_iter().zip(old).for_each(|(from, key)| pairs.remove(from, key));
-                to.into_iter().for_each(|to| pairs.add(to, new));
-            }
-            let mut expired = Sessions::new();
-            if moves {
-                let mut budget = NEIGHBOURS;
-                expired.extend(std::iter::from_fn(|| shards.of(new).take_expired(cx, &mut budget)));
-            }
-            drop((shards, pairs));
-            self.bury_expired(cx, &expired);
-            return Ok(head);
+            shard.link(key, at);
+            let expired = self.take_neighbours(cx, &mut shard);
+            drop(shard);
+            self.forget(&expired);
+            return Ok(head.meta(moment.timeouts));
         }
     }
 
-    /// The least recently used sessions of a principal that have to end so that one more does not exceed the limit: when
-    /// each was used last, and its key.
-    fn surplus(
+    /// Clears some expired sessions. If there were none, one more attempt is due, because others may have cleared them;
+    /// after that it is `FULL`.
+    fn make_room(&self, cx: &Context, none_left: &mut bool) -> Result<()> {
+        if *none_left {
+            return Err(Error::fixed(ErrorKind::Full, "the store is full: max_sessions or max_bytes is reached"));
+        }
+        *none_left = self.sweep(cx, ROOM)? == 0;
+        Ok(())
+    }
+
+    /// Books a session out that was taken out of its shard. Under the shard's lock, so that whoever finds the store full
+    /// and then nothing to clear can rely on it.
+    fn book_out(&self, gone: &Gone) {
+        self.usage.release(1, self.payload_len(gone.stored_len));
+    }
+
+    /// Forgets the principals' pairs of sessions that were taken out. No session shard may be locked.
+    fn forget(&self, gone: &[Gone]) {
+        for gone in gone {
+            if let Some(principal) = gone.principal {
+                self.principals.forget(principal, gone.key);
+            }
+        }
+    }
+
+    /// Takes expired sessions out of a locked shard and books them out, as many as `budget` and `max` allow.
+    fn take_expired(
         &self,
         cx: &Context,
-        pairs: &LockedPairs,
-        principal: PrincipalKey,
-        spared: [Option<u128>; 2],
-    ) -> SmallVec<[(i64, u128); 4]> {
-        let most = cx.limits.max_per_principal;
-        if most == u64::MAX {
-            return SmallVec::new();
+        shard: &mut Shard,
+        cursor: &mut Cursor,
+        budget: &mut u32,
+        max: u64,
+    ) -> Expired {
+        let moment = cx.moment();
+        let mut expired = SmallVec::new();
+        while (expired.len() as u64) < max
+            && let Some(gone) = shard.take_expired(&moment, cursor, budget)
+        {
+            self.book_out(&gone);
+            expired.push(gone);
         }
-        let others = pairs.of(principal).filter(|key| !spared.contains(&Some(*key)));
-        let mut living: Vec<_> = others
-            .filter_map(|key| {
-                self.lock(key).living(key, cx).map(|session| (session.head.last_seen, session.head.created, key))
-            })
-            .collect();
-        let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
-        living.sort_unstable();
-        living.into_iter().take(too_many).map(|(last_seen, _, key)| (last_seen, key)).collect()
-    }
-
-    /// Clears some expired sessions, or fails with `FULL`.
-    fn make_room(&self, cx: &Context) -> Result<()> {
-        match self.sweep(cx, ROOM)? {
-            0 => Err(Error::fixed(ErrorKind::Full, "the store is full: max_sessions or max_bytes is reached")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Settles the accounts of sessions that were taken out of their shards because they had expired.
-    fn bury_expired(&self, cx: &Context, expired: &[Session]) {
         cx.counters.add(Count::Expired, expired.len() as u64);
-        expired.iter().for_each(|session| self.bury(session));
+        expired
     }
 
-    /// Settles the accounts of a session that was taken out of its shard. No lock may be held.
-    fn bury(&self, session: &Session) {
-        self.usage.release(1, self.len(session));
-        if let Some(principal) = session.head.principal {
-            self.principals.forget(principal, session.key);
-        }
+    /// Takes a few expired sessions out of a shard in which one was created.
+    fn take_neighbours(&self, cx: &Context, shard: &mut Shard) -> Expired {
+        let (mut cursor, mut budget) = (shard.neighbours, NEIGHBOURS);
+        let expired = self.take_expired(cx, shard, &mut cursor, &mut budget, u64::MAX);
+        shard.neighbours = cursor;
+        expired
     }
 
-    /// Follows aliases from `key` to the key of a living session.
-    fn follow(&self, cx: &Context, key: u128) -> Option<Way> {
-        let mut way = Way { target: key, until: i64::MAX, tokens: Vec::new() };
+    /// Follows aliases from `key` to a living session, and leaves its shard locked: between two looks at it, it might have
+    /// been renewed again.
+    fn follow(&self, cx: &Context, key: u128) -> Option<Way<'_>> {
+        let (mut key, mut until, mut tokens) = (key, i64::MAX, Vec::new());
         // Ends: a target is always minted after what points to it.
         loop {
-            let key = way.target;
-            let mut shard = self.lock(key);
-            if shard.living(key, cx).is_some() {
-                return Some(way);
+            let shard = self.lock(key);
+            let moment = cx.moment();
+            if let Some((at, head)) = shard.living(key, &moment) {
+                return Some(Way { key, shard, at, head, moment, until, tokens });
             }
-            let alias = shard.aliases.find(key, cx.now)?;
-            way.target = alias.target;
-            way.until = way.until.min(alias.until);
-            way.tokens.push((Key(key, 0), alias.token.clone()));
+            let alias = shard.aliases.find(key, moment.now)?;
+            tokens.push((Key(key, 0), alias.token.clone()));
+            (key, until) = (alias.target, until.min(alias.until));
         }
     }
 }
 
 impl Engine for Memory {
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head> {
-        self.rewrite(cx, None, key.0, write, NO_GRACE)
+    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+        match write.principal {
+            PrincipalChange::Set(_) => self.rewrite(cx, None, key.0, write, NO_GRACE),
+            _ => self.create_alone(cx, key.0, write),
+        }
     }
 
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
         let mut shard = self.lock(key.0);
-        if let Some(session) = shard.living(key.0, cx) {
-            let head = if peek { session.head } else { session.head.seen(cx.now) };
-            let stored = Stored { head: &head, ..session.stored() };
-            reader(Found { stored, until: i64::MAX, way: &[] })?;
-            session.head = head;
+        let moment = cx.moment();
+        if let Some((at, head)) = shard.living(key.0, &moment) {
+            let seen = if peek { head } else { head.seen(moment.now) };
+            reader(Found { stored: shard.slots.stored(at, &seen), meta: seen.meta(moment.timeouts), way: &[] })?;
+            if seen.last_seen != head.last_seen {
+                shard.slots.set_last_seen(at, seen.last_seen);
+            }
             return Ok(());
         }
-        let aliased = shard.aliases.holds(key.0);
-        drop(shard);
-        if !aliased || key.1 != 0 {
+        if !shard.aliases.holds(key.0) {
             return Err(Error::not_found());
         }
+        drop(shard);
         let way = self.follow(cx, key.0).ok_or_else(Error::not_found)?;
-        let mut shard = self.lock(way.target);
-        let session = shard.living(way.target, cx).ok_or_else(Error::not_found)?;
-        reader(Found { stored: session.stored(), until: way.until, way: &way.tokens })
+        let mut meta = way.head.meta(way.moment.timeouts);
+        meta.expires_ms = meta.expires_ms.min(way.until);
+        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.tokens })
     }
 
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Head> {
+    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
         let mut shard = self.lock(key.0);
-        let session = shard.living(key.0, cx).ok_or_else(Error::not_found)?;
-        session.head = session.head.seen(cx.now);
-        Ok(session.head)
+        let moment = cx.moment();
+        let (at, head) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
+        let seen = head.seen(moment.now);
+        shard.slots.set_last_seen(at, seen.last_seen);
+        Ok(seen.meta(moment.timeouts))
     }
 
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Head> {
+    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
         if write.principal != PrincipalChange::Keep {
             return self.rewrite(cx, Some(key.0), key.0, write, NO_GRACE);
         }
+        let mut none_left = false;
         loop {
             let mut shard = self.lock(key.0);
-            let session = shard.living(key.0, cx).ok_or_else(Error::not_found)?;
-            check_version(&session.head, write)?;
-            let head = session.head.written(cx.now, write);
-            let (len, new_len) = (session.payload.bytes().len(), write.content.stored_len(0));
-            let mut other_size = match len == new_len {
-                true => None,
-                false => Some(Payload::filled(new_len, |out| write.content.fill(key, &head, None, out))?),
-            };
-            if !self.usage.change((1, self.payload_len(len)), (1, self.payload_len(new_len)), &cx.limits) {
+            let moment = cx.moment();
+            let (at, before) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
+            check_version(&before, write)?;
+            let head = before.written(moment.now, write);
+            let len = write.content.stored_len(0);
+            let sizes = [shard.slots.payload(at).len(), len].map(|stored_len| (1, self.payload_len(stored_len)));
+            if !self.usage.change(sizes[0], sizes[1], &cx.policy.limits()) {
                 drop(shard);
-                self.make_room(cx)?;
+                self.make_room(cx, &mut none_left)?;
                 continue;
             }
-            match &mut other_size {
-                Some(payload) => std::mem::swap(&mut session.payload, payload),
-                None => write.content.fill(key, &head, None, session.payload.bytes_mut())?,
-            }
-            session.head = head;
-            shard.deadline_changed(key.0, cx.timeouts);
-            drop(shard);
-            return Ok(head);
+            let fill = |out: &mut [u8]| write.content.fill(key, &head, None, out);
+            return match shard.update(key.0, at, &head, moment.timeouts, len, fill) {
+                Ok(()) => Ok(head.meta(moment.timeouts)),
+                Err(error) => {
+                    self.usage.change(sizes[1], sizes[0], &NO_LIMITS);
+                    Err(error)
+                }
+            };
         }
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Head> {
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Meta> {
         self.rewrite(cx, Some(old.0), new.0, write, grace)
     }
 
     fn delete(&self, cx: &Context, key: &Key) -> Result<()> {
         if key.1 != 0 {
+            // A made-up reference: keys of this engine have 128 bits.
             return Err(Error::not_found());
         }
         let mut shard = self.lock(key.0);
-        shard.living(key.0, cx).ok_or_else(Error::not_found)?;
-        let session = shard.remove(key.0);
-        drop(shard);
-        session.iter().for_each(|session| self.bury(session));
+        shard.living(key.0, &cx.moment()).ok_or_else(Error::not_found)?;
+        if let Some(gone) = shard.remove(key.0) {
+            self.book_out(&gone);
+            drop(shard);
+            self.forget(&[gone]);
+        }
         Ok(())
     }
 
     fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
-        self.follow(cx, key.0).map(|way| Key(way.target, 0)).ok_or_else(Error::not_found)
+        self.follow(cx, key.0).map(|way| Key(way.key, 0)).ok_or_else(Error::not_found)
     }
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
         let first = self.sweep_from.fetch_add(1, Ordering::Relaxed);
-        let mut removed = 0;
-        let mut unswept: SmallVec<[usize; SHARDS]> = (0..SHARDS).map(|i| (first + i) % SHARDS).collect();
+        let shards = (0..self.shards.len()).map(|i| &self.shards[first.wrapping_add(i) % self.shards.len()].0);
+        let mut unswept: SmallVec<[_; 64]> = shards.map(|shard| (shard, Cursor::default())).collect();
+        let mut sparse: SmallVec<[_; 64]> = unswept.iter().map(|&(shard, _)| shard).collect();
         // In turns, so that no shard's users wait for more than one short hold.
+        let mut removed = 0;
         while !unswept.is_empty() && removed < max {
-            unswept.retain(|&mut shard| {
+            unswept.retain(|(shard, cursor)| {
                 let mut budget = SWEEP_HOLD;
-                let mut expired: SmallVec<[Session; SWEEP_HOLD as usize]> = SmallVec::new();
-                let mut locked = self.shards[shard].0.lock();
-                while removed + (expired.len() as u64) < max {
-                    match locked.take_expired(cx, &mut budget) {
-                        Some(session) => expired.push(session),
-                        None => break,
-                    }
-                }
-                drop(locked);
+                let expired = self.take_expired(cx, &mut shard.lock(), cursor, &mut budget, max - removed);
                 removed += expired.len() as u64;
-                self.bury_expired(cx, &expired);
+                self.forget(&expired);
+                budget == 0
+            });
+        }
+        // Nothing is left to remove: what remains of the work that was asked for goes into moving sessions together.
+        let mut moves = max - removed;
+        while !sparse.is_empty() && moves > 0 {
+            sparse.retain(|shard| {
+                let mut budget = SWEEP_HOLD.min(u32::try_from(moves).unwrap_or(SWEEP_HOLD));
+                let before = budget;
+                shard.lock().compact(&mut budget);
+                moves -= u64::from(before - budget);
                 budget == 0
             });
         }
@@ -365,31 +333,31 @@ impl Engine for Memory {
     }
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
-        let keys: Vec<u128> = self.principals.lock(Some(principal), None).of(principal).collect();
+        // Under the principal's lock: a renewal meanwhile would hide a session from this.
+        let pairs = self.principals.lock(Some(principal), None);
         let entry = |key: u128| {
-            let mut shard = self.lock(key);
-            let session = shard.living(key, cx).filter(|session| session.head.principal == Some(principal))?;
-            Some(session.head.entry(Key(key, 0), self.len(session), cx.timeouts))
+            let shard = self.lock(key);
+            let moment = cx.moment();
+            let (at, head) = shard.living(key, &moment).filter(|(_, head)| head.principal == Some(principal))?;
+            Some(head.entry(Key(key, 0), self.payload_len(shard.slots.payload(at).len()), moment.timeouts))
         };
-        Ok(keys.into_iter().filter_map(entry).collect())
+        Ok(pairs.of(principal).filter_map(entry).collect())
     }
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
         let mut pairs = self.principals.lock(Some(principal), None);
         // Under the principal's lock, so that a renewal of the spared session is either before or after.
-        let spared = except.and_then(|key| self.follow(cx, key.0)).map(|way| way.target);
+        let spared = except.and_then(|key| self.follow(cx, key.0)).map(|way| way.key);
         let keys: Vec<u128> = pairs.of(principal).filter(|key| Some(*key) != spared).collect();
         let (mut revoked, mut expired) = (0, 0);
         for key in keys {
             pairs.remove(principal, key);
             let mut shard = self.lock(key);
-            if shard.session(key).is_none_or(|session| session.head.principal != Some(principal)) {
+            let Some(at) = shard.find(key).filter(|&at| shard.slots.head(at).principal == Some(principal)) else {
                 continue;
-            }
-            *(if shard.living(key, cx).is_some() { &mut revoked } else { &mut expired }) += 1;
-            let session = shard.remove(key);
-            drop(shard);
-            session.iter().for_each(|session| self.usage.release(1, self.len(session)));
+            };
+            *(if shard.slots.head(at).lives(&cx.moment()) { &mut revoked } else { &mut expired }) += 1;
+            shard.remove(key).iter().for_each(|gone| self.book_out(gone));
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);
@@ -401,23 +369,21 @@ impl Engine for Memory {
     }
 
     fn timeouts_shortened(&self) {
-        self.shards.iter().for_each(|shard| shard.0.lock().arm_all());
+        self.shards.iter().for_each(|shard| shard.0.lock().slots.expiry.arm_all());
     }
 }
 
-/// Session shards, locked.
-struct LockedShards<'a>(SmallVec<[(usize, MutexGuard<'a, Shard>); 3]>);
-
-impl LockedShards<'_> {
-    /// The shard of a key whose shard was locked.
-    fn of(&mut self, key: u128) -> &mut Shard {
-        let locked = self.0.iter_mut().find(|(shard, _)| *shard == shard_of(key));
-        &mut locked.expect("every shard involved is locked").1
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.pool.close();
     }
 }
 
-fn shard_of(key: u128) -> usize {
-    (key >> 64) as usize % SHARDS
+const NO_GRACE: Grace = Grace { ms: 0, token: None };
+const NO_LIMITS: Limits = Limits { max_sessions: u64::MAX, max_bytes: u64::MAX, max_per_principal: u64::MAX };
+
+fn taken() -> Error {
+    Error::fixed(ErrorKind::Exists, "the new id is taken")
 }
 
 fn check_version(head: &Head, write: &Write) -> Result<()> {

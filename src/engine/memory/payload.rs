@@ -1,4 +1,4 @@
-//! The bytes of one session, wiped whenever they are freed.
+//! A payload that is too large for a slot: memory of its own, wiped when it is freed.
 
 use zeroize::Zeroize;
 
@@ -8,14 +8,12 @@ use crate::error::{Error, Result};
 pub(super) struct Payload(Box<[u8]>);
 
 impl Payload {
-    /// `len` bytes that `fill` writes. Memory that runs out is an error, not an abort: the length comes from outside.
-    pub(super) fn filled(len: usize, fill: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Payload> {
+    /// Zeros. Memory that runs out is an error, not an abort: the length comes from outside.
+    pub(super) fn zeroed(len: usize) -> Result<Payload> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).map_err(|_| Error::no_memory())?;
         bytes.resize(len, 0);
-        let mut payload = Payload(bytes.into_boxed_slice());
-        fill(payload.bytes_mut())?;
-        Ok(payload)
+        Ok(Payload(bytes.into_boxed_slice()))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -1,142 +1,157 @@
-//! One shard: the sessions whose keys fall into it, found by key and by expiry. Everything here happens under the
-//! shard's lock; what spans shards (principals, renewal, limits) is in the parent module.
+//! One shard: the sessions whose keys fall into it. Everything here happens under the shard's lock; what spans shards
+//! (principals, renewal, limits) is in the parent module.
 //!
-//! Invariants: `index` holds exactly the occupied slots; every occupied slot is armed in `expiry`.
+//! Invariant: the table has one entry for each slot in use that was linked, and no other.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+use std::sync::Arc;
+
+use super::{
+    aliases::Aliases,
+    expiry::Cursor,
+    region::Pool,
+    slots::{Address, Slots},
+    table::{Table, tag_of},
 };
-
-use super::{aliases::Aliases, expiry::Expiry, payload::Payload};
 use crate::{
-    engine::Context,
     error::{Error, Result},
-    key::Key,
-    policy::Timeouts,
-    record::{Head, Stored},
+    key::PrincipalKey,
+    policy::{Moment, Timeouts},
+    record::Head,
 };
 
-pub(super) struct Session {
-    pub key: u128,
-    pub head: Head,
-    pub payload: Payload,
-}
-
-impl Session {
-    pub(super) fn stored(&self) -> Stored<'_> {
-        Stored { key: Key(self.key, 0), head: &self.head, bytes: self.payload.bytes() }
-    }
-}
-
-#[derive(Default)]
 pub(super) struct Shard {
-    index: HashMap<u128, u32, BuildHasherDefault<KeyIsHash>>,
-    slots: Vec<Option<Session>>,
-    free: Vec<u32>,
-    expiry: Expiry,
+    table: Table,
+    pub slots: Slots,
     pub aliases: Aliases,
+    /// Where creates go on clearing expired neighbours.
+    pub neighbours: Cursor,
+}
+
+/// What is left to settle of a session that was taken out.
+pub(super) struct Gone {
+    pub key: u128,
+    pub principal: Option<PrincipalKey>,
+    /// The bytes that were stored of its payload.
+    pub stored_len: usize,
 }
 
 impl Shard {
+    pub(super) fn new(pool: Arc<Pool>) -> Shard {
+        Shard {
+            table: Table::default(),
+            slots: Slots::new(pool),
+            aliases: Aliases::default(),
+            neighbours: Cursor::default(),
+        }
+    }
+
+    /// Whether the key is taken, by a session or by an alias.
     pub(super) fn holds(&self, key: u128) -> bool {
-        self.index.contains_key(&key) || self.aliases.holds(key)
+        self.find(key).is_some() || self.aliases.holds(key)
+    }
+
+    /// Where the session with this key lies, living or not.
+    pub(super) fn find(&self, key: u128) -> Option<Address> {
+        self.table.find(tag_of(key), |at| self.slots.key(at) == key)
     }
 
     /// The session with this key, unless it has expired.
-    pub(super) fn living(&mut self, key: u128, cx: &Context) -> Option<&mut Session> {
-        let slot = *self.index.get(&key)?;
-        self.slots[slot as usize].as_mut().filter(|session| session.head.lives(cx.now, cx.timeouts))
+    pub(super) fn living(&self, key: u128, moment: &Moment) -> Option<(Address, Head)> {
+        let at = self.find(key)?;
+        let head = self.slots.head(at);
+        head.lives(moment).then_some((at, head))
     }
 
-    /// The session with this key, living or not.
-    pub(super) fn session(&self, key: u128) -> Option<&Session> {
-        self.slots[*self.index.get(&key)? as usize].as_ref()
+    /// Stores a session that nobody finds until it is linked: all that can fail, so that nothing else has to.
+    pub(super) fn prepare(
+        &mut self,
+        key: u128,
+        head: &Head,
+        timeouts: Timeouts,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<()>,
+    ) -> Result<Address> {
+        self.table.reserve().map_err(|_| Error::no_memory())?;
+        self.slots.store(key, head, head.deadline(timeouts), len, fill)
     }
 
-    /// Makes room for one more session, so that `insert` cannot fail once others have been changed.
-    pub(super) fn reserve(&mut self) -> Result<()> {
-        let reserved = self.index.try_reserve(1).and_then(|()| {
-            if self.free.is_empty() {
-                self.slots.try_reserve(1)?;
-                // A slot of its own in the list of free ones, for when it is freed.
-                self.free.try_reserve(self.slots.len() + 1)?;
-            }
-            self.expiry.reserve_slot(self.slots.len())
-        });
-        match reserved {
-            Ok(()) if self.slots.len() < u32::MAX as usize => Ok(()),
-            _ => Err(Error::no_memory()),
+    /// Links a session that was prepared. Its key is not taken.
+    pub(super) fn link(&mut self, key: u128, at: Address) {
+        debug_assert!(self.find(key).is_none());
+        self.table.insert(tag_of(key), at);
+    }
+
+    /// Writes another head and payload over a session: in its slot if they fit its size class.
+    pub(super) fn update(
+        &mut self,
+        key: u128,
+        at: Address,
+        head: &Head,
+        timeouts: Timeouts,
+        len: usize,
+        fill: impl Fn(&mut [u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.slots.overwrite(at, head, len, &fill)? {
+            self.slots.arm_earlier(at, head.deadline(timeouts));
+        } else {
+            let moved = self.prepare(key, head, timeouts, len, fill)?;
+            self.replace(key, at, moved);
         }
+        Ok(())
     }
 
-    /// Takes in a session whose key is not held. `reserve` came first.
-    pub(super) fn insert(&mut self, session: Session, timeouts: Timeouts) {
-        debug_assert!(!self.holds(session.key));
-        let deadline = session.head.deadline(timeouts);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            (self.slots.len() - 1) as u32
-        });
-        self.index.insert(session.key, slot);
-        self.slots[slot as usize] = Some(session);
-        self.expiry.arm(slot as usize, deadline);
+    /// Puts a prepared session in the place of the one at `old`.
+    pub(super) fn replace(&mut self, key: u128, old: Address, new: Address) {
+        self.table.moved(tag_of(key), old, new);
+        self.slots.free(old);
     }
 
-    /// Takes out the session with this key, living or not.
-    pub(super) fn remove(&mut self, key: u128) -> Option<Session> {
-        let slot = self.index.remove(&key)?;
-        self.free.push(slot);
-        self.expiry.disarm(slot as usize);
-        self.slots[slot as usize].take()
+    /// Takes out the session with this key, living or not, and wipes it.
+    pub(super) fn remove(&mut self, key: u128) -> Option<Gone> {
+        let at = self.find(key)?;
+        Some(self.remove_at(key, at))
     }
 
-    /// To be called when a session's timeouts were changed: it may be due earlier than was noted.
-    pub(super) fn deadline_changed(&mut self, key: u128, timeouts: Timeouts) {
-        if let Some(&slot) = self.index.get(&key)
-            && let Some(session) = &self.slots[slot as usize]
-        {
-            self.expiry.arm_earlier(slot as usize, session.head.deadline(timeouts));
-        }
+    fn remove_at(&mut self, key: u128, at: Address) -> Gone {
+        let gone = Gone { key, principal: self.slots.head(at).principal, stored_len: self.slots.payload(at).len() };
+        self.table.remove(tag_of(key), at);
+        self.slots.free(at);
+        gone
     }
 
-    pub(super) fn arm_all(&mut self) {
-        self.expiry.arm_all();
-    }
-
-    /// Takes out one expired session. `budget` bounds the work: each slot looked at takes one, and when none is left
-    /// there may be more to find.
-    pub(super) fn take_expired(&mut self, cx: &Context, budget: &mut u32) -> Option<Session> {
-        self.aliases.clear_ended(cx.now, budget);
+    /// Takes out the next expired session from the cursor on. Each slot looked at takes one of the `budget`; when that is
+    /// used up there may be more to find.
+    pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32) -> Option<Gone> {
+        self.aliases.clear_ended(moment.now, budget);
         while *budget > 0 {
-            let slot = self.expiry.due(cx.now)?;
+            let (chunk, number) = self.slots.expiry.due(cursor, moment.now)?;
             *budget -= 1;
-            let session = self.slots[slot].as_ref()?;
-            let (key, deadline) = (session.key, session.head.deadline(cx.timeouts));
-            if deadline <= cx.now {
-                return self.remove(key);
+            let at = self.slots.address(chunk, number);
+            let deadline = self.slots.head(at).deadline(moment.timeouts);
+            if deadline <= moment.now {
+                return Some(self.remove_at(self.slots.key(at), at));
             }
-            self.expiry.arm(slot, deadline);
+            self.slots.arm(at, deadline);
         }
         None
     }
-}
 
-/// The keys are hashes already.
-#[derive(Default)]
-pub(super) struct KeyIsHash(u64);
-
-impl Hasher for KeyIsHash {
-    fn write_u128(&mut self, key: u128) {
-        // The low half: the high one picks the shard.
-        self.0 = key as u64;
+    /// Moves sessions together, each for one of the `budget`, so that memory can be given back.
+    pub(super) fn compact(&mut self, budget: &mut u32) {
+        if self.table.shrink() {
+            *budget = 0;
+        }
+        while *budget > 0
+            && let Some(moved) = self.slots.compact()
+        {
+            self.table.moved(tag_of(moved.key), moved.from, moved.to);
+            *budget -= 1;
+        }
     }
 
-    fn write(&mut self, _: &[u8]) {
-        debug_assert!(false, "only keys are hashed");
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        self.table.check();
+        self.slots.check(self.table.len());
     }
 }

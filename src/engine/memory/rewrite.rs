@@ -1,0 +1,205 @@
+//! Writes that involve more than one shard: sessions with a principal, renewal, and the limit per principal. All of it
+//! is one step under the locks of everything involved.
+
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+use zeroize::Zeroizing;
+
+use super::{Expired, Memory, aliases::Alias, check_version, principals::LockedPairs, shard::Shard, taken};
+use crate::{
+    engine::Context,
+    error::{Error, Result},
+    key::{Key, PrincipalKey},
+    record::{Grace, Head, Meta, Stored, Write},
+    stats::Count,
+};
+
+/// When a session was used last, and its key.
+type Used = (i64, u128);
+
+#[allow(clippy::large_enum_variant)] // Returned once, by the only function that makes it.
+enum Attempt {
+    Done(Meta, Expired),
+    /// Something changed before the locks were held.
+    Again,
+    Full,
+}
+
+impl Memory {
+    /// Writes a session whose principal or key may change, or that is new: from `old` (if any) to `new`.
+    pub(super) fn rewrite(
+        &self,
+        cx: &Context,
+        old: Option<u128>,
+        new: u128,
+        write: &Write,
+        mut grace: Grace,
+    ) -> Result<Meta> {
+        self.pool.top_up();
+        let mut none_left = false;
+        loop {
+            match self.try_rewrite(cx, old, new, write, &mut grace)? {
+                Attempt::Done(meta, expired) => {
+                    self.forget(&expired);
+                    return Ok(meta);
+                }
+                Attempt::Again => {}
+                Attempt::Full => self.make_room(cx, &mut none_left)?,
+            }
+        }
+    }
+
+    fn try_rewrite(
+        &self,
+        cx: &Context,
+        old: Option<u128>,
+        new: u128,
+        write: &Write,
+        grace: &mut Grace,
+    ) -> Result<Attempt> {
+        let moves = old != Some(new);
+        // The principal's lock comes before the shard's, so the principal is read first and checked again below.
+        let from = match old {
+            Some(key) => {
+                let shard = self.lock(key);
+                shard.living(key, &cx.moment()).ok_or_else(Error::not_found)?.1.principal
+            }
+            None => None,
+        };
+        let to = write.principal_after(from);
+        let mut pairs = self.principals.lock(from, to);
+        let surplus = to.map_or_else(SmallVec::new, |to| self.surplus(cx, &pairs, to, [old, Some(new)]));
+        let mut shards = self.lock_all(old.into_iter().chain([new]).chain(surplus.iter().map(|&(_, key)| key)));
+        let moment = cx.moment();
+
+        let before = match old {
+            Some(key) => Some((key, shards.of(key).living(key, &moment).ok_or_else(Error::not_found)?)),
+            None => None,
+        };
+        if before.is_some_and(|(_, (_, head))| head.principal != from) || shards.any_used_since(&surplus) {
+            return Ok(Attempt::Again);
+        }
+        let head = match before {
+            Some((_, (_, head))) => {
+                check_version(&head, write)?;
+                head.written(moment.now, write)
+            }
+            None => Head::begin(moment.now, write),
+        };
+        if moves && shards.of(new).holds(new) {
+            return Err(taken());
+        }
+        if let (Some(key), true) = (old, grace.ms > 0) {
+            shards.of(key).aliases.reserve().map_err(|_| Error::no_memory())?;
+        }
+
+        // The new record, which nobody finds yet.
+        let mut held = (0, 0);
+        let mut old_bytes = Zeroizing::new(Vec::new());
+        if let Some((key, (at, _))) = before {
+            let bytes = shards.of(key).slots.payload(at);
+            held = (1, self.payload_len(bytes.len()));
+            if write.content.reads_old() {
+                old_bytes.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory())?;
+                old_bytes.extend_from_slice(bytes);
+            }
+        }
+        let stored_len = write.content.stored_len(old_bytes.len());
+        let replaced = before.as_ref().map(|(key, (_, head))| Stored { key: Key(*key, 0), head, bytes: &old_bytes });
+        let fill = |out: &mut [u8]| write.content.fill(&Key(new, 0), &head, replaced, out);
+        let at = shards.of(new).prepare(new, &head, moment.timeouts, stored_len, fill)?;
+        for &(_, key) in &surplus {
+            let shard = shards.of(key);
+            if let Some(at) = shard.find(key) {
+                held = (held.0 + 1, held.1 + self.payload_len(shard.slots.payload(at).len()));
+            }
+        }
+        if !self.usage.change(held, (1, self.payload_len(stored_len)), &cx.policy.limits()) {
+            shards.of(new).slots.free(at);
+            return Ok(Attempt::Full);
+        }
+
+        // From here on nothing fails.
+        for (_, key) in surplus {
+            cx.counters.add(Count::Revoked, u64::from(shards.of(key).remove(key).is_some()));
+            to.into_iter().for_each(|to| pairs.remove(to, key));
+        }
+        match before {
+            Some((key, (old_at, _))) if !moves => shards.of(key).replace(key, old_at, at),
+            Some((key, _)) => {
+                shards.of(key).remove(key);
+                if grace.ms > 0 {
+                    let until = moment.now.saturating_add(grace.ms);
+                    shards.of(key).aliases.insert(key, Alias { target: new, until, token: grace.token.take() });
+                }
+                shards.of(new).link(new, at);
+            }
+            None => shards.of(new).link(new, at),
+        }
+        if moves || from != to {
+            from.into_iter().zip(old).for_each(|(from, key)| pairs.remove(from, key));
+            to.into_iter().for_each(|to| pairs.add(to, new));
+        }
+        let expired = if moves { self.take_neighbours(cx, shards.of(new)) } else { Expired::new() };
+        Ok(Attempt::Done(head.meta(moment.timeouts), expired))
+    }
+
+    /// The least recently used sessions of a principal that have to end so that one more does not exceed the limit.
+    fn surplus(
+        &self,
+        cx: &Context,
+        pairs: &LockedPairs,
+        principal: PrincipalKey,
+        spared: [Option<u128>; 2],
+    ) -> SmallVec<[Used; 4]> {
+        let most = cx.policy.limits().max_per_principal;
+        if most == u64::MAX {
+            return SmallVec::new();
+        }
+        let others = pairs.of(principal).filter(|key| !spared.contains(&Some(*key)));
+        let mut living: Vec<_> = others
+            .filter_map(|key| {
+                let shard = self.lock(key);
+                shard.living(key, &cx.moment()).map(|(_, head)| (head.last_seen, head.created, key))
+            })
+            .collect();
+        let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
+        living.sort_unstable();
+        living.into_iter().take(too_many).map(|(last_seen, _, key)| (last_seen, key)).collect()
+    }
+
+    fn lock_all(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {
+        let mut shards: SmallVec<[usize; 4]> = keys.map(|key| self.shard_of(key)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        LockedShards {
+            memory: self,
+            locked: shards.into_iter().map(|shard| (shard, self.shards[shard].0.lock())).collect(),
+        }
+    }
+}
+
+/// Session shards, locked.
+struct LockedShards<'a> {
+    memory: &'a Memory,
+    locked: SmallVec<[(usize, MutexGuard<'a, Shard>); 3]>,
+}
+
+impl LockedShards<'_> {
+    /// The shard of a key whose shard was locked.
+    fn of(&mut self, key: u128) -> &mut Shard {
+        let wanted = self.memory.shard_of(key);
+        match self.locked.iter_mut().find(|(shard, _)| *shard == wanted) {
+            Some((_, shard)) => shard,
+            None => unreachable!("every shard involved is locked"),
+        }
+    }
+
+    /// Whether one of the sessions was used after it had been looked at: then another one may be the least recently used.
+    fn any_used_since(&mut self, sessions: &[Used]) -> bool {
+        sessions.iter().any(|&(last_seen, key)| {
+            let shard = self.of(key);
+            shard.find(key).is_some_and(|at| shard.slots.head(at).last_seen != last_seen)
+        })
+    }
+}

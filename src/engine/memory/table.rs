@@ -1,0 +1,235 @@
+//! From a session's key to the address of its slot: buckets of one cache line, so that finding a session costs one miss
+//! here and one in its slot.
+//!
+//! An entry is 32 bits of the key (its tag) and the address. A tag's low bits name its home bucket; an entry stands in
+//! the first bucket from its home on that had room. Invariant: between an entry's home and its place every bucket is
+//! full. So a search ends at the first bucket with room, and a removal pulls later entries forward instead of leaving a
+//! mark. Growing needs the tags only, not the sessions.
+
+use std::collections::TryReserveError;
+
+/// Entries per bucket: 64 bytes.
+const WIDTH: usize = 8;
+const EMPTY: u64 = 0;
+/// Set in every tag, so that no entry looks empty. The high end: the low bits choose the bucket.
+const OCCUPIED: u32 = 1 << 31;
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Bucket([u64; WIDTH]);
+
+#[derive(Default)]
+pub(super) struct Table {
+    /// A power of two, or none.
+    buckets: Vec<Bucket>,
+    len: usize,
+}
+
+/// The bits of the key that the table keeps. Others choose the shard.
+pub(super) fn tag_of(key: u128) -> u32 {
+    key as u32 | OCCUPIED
+}
+
+fn entry(tag: u32, address: u32) -> u64 {
+    u64::from(tag) << 32 | u64::from(address)
+}
+
+fn tag(entry: u64) -> u32 {
+    (entry >> 32) as u32
+}
+
+impl Table {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn mask(&self) -> usize {
+        self.buckets.len() - 1
+    }
+
+    /// The address of the entry with this tag for which `is_it` holds.
+    pub(super) fn find(&self, wanted: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let mut at = wanted as usize & self.mask();
+        loop {
+            let bucket = &self.buckets[at].0;
+            for &entry in bucket {
+                if tag(entry) == wanted && is_it(entry as u32) {
+                    return Some(entry as u32);
+                }
+            }
+            if bucket.contains(&EMPTY) {
+                return None;
+            }
+            at = (at + 1) & self.mask();
+        }
+    }
+
+    /// Makes room for one more entry.
+    pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
+        // Four fifths full: fuller, and misses begin to visit a second bucket.
+        if (self.len + 1) * 5 > self.buckets.len() * WIDTH * 4 {
+            self.resize((self.buckets.len() * 2).max(1))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Halves the table if it is far too large for what is in it. True if it did.
+    pub(super) fn shrink(&mut self) -> bool {
+        let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.buckets.len() * WIDTH;
+        far_too_large && self.resize(self.buckets.len() / 2).is_ok()
+    }
+
+    fn resize(&mut self, buckets: usize) -> Result<(), TryReserveError> {
+        let mut larger = Vec::new();
+        larger.try_reserve_exact(buckets)?;
+        larger.resize(buckets, Bucket([EMPTY; WIDTH]));
+        let old = std::mem::replace(&mut self.buckets, larger);
+        for entry in old.iter().flat_map(|bucket| bucket.0).filter(|&entry| entry != EMPTY) {
+            self.place(entry);
+        }
+        Ok(())
+    }
+
+    /// Adds an entry; there is room.
+    pub(super) fn insert(&mut self, tag: u32, address: u32) {
+        self.place(entry(tag, address));
+        self.len += 1;
+    }
+
+    fn place(&mut self, entry: u64) {
+        let mut at = tag(entry) as usize & self.mask();
+        loop {
+            if let Some(room) = self.buckets[at].0.iter_mut().find(|entry| **entry == EMPTY) {
+                *room = entry;
+                return;
+            }
+            at = (at + 1) & self.mask();
+        }
+    }
+
+    /// Points an entry to where its session is now.
+    pub(super) fn moved(&mut self, tag: u32, from: u32, to: u32) {
+        if let Some((bucket, i)) = self.locate(entry(tag, from)) {
+            self.buckets[bucket].0[i] = entry(tag, to);
+        }
+    }
+
+    pub(super) fn remove(&mut self, tag: u32, address: u32) {
+        let Some((bucket, i)) = self.locate(entry(tag, address)) else {
+            return;
+        };
+        self.len -= 1;
+        self.fill_hole(bucket, i);
+    }
+
+    fn locate(&self, wanted: u64) -> Option<(usize, usize)> {
+        let mut at = tag(wanted) as usize & self.mask();
+        // Ends: some bucket has room.
+        loop {
+            let bucket = &self.buckets[at].0;
+            if let Some(i) = bucket.iter().position(|&entry| entry == wanted) {
+                return Some((at, i));
+            }
+            if bucket.contains(&EMPTY) {
+                debug_assert!(false, "the entry is not in the table");
+                return None;
+            }
+            at = (at + 1) & self.mask();
+        }
+    }
+
+    /// Empties a place, and pulls entries forward as long as one stands behind it that should not.
+    fn fill_hole(&mut self, mut hole: usize, mut i: usize) {
+        loop {
+            let was_full = !self.buckets[hole].0.contains(&EMPTY);
+            self.buckets[hole].0[i] = EMPTY;
+            if !was_full {
+                return;
+            }
+            // Nothing that stands behind a bucket with room had its way through it; a full one may hide one that had.
+            let mut at = hole;
+            let found = loop {
+                at = (at + 1) & self.mask();
+                let distance = |from: usize| at.wrapping_sub(from) & self.mask();
+                let passed_hole = |entry: u64| distance(tag(entry) as usize & self.mask()) >= distance(hole);
+                let bucket = &self.buckets[at].0;
+                if let Some(j) = bucket.iter().position(|&entry| entry != EMPTY && passed_hole(entry)) {
+                    break Some(j);
+                }
+                if bucket.contains(&EMPTY) || at == hole {
+                    break None;
+                }
+            };
+            let Some(j) = found else {
+                return;
+            };
+            self.buckets[hole].0[i] = self.buckets[at].0[j];
+            (hole, i) = (at, j);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let occupied = |bucket: &Bucket| bucket.0.iter().filter(|&&entry| entry != EMPTY).count();
+        assert_eq!(self.buckets.iter().map(occupied).sum::<usize>(), self.len);
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            for &entry in bucket.0.iter().filter(|&&entry| entry != EMPTY) {
+                let mut way = tag(entry) as usize & self.mask();
+                while way != at {
+                    assert_eq!(occupied(&self.buckets[way]), WIDTH, "a bucket with room before an entry's place");
+                    way = (way + 1) & self.mask();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn random_inserts_and_removes_agree_with_a_map_also_where_tags_crowd() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        // Few tags: many share a home, so buckets overflow and removals have to pull.
+        for tags in [3, 40, 1 << 20] {
+            let (mut table, mut model) = (Table::default(), HashMap::new());
+            for address in 0..20_000_u32 {
+                if model.len() > 300 || random() % 3 == 0 {
+                    if let Some((&address, &tag)) = model.iter().nth(random() as usize % model.len().max(1)) {
+                        model.remove(&address);
+                        table.remove(tag, address);
+                    }
+                } else {
+                    let tag = tag_of(u128::from(random() % tags));
+                    table.reserve().unwrap();
+                    table.insert(tag, address);
+                    model.insert(address, tag);
+                }
+                if address % 16 == 0 {
+                    table.shrink();
+                    table.check();
+                }
+            }
+            for (&address, &tag) in &model {
+                assert_eq!(table.find(tag, |found| found == address), Some(address));
+                table.moved(tag, address, address | 1 << 31);
+                assert_eq!(table.find(tag, |found| found == address), None);
+            }
+            assert_eq!(table.len(), model.len());
+        }
+    }
+}
