@@ -155,3 +155,147 @@ impl Shard {
         self.slots.check(self.table.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::policy::FOREVER;
+
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, n: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % n
+        }
+
+        fn key(&mut self) -> u128 {
+            u128::from(self.below(u64::MAX)) << 64 | u128::from(self.below(u64::MAX))
+        }
+    }
+
+    const TIMEOUTS: Timeouts = Timeouts { absolute: FOREVER, idle: 1000 };
+
+    fn head(now: i64, principal: Option<u128>) -> Head {
+        let own = Timeouts { absolute: 0, idle: 0 };
+        Head { version: 1, created: now, last_seen: now, own, principal: principal.map(PrincipalKey) }
+    }
+
+    /// Bytes that tell what they belong to.
+    fn payload(key: u128, len: usize) -> Vec<u8> {
+        (0..len).map(|i| (key as usize + i) as u8).collect()
+    }
+
+    fn create(shard: &mut Shard, key: u128, now: i64, len: usize, principal: Option<u128>) {
+        let fill = |out: &mut [u8]| {
+            out.copy_from_slice(&payload(key, len));
+            Ok(())
+        };
+        let at = shard.prepare(key, &head(now, principal), TIMEOUTS, len, fill).unwrap();
+        shard.link(key, at);
+    }
+
+    fn check_all(shard: &Shard, model: &HashMap<u128, usize>) {
+        shard.check();
+        for (&key, &len) in model {
+            let at = shard.find(key).expect("a session that lives");
+            assert!(shard.slots.payload(at) == payload(key, len));
+        }
+    }
+
+    /// Sizes of all classes and beyond, writes that change class, sweeps and compaction, against a map; all invariants
+    /// checked again and again.
+    #[test]
+    fn random_histories_keep_every_invariant_and_every_payload() {
+        for seed in 1..=2 {
+            let mut random = Random(0x9E37_79B9_7F4A_7C15 >> seed);
+            let mut shard = Shard::new(Pool::new());
+            let mut model: HashMap<u128, usize> = HashMap::new();
+            let mut last_seen: HashMap<u128, i64> = HashMap::new();
+            let mut now = 0;
+            for step in 0..20_000 {
+                now += random.below(2) as i64;
+                let len = match random.below(20) {
+                    0 => random.below(20_000) as usize,
+                    1..4 => random.below(2_000) as usize,
+                    _ => random.below(300) as usize,
+                };
+                let some_key = model.keys().nth(random.below(model.len().clamp(1, 40) as u64) as usize).copied();
+                // Grows to some thousands, then shrinks to next to nothing, again and again.
+                let grows = step % 10_000 < 6_000;
+                match (random.below(10), some_key) {
+                    (0..6, _) if grows => {
+                        let key = random.key();
+                        let principal = (random.below(3) == 0).then_some(key);
+                        create(&mut shard, key, now, len, principal);
+                        model.insert(key, len);
+                        last_seen.insert(key, now);
+                    }
+                    (6, Some(key)) => {
+                        let at = shard.find(key).unwrap();
+                        let head = Head { last_seen: now, ..shard.slots.head(at) };
+                        let fill = |out: &mut [u8]| {
+                            out.copy_from_slice(&payload(key, len));
+                            Ok(())
+                        };
+                        shard.update(key, at, &head, TIMEOUTS, len, fill).unwrap();
+                        model.insert(key, len);
+                        last_seen.insert(key, now);
+                    }
+                    (7, Some(key)) => {
+                        let at = shard.find(key).unwrap();
+                        shard.slots.set_last_seen(at, now);
+                        last_seen.insert(key, now);
+                    }
+                    (8, _) => {
+                        let moment = Moment { now, timeouts: TIMEOUTS };
+                        let (mut cursor, mut budget) = (Cursor::default(), u32::MAX);
+                        while let Some(gone) = shard.take_expired(&moment, &mut cursor, &mut budget) {
+                            assert!(last_seen[&gone.key] + 1000 <= now);
+                            assert_eq!(model.remove(&gone.key), Some(gone.stored_len));
+                        }
+                        assert!(model.keys().all(|key| now < last_seen[key] + 1000), "the sweep left an expired one");
+                    }
+                    (9, _) => shard.compact(&mut (random.below(200) as u32)),
+                    (_, Some(key)) => {
+                        let gone = shard.remove(key).unwrap();
+                        assert_eq!(model.remove(&key), Some(gone.stored_len));
+                    }
+                    _ => {}
+                }
+                if step % 1000 == 0 {
+                    check_all(&shard, &model);
+                }
+            }
+            shard.compact(&mut { u32::MAX });
+            check_all(&shard, &model);
+        }
+    }
+
+    #[test]
+    fn after_most_are_gone_compaction_gives_most_chunks_back() {
+        let mut shard = Shard::new(Pool::new());
+        let mut random = Random(7);
+        let keys: Vec<u128> = (0..20_000).map(|_| random.key()).collect();
+        keys.iter().for_each(|&key| create(&mut shard, key, 0, 256, None));
+        let full = shard.slots.chunks_in_use();
+        let model: HashMap<u128, usize> = keys.iter().step_by(10).map(|&key| (key, 256)).collect();
+        keys.iter().filter(|key| !model.contains_key(key)).for_each(|&key| drop(shard.remove(key)));
+        let mut steps = 0;
+        loop {
+            let mut budget = 16;
+            shard.compact(&mut budget);
+            steps += 1;
+            if budget > 0 {
+                break;
+            }
+        }
+        check_all(&shard, &model);
+        let left = shard.slots.chunks_in_use();
+        assert!(left * 7 <= full, "{left} of {full} chunks after {steps} steps");
+    }
+}

@@ -318,6 +318,11 @@ impl Slots {
     }
 
     #[cfg(test)]
+    pub(super) fn chunks_in_use(&self) -> usize {
+        self.chunks.iter().flatten().count()
+    }
+
+    #[cfg(test)]
     pub(super) fn check(&self, live: usize) {
         self.space.check(live);
         self.expiry.check(live);
