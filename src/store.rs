@@ -185,14 +185,21 @@ impl Store {
         let mut f = Some(f);
         let mut result = None;
         let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |found| {
+            let payload;
+            let bytes = match &data_key {
+                None => found.stored.bytes,
+                Some(data_key) => {
+                    payload = opened(data_key, &found)?;
+                    &payload
+                }
+            };
             let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
-            result = Some(match &data_key {
-                None => f(found.stored.bytes, &found.meta)?,
-                Some(data_key) => f(&opened(data_key, &found)?, &found.meta)?,
-            });
+            result = Some(f(bytes, &found.meta)?);
             Ok(())
         });
         match (read, result) {
+            // The closure's own failure: it says nothing of the store.
+            (Err(error), _) if f.is_none() => Err(error),
             (Ok(()), Some(result)) => {
                 self.0.counters.count(Count::Hits, &key);
                 Ok(result)

@@ -125,7 +125,7 @@ impl Memory {
             }
             let head = Head::begin(moment.now, write);
             let fill = |out: &mut [u8]| write.content.fill(&Key(key, 0), &head, None, out);
-            let at = shard.prepare(key, &head, moment.timeouts, stored_len, fill)?;
+            let at = shard.prepare(key, &head, head.deadline(moment.timeouts), stored_len, fill)?;
             if !self.usage.change((0, 0), (1, self.payload_len(stored_len)), &cx.policy.limits()) {
                 shard.slots.free(at);
                 drop(shard);
@@ -268,8 +268,9 @@ impl Engine for Memory {
                 self.make_room(cx, &mut none_left)?;
                 continue;
             }
+            let deadlines = [before, head].map(|head| head.deadline(moment.timeouts));
             let fill = |out: &mut [u8]| write.content.fill(key, &head, None, out);
-            return match shard.update(key.0, at, &head, moment.timeouts, len, fill) {
+            return match shard.update(key.0, at, &head, deadlines, len, fill) {
                 Ok(()) => Ok(head.meta(moment.timeouts)),
                 Err(error) => {
                     self.usage.change(sizes[1], sizes[0], &NO_LIMITS);

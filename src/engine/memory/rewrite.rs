@@ -107,7 +107,7 @@ impl Memory {
         let stored_len = write.content.stored_len(old_bytes.len());
         let replaced = before.as_ref().map(|(key, (_, head))| Stored { key: Key(*key, 0), head, bytes: &old_bytes });
         let fill = |out: &mut [u8]| write.content.fill(&Key(new, 0), &head, replaced, out);
-        let at = shards.of(new).prepare(new, &head, moment.timeouts, stored_len, fill)?;
+        let at = shards.of(new).prepare(new, &head, head.deadline(moment.timeouts), stored_len, fill)?;
         for &(_, key) in &surplus {
             let shard = shards.of(key);
             if let Some(at) = shard.find(key) {

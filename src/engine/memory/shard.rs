@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     key::PrincipalKey,
-    policy::{Moment, Timeouts},
+    policy::Moment,
     record::Head,
 };
 
@@ -67,12 +67,12 @@ impl Shard {
         &mut self,
         key: u128,
         head: &Head,
-        timeouts: Timeouts,
+        deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Address> {
         self.table.reserve().map_err(|_| Error::no_memory())?;
-        self.slots.store(key, head, head.deadline(timeouts), len, fill)
+        self.slots.store(key, head, deadline, len, fill)
     }
 
     /// Links a session that was prepared. Its key is not taken.
@@ -81,20 +81,24 @@ impl Shard {
         self.table.insert(tag_of(key), at);
     }
 
-    /// Writes another head and payload over a session: in its slot if they fit its size class.
+    /// Writes another head and payload over the session at `at`: in its slot if they fit its size class. `deadlines` are
+    /// the session's before and after.
     pub(super) fn update(
         &mut self,
         key: u128,
         at: Address,
         head: &Head,
-        timeouts: Timeouts,
+        deadlines: [i64; 2],
         len: usize,
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         if self.slots.overwrite(at, head, len, &fill)? {
-            self.slots.arm_earlier(at, head.deadline(timeouts));
+            // What was armed is not later than the old deadline: it stands, and need not even be looked at.
+            if deadlines[1] < deadlines[0] {
+                self.slots.arm(at, deadlines[1]);
+            }
         } else {
-            let moved = self.prepare(key, head, timeouts, len, fill)?;
+            let moved = self.prepare(key, head, deadlines[1], len, fill)?;
             self.replace(key, at, moved);
         }
         Ok(())
@@ -161,7 +165,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::policy::FOREVER;
+    use crate::policy::{FOREVER, Timeouts};
 
     struct Random(u64);
 
@@ -195,7 +199,7 @@ mod tests {
             out.copy_from_slice(&payload(key, len));
             Ok(())
         };
-        let at = shard.prepare(key, &head(now, principal), TIMEOUTS, len, fill).unwrap();
+        let at = shard.prepare(key, &head(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
         shard.link(key, at);
     }
 
@@ -237,12 +241,15 @@ mod tests {
                     }
                     (6, Some(key)) => {
                         let at = shard.find(key).unwrap();
-                        let head = Head { last_seen: now, ..shard.slots.head(at) };
+                        let before = shard.slots.head(at);
+                        let head = Head { last_seen: now, ..before };
                         let fill = |out: &mut [u8]| {
                             out.copy_from_slice(&payload(key, len));
                             Ok(())
                         };
-                        shard.update(key, at, &head, TIMEOUTS, len, fill).unwrap();
+                        shard
+                            .update(key, at, &head, [before, head].map(|head| head.deadline(TIMEOUTS)), len, fill)
+                            .unwrap();
                         model.insert(key, len);
                         last_seen.insert(key, now);
                     }
@@ -284,7 +291,7 @@ mod tests {
         keys.iter().for_each(|&key| create(&mut shard, key, 0, 256, None));
         let full = shard.slots.chunks_in_use();
         let model: HashMap<u128, usize> = keys.iter().step_by(10).map(|&key| (key, 256)).collect();
-        keys.iter().filter(|key| !model.contains_key(key)).for_each(|&key| drop(shard.remove(key)));
+        keys.iter().filter(|key| !model.contains_key(key)).for_each(|&key| assert!(shard.remove(key).is_some()));
         let mut steps = 0;
         loop {
             let mut budget = 16;

@@ -207,12 +207,6 @@ impl Slots {
         self.expiry.arm(at, self.space.place(at), deadline);
     }
 
-    pub(super) fn arm_earlier(&mut self, at: Address, deadline: i64) {
-        if deadline < self.expiry.armed(at, self.space.place(at)) {
-            self.arm(at, deadline);
-        }
-    }
-
     fn allocate(&mut self, class: usize) -> Result<Address> {
         if self.space.is_full(class) {
             self.chunks.try_reserve(1).map_err(|_| Error::no_memory())?;
@@ -248,10 +242,8 @@ impl Slots {
         if released.chunk_is_empty {
             self.space.remove_chunk(chunk_of(at));
             self.expiry.remove_chunk(chunk_of(at));
-            // Only links are left in it.
-            if let Some(mut chunk) = self.chunks[chunk_of(at)].take() {
-                wipe(&mut chunk[..]);
-            }
+            // Only links are left in it: every slot was wiped when it was freed.
+            self.chunks[chunk_of(at)] = None;
         }
     }
 
