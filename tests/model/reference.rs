@@ -1,0 +1,295 @@
+//! The contract as plain code over ordered maps: what a store of one thread must answer. It must stay too simple to be
+//! wrong, so it knows nothing of shards, hashes, locks or lazy clearing, and shares no code with the library.
+
+use std::collections::BTreeMap;
+
+use sss::{ErrorKind, FOREVER, Meta, Stats};
+
+/// Names a session id: the position in the list of all ids ever minted.
+pub type Id = usize;
+type Answer<T> = Result<T, ErrorKind>;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Who {
+    Keep,
+    Clear,
+    Set(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Opts {
+    pub timeout: i64,
+    pub idle: i64,
+    pub who: Who,
+    pub grace: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub payload: Vec<u8>,
+    pub principal: Option<&'static str>,
+    pub version: u64,
+    created: i64,
+    seen: i64,
+    timeout: i64,
+    idle: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub timeout: i64,
+    pub idle: i64,
+    pub max_payload: usize,
+    pub max_sessions: usize,
+    pub max_bytes: usize,
+    pub max_per_principal: usize,
+}
+
+pub struct Model {
+    pub rules: Rules,
+    pub now: i64,
+    pub living: BTreeMap<Id, Session>,
+    /// Old ids in their grace time: what they stand for, and until when.
+    pub aliases: BTreeMap<Id, (Id, i64)>,
+    /// Expired sessions that the store may still hold: at most so many, of so many bytes together.
+    pub dead: (u64, u64),
+    /// All counters but `sessions`, `bytes` and `expired`.
+    pub counts: Stats,
+}
+
+impl Model {
+    pub fn new(rules: Rules, now: i64) -> Model {
+        let (living, aliases) = (BTreeMap::new(), BTreeMap::new());
+        Model { rules, now, living, aliases, dead: (0, 0), counts: Stats::default() }
+    }
+
+    /// Buries what has expired. To be called whenever the clock, a rule or a session has changed.
+    pub fn settle(&mut self) {
+        let (now, rules) = (self.now, self.rules);
+        for (_, session) in self.living.extract_if(.., |_, session| now >= session.deadline(&rules)) {
+            self.dead.0 += 1;
+            self.dead.1 += session.payload.len() as u64;
+        }
+        self.aliases.retain(|_, (_, until)| now < *until);
+        // One that stands for nothing never will again.
+        let idle: Vec<Id> = self.aliases.keys().copied().filter(|id| self.resolve(*id).is_err()).collect();
+        idle.iter().for_each(|id| _ = self.aliases.remove(id));
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.living.values().map(|session| session.payload.len() as u64).sum()
+    }
+
+    /// The session that an id reads, and until when it does.
+    pub fn resolve(&self, mut id: Id) -> Answer<(Id, i64)> {
+        let mut until = FOREVER;
+        while !self.living.contains_key(&id) {
+            let alias = self.aliases.get(&id).ok_or(ErrorKind::NotFound)?;
+            (id, until) = (alias.0, until.min(alias.1));
+        }
+        Ok((id, until))
+    }
+
+    pub fn get(&mut self, id: Id, slide: bool) -> Answer<(Vec<u8>, Meta)> {
+        let Ok((holder, until)) = self.resolve(id) else {
+            self.counts.misses += 1;
+            return Err(ErrorKind::NotFound);
+        };
+        self.counts.hits += 1;
+        let (now, rules) = (self.now, self.rules);
+        let session = self.living.get_mut(&holder).unwrap();
+        if slide && holder == id {
+            session.seen = now;
+        }
+        let mut meta = session.meta(&rules);
+        meta.expires_ms = meta.expires_ms.min(until);
+        Ok((session.payload.clone(), meta))
+    }
+
+    pub fn touch(&mut self, id: Id) -> Answer<Meta> {
+        let (now, rules) = (self.now, self.rules);
+        let session = self.living.get_mut(&id).ok_or(ErrorKind::NotFound)?;
+        session.seen = now;
+        Ok(session.meta(&rules))
+    }
+
+    pub fn delete(&mut self, id: Id) -> Answer<()> {
+        self.living.remove(&id).ok_or(ErrorKind::NotFound)?;
+        self.counts.deleted += 1;
+        Ok(())
+    }
+
+    pub fn create(&mut self, id: Id, payload: &[u8], opts: &Opts, gone: &dyn Fn(Id) -> bool) -> Answer<Meta> {
+        let wrong = opts.who == Who::Clear || opts.grace != 0;
+        self.check(Some(payload), opts, wrong)?;
+        let meta = self.write(None, id, Some(payload), opts, gone)?;
+        self.counts.created += 1;
+        Ok(meta)
+    }
+
+    pub fn put(
+        &mut self,
+        id: Id,
+        version: Option<u64>,
+        payload: &[u8],
+        opts: &Opts,
+        gone: &dyn Fn(Id) -> bool,
+    ) -> Answer<Meta> {
+        self.check(Some(payload), opts, opts.grace != 0)?;
+        let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
+        if version.is_some_and(|version| version != session.version) {
+            self.counts.conflicts += 1;
+            return Err(ErrorKind::Conflict);
+        }
+        let meta = self.write(Some(id), id, Some(payload), opts, gone)?;
+        self.counts.puts += 1;
+        Ok(meta)
+    }
+
+    pub fn renew(
+        &mut self,
+        id: Id,
+        new: Id,
+        payload: Option<&[u8]>,
+        opts: &Opts,
+        gone: &dyn Fn(Id) -> bool,
+    ) -> Answer<Meta> {
+        self.check(payload, opts, opts.grace < 0)?;
+        let meta = self.write(Some(id), new, payload, opts, gone)?;
+        if opts.grace > 0 {
+            self.aliases.insert(id, (new, self.now.saturating_add(opts.grace)));
+        }
+        self.counts.renewed += 1;
+        Ok(meta)
+    }
+
+    /// The living sessions of a principal, oldest first; equally old ones in any order.
+    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, Meta, usize)>> {
+        if principal.is_empty() {
+            return Err(ErrorKind::Invalid);
+        }
+        let mut list: Vec<_> =
+            self.of(principal).map(|(id, session)| (id, session.meta(&self.rules), session.payload.len())).collect();
+        list.sort_by_key(|(_, meta, _)| meta.created_ms);
+        Ok(list)
+    }
+
+    pub fn revoke(&mut self, principal: &str, except: Option<Id>) -> Answer<u64> {
+        if principal.is_empty() {
+            return Err(ErrorKind::Invalid);
+        }
+        let spared = except.and_then(|id| self.resolve(id).ok()).map(|(id, _)| id);
+        let ended: Vec<Id> = self.of(principal).map(|(id, _)| id).filter(|id| Some(*id) != spared).collect();
+        ended.iter().for_each(|id| drop(self.living.remove(id)));
+        self.counts.revoked += ended.len() as u64;
+        Ok(ended.len() as u64)
+    }
+
+    fn of(&self, principal: &str) -> impl Iterator<Item = (Id, &Session)> {
+        self.living.iter().filter(move |(_, s)| s.principal == Some(principal)).map(|(id, s)| (*id, s))
+    }
+
+    /// Wrong arguments, whatever the session.
+    fn check(&mut self, payload: Option<&[u8]>, opts: &Opts, wrong: bool) -> Answer<()> {
+        if payload.is_some_and(|payload| payload.len() > self.rules.max_payload) {
+            self.counts.rejected += 1;
+            return Err(ErrorKind::TooLarge);
+        }
+        if wrong || opts.who == Who::Set("") { Err(ErrorKind::Invalid) } else { Ok(()) }
+    }
+
+    /// The common part of create (`old` is `None`), put (`old` is `new`) and renew.
+    fn write(
+        &mut self,
+        old: Option<Id>,
+        new: Id,
+        payload: Option<&[u8]>,
+        opts: &Opts,
+        gone: &dyn Fn(Id) -> bool,
+    ) -> Answer<Meta> {
+        let blank = Session {
+            payload: Vec::new(),
+            principal: None,
+            version: 0,
+            created: self.now,
+            seen: self.now,
+            timeout: 0,
+            idle: 0,
+        };
+        let before = match old {
+            Some(id) => self.living.get(&id).cloned().ok_or(ErrorKind::NotFound)?,
+            None => blank,
+        };
+        let mut after = Session { seen: self.now, ..before.clone() };
+        if let Some(payload) = payload {
+            after.payload = payload.to_vec();
+            after.version += 1;
+        }
+        if opts.timeout != 0 {
+            after.timeout = opts.timeout;
+        }
+        if opts.idle != 0 {
+            after.idle = opts.idle;
+        }
+        match opts.who {
+            Who::Keep => {}
+            Who::Clear => after.principal = None,
+            Who::Set(principal) => after.principal = Some(principal),
+        }
+
+        let (surplus, tied, of_tied) = self.surplus(after.principal, old);
+        let ends = (surplus.len() + of_tied) as u64;
+        let ended_bytes: usize = surplus.iter().map(|id| self.living[id].payload.len()).sum();
+        let too_many = old.is_none() && ends == 0 && self.living.len() + 1 > self.rules.max_sessions;
+        // What does not grow always fits.
+        let grows = after.payload.len() > before.payload.len() + ended_bytes;
+        let bytes = self.bytes() as usize - before.payload.len() - ended_bytes + after.payload.len();
+        if too_many || grows && bytes > self.rules.max_bytes {
+            self.counts.rejected += 1;
+            return Err(ErrorKind::Full);
+        }
+
+        surplus.iter().for_each(|id| drop(self.living.remove(id)));
+        let chosen: Vec<Id> = tied.into_iter().filter(|id| gone(*id)).collect();
+        assert_eq!(chosen.len(), of_tied, "so many of the least recently used sessions end");
+        chosen.iter().for_each(|id| drop(self.living.remove(id)));
+        self.counts.revoked += ends;
+        old.into_iter().for_each(|id| drop(self.living.remove(&id)));
+        let meta = after.meta(&self.rules);
+        self.living.insert(new, after);
+        Ok(meta)
+    }
+
+    /// Who ends so that one more session of a principal fits: those who certainly do, those who were used equally long
+    /// ago, and how many of these.
+    fn surplus(&self, principal: Option<&str>, old: Option<Id>) -> (Vec<Id>, Vec<Id>, usize) {
+        let Some(principal) = principal else { return Default::default() };
+        let mut others: Vec<(i64, Id)> =
+            self.of(principal).filter(|(id, _)| Some(*id) != old).map(|(id, session)| (session.seen, id)).collect();
+        others.sort_unstable();
+        let ends = (others.len() + 1).saturating_sub(self.rules.max_per_principal);
+        let Some(&(last, _)) = ends.checked_sub(1).and_then(|i| others.get(i)) else { return Default::default() };
+        let certain: Vec<Id> = others.iter().filter(|(seen, _)| *seen < last).map(|(_, id)| *id).collect();
+        let tied: Vec<Id> = others.iter().filter(|(seen, _)| *seen == last).map(|(_, id)| *id).collect();
+        let of_tied = ends - certain.len();
+        if tied.len() == of_tied { ([certain, tied].concat(), Vec::new(), 0) } else { (certain, tied, of_tied) }
+    }
+}
+
+impl Session {
+    pub fn deadline(&self, rules: &Rules) -> i64 {
+        let or = |own: i64, stores: i64| if own == 0 { stores } else { own };
+        let absolute = i128::from(self.created) + i128::from(or(self.timeout, rules.timeout));
+        let idle = i128::from(self.seen) + i128::from(or(self.idle, rules.idle));
+        absolute.min(idle).clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+
+    fn meta(&self, rules: &Rules) -> Meta {
+        Meta {
+            version: self.version,
+            created_ms: self.created,
+            last_seen_ms: self.seen,
+            expires_ms: self.deadline(rules),
+        }
+    }
+}
