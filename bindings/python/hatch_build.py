@@ -1,0 +1,100 @@
+"""Compiles the crate with cargo and puts the shared library into the wheel; puts the crate's sources into the sdist.
+
+It writes into the source tree only for an editable installation, which has no other place for the library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+PACKAGE = "session_server_store"
+LIBRARY = "libsss.dylib" if sys.platform == "darwin" else "libsss.so"
+SOURCE_VARIABLE = "SESSION_SERVER_STORE_SOURCE"
+# What cargo needs of the crate, and the licences, as far as they are there.
+CRATE_FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "include", "LICENSE*"]
+
+
+class BuildHook(BuildHookInterface[Any]):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        crate = self.find_crate()
+        if self.target_name == "sdist":
+            if crate != Path(self.root, "rust"):
+                for pattern in CRATE_FILES:
+                    for path in crate.glob(pattern):
+                        build_data["force_include"][str(path)] = f"rust/{path.name}"
+            return
+
+        library = self.compile(crate)
+        platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{platform}"
+        if version == "editable":
+            # A new file under the old name: the old one may be in use.
+            place = Path(self.root, "src", PACKAGE, LIBRARY)
+            shutil.copy(library, place.with_suffix(".new"))
+            place.with_suffix(".new").replace(place)
+        else:
+            build_data["force_include"][str(library)] = f"{PACKAGE}/{LIBRARY}"
+            for licence in crate.glob("LICENSE*"):
+                build_data["force_include"][str(licence)] = f"{PACKAGE}/{licence.name}"
+
+    def find_crate(self) -> Path:
+        looked = list(self.places())
+        for place in looked:
+            manifest = place / "Cargo.toml"
+            if manifest.is_file() and re.search(r'^name = "sss"$', manifest.read_text("utf-8"), re.MULTILINE):
+                return place.resolve()
+        self.app.abort(
+            "The Rust crate that this package is built from was not found. Looked in: "
+            + ", ".join(map(str, looked))
+            + f". Install from a complete clone or an sdist, or name the crate's folder in {SOURCE_VARIABLE}."
+        )
+        raise SystemExit(1)  # abort does not return
+
+    def places(self) -> Iterator[Path]:
+        named = os.environ.get(SOURCE_VARIABLE)
+        if named:
+            yield Path(named)
+            return
+        root = Path(self.root)
+        yield root / "rust"  # in an sdist
+        yield root.parents[1]  # in the repository
+        # pip before 21.3 builds in a copy of this folder; then its original is where pip was called, or under it.
+        called_in = Path(os.environ.get("PWD", os.curdir))
+        for original in (called_in, called_in / "bindings" / "python"):
+            pyproject = original / "pyproject.toml"
+            if pyproject.is_file() and pyproject.read_bytes() == (root / "pyproject.toml").read_bytes():
+                yield original.resolve().parents[1]
+
+    def compile(self, crate: Path) -> Path:
+        rustup = Path.home() / ".cargo" / "bin"  # not in PATH before the next login
+        cargo = os.environ.get("CARGO") or shutil.which("cargo") or shutil.which("cargo", path=rustup)
+        if not cargo:
+            self.app.abort("This package is compiled with cargo, which was not found. Get Rust from https://rustup.rs.")
+        # A target folder of its own, so that this build neither waits for another one nor overwrites its files.
+        target = os.environ.get("CARGO_TARGET_DIR") or crate / "target" / "python"
+        command = [str(cargo), "build", "--release", "--locked", "--lib", "--message-format=json-render-diagnostics"]
+        done = subprocess.run(
+            [*command, "--target-dir", str(target)], cwd=crate, stdout=subprocess.PIPE, encoding="utf-8", check=False
+        )
+        if done.returncode:
+            self.app.abort(f"{' '.join(command)} failed in {crate}", code=done.returncode)
+        for line in done.stdout.splitlines():
+            message = json.loads(line)
+            if message["reason"] == "compiler-artifact" and "cdylib" in message["target"]["crate_types"]:
+                for name in message["filenames"]:
+                    if Path(name).name == LIBRARY:
+                        return Path(name)
+        self.app.abort(f"cargo built no {LIBRARY} in {crate}")
+        raise SystemExit(1)

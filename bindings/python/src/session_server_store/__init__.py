@@ -1,0 +1,66 @@
+"""Server-side sessions: the client holds an id of 128 characters, the truth stays here.
+
+>>> with Store("memory:?idle_timeout=10m") as store:
+...     sid = store.create({"user": "alice"})
+...     store.get(sid).payload
+{'user': 'alice'}
+"""
+
+from ._arguments import Timeout as Timeout
+from ._global import advance_clock as advance_clock
+from ._global import create as create
+from ._global import delete as delete
+from ._global import delete_ref as delete_ref
+from ._global import get as get
+from ._global import list as list
+from ._global import open_global as open_global
+from ._global import put as put
+from ._global import put_if as put_if
+from ._global import ref as ref
+from ._global import renew as renew
+from ._global import revoke as revoke
+from ._global import stats as stats
+from ._global import sweep as sweep
+from ._global import touch as touch
+from ._version import __version__ as __version__
+from .errors import (
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    ForkedError,
+    FullError,
+    InvalidError,
+    SessionStoreError,
+    Status,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedError,
+    UrlError,
+)
+from .records import Session, SessionInfo, Stats
+from .serializers import JSON, RAW, Serializer
+from .store import Store
+
+# The functions of the process-wide store are not in here: a star import must not replace the builtin ``list``.
+__all__ = [
+    "JSON",
+    "RAW",
+    "ClosedError",
+    "ConflictError",
+    "CorruptError",
+    "ForkedError",
+    "FullError",
+    "InvalidError",
+    "Serializer",
+    "Session",
+    "SessionInfo",
+    "SessionStoreError",
+    "Stats",
+    "Status",
+    "Store",
+    "Timeout",
+    "TooLargeError",
+    "UnavailableError",
+    "UnsupportedError",
+    "UrlError",
+]

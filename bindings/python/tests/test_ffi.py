@@ -1,0 +1,210 @@
+"""The private layer against include/sss.h, and what happens when the library is missing or is another one."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Script
+
+import session_server_store as sss
+from session_server_store import Status, _ffi
+from session_server_store.records import FOREVER
+
+ROOT = Path(__file__).parents[3]
+HEADER = re.sub(r"/\*.*?\*/|//[^\n]*", "", (ROOT / "include" / "sss.h").read_text("utf-8"), flags=re.DOTALL)
+DEFINES = dict(re.findall(r"^#define (SSS_\w+) (.+?)$", HEADER, re.MULTILINE))
+
+# The wrapper copies payloads by sss_get, and so needs nothing that has to be freed.
+NOT_USED = {"sss_get_buf", "sss_buf_free"}
+
+SCALARS: dict[str, Any] = {
+    "uint8_t": ctypes.c_uint8,
+    "uint32_t": ctypes.c_uint32,
+    "int32_t": ctypes.c_int32,
+    "uint64_t": ctypes.c_uint64,
+    "int64_t": ctypes.c_int64,
+    "size_t": ctypes.c_size_t,
+    "sss_store": ctypes.c_uint64,
+    "sss_status": ctypes.c_int32,
+}
+STRUCTS = {"sss_options": _ffi.Options, "sss_meta": _ffi.Meta, "sss_entry": _ffi.Entry, "sss_stats_t": _ffi.Stats}
+
+
+def number(text: str) -> int:
+    text = text.strip("()u ")
+    return int(DEFINES[text], 0) if text in DEFINES else int(text, 0)
+
+
+def header_functions() -> dict[str, tuple[str, list[str]]]:
+    found = re.findall(r"([\w ]+?[ *]+)(sss_\w+)\s*\(([^()]*)\);", HEADER)
+    return {
+        name: (" ".join(result.split()), [" ".join(p.split()) for p in parameters.split(",") if p.strip() != "void"])
+        for result, name, parameters in found
+    }
+
+
+def expected_type(parameter: str) -> Any:
+    match = re.fullmatch(r"(const )?(\w+) ?(\*?) ?\w+(\[\w+\])?", parameter)
+    assert match, parameter
+    const, base, pointer, array = match.groups()
+    if not pointer and not array:
+        return SCALARS[base]
+    if base in STRUCTS:
+        return ctypes.POINTER(STRUCTS[base])
+    if base in ("char", "void", "uint8_t"):  # bytes to read, memory to fill
+        return ctypes.c_char_p if const else ctypes.c_void_p
+    return ctypes.POINTER(SCALARS[base])
+
+
+def test_header_is_understood() -> None:
+    functions = header_functions()
+    assert len(functions) >= 23
+    assert functions["sss_close"] == ("sss_status", ["sss_store store"])
+    assert functions["sss_get"][1][1] == "const char *sid"
+
+
+def test_every_function_of_the_header_is_declared() -> None:
+    assert set(_ffi.FUNCTIONS) == set(header_functions()) - NOT_USED
+
+
+@pytest.mark.parametrize("name", _ffi.FUNCTIONS)
+def test_function_is_declared_as_in_the_header(name: str) -> None:
+    result, parameters = header_functions()[name]
+    declared_result, declared = _ffi.FUNCTIONS[name]
+    assert declared_result is (ctypes.c_char_p if result == "const char *" else SCALARS[result])
+    assert list(declared) == [expected_type(parameter) for parameter in parameters]
+    for library in (_ffi.HELD, _ffi.RELEASED):
+        assert getattr(library, name).restype is declared_result
+    assert list(getattr(_ffi.RELEASED, name).argtypes) == list(declared)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct_has_the_layout_of_the_header(name: str) -> None:
+    body = re.search(r"typedef struct (?:\w+ )?\{([^{}]*)\} " + name + ";", HEADER)
+    assert body, name
+    fields: list[tuple[str, Any]] = []
+    for declaration in filter(None, (line.strip() for line in body[1].split(";"))):
+        match = re.fullmatch(r"(?:const )?(\w+) (\*?)(\w+)(?:\[(\w+)\])?", " ".join(declaration.split()))
+        assert match, declaration
+        base, pointer, field, count = match.groups()
+        kind = ctypes.c_void_p if pointer else SCALARS[base]
+        fields.append((field, kind * number(count) if count else kind))
+    ours: Any = STRUCTS[name]
+    theirs: Any = type(name, (ctypes.Structure,), {"_fields_": fields})
+    assert [field[0] for field in ours._fields_] == [field for field, _ in fields]
+    assert ctypes.sizeof(ours) == ctypes.sizeof(theirs)
+    for field, _ in fields:
+        assert getattr(ours, field).offset == getattr(theirs, field).offset, field
+        assert getattr(ours, field).size == getattr(theirs, field).size, field
+
+
+def test_statuses_are_those_of_the_header() -> None:
+    theirs = {
+        name.replace("SSS_E_", "").replace("SSS_", ""): number(value)
+        for name, value in DEFINES.items()
+        if name.startswith("SSS_E_") or name == "SSS_OK"
+    }
+    assert {status.name: int(status) for status in Status} == theirs
+
+
+def test_constants_are_those_of_the_header() -> None:
+    assert number("SSS_SID_LEN") == _ffi.SID_LEN
+    assert number("SSS_SID_SIZE") == len(_ffi.Scratch().id_memory)
+    assert number("SSS_REF_LEN") == _ffi.REF_LEN
+    assert number("SSS_PEEK") == _ffi.PEEK.value
+    assert number("SSS_CLEAR_PRINCIPAL") == _ffi.CLEAR_PRINCIPAL
+    assert DEFINES["SSS_GLOBAL"].replace(" ", "") == "(~(sss_store)0)"
+    assert _ffi.GLOBAL.value == 2**64 - 1
+    assert DEFINES["SSS_FOREVER"] == "INT64_MAX"
+    assert FOREVER == 2**63 - 1
+
+
+def test_quick_reading_of_results_agrees_with_the_structs() -> None:
+    scratch = _ffi.Scratch()
+    ctypes.c_size_t.from_buffer(scratch.out).value = 7
+    meta = _ffi.Meta.from_buffer(scratch.out, 8)
+    assert meta.size == ctypes.sizeof(_ffi.Meta)
+    meta.version, meta.created_ms, meta.last_seen_ms, meta.expires_ms = 2**64 - 1, -5, 6, FOREVER
+    assert _ffi.unpack(scratch.out) == (7, 2**64 - 1, -5, 6, FOREVER)
+
+
+def test_stats_are_those_of_the_struct() -> None:
+    assert ["size", "flags", *sss.Stats._fields] == [field[0] for field in _ffi.Stats._fields_]
+
+
+def test_every_status_has_a_text() -> None:
+    texts = [_ffi.describe(status) for status in Status]
+    assert all(texts)
+    assert len(set(texts)) == len(texts)
+    assert _ffi.describe(-12345)
+
+
+def test_last_error_of_any_length_is_read_whole() -> None:
+    word = "x" * 2000
+    with pytest.raises(sss.UrlError) as caught:
+        sss.Store(f"memory:?{word}=1")
+    assert len(caught.value.message) < 300 or word in caught.value.message
+
+
+def test_version_of_the_package_is_that_of_the_header() -> None:
+    assert sss.__version__ == DEFINES["SSS_VERSION_STRING"].strip('"')
+
+
+def test_version_of_the_package_is_that_of_its_pyproject() -> None:
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
+    assert f'\nversion = "{sss.__version__}"\n' in text
+
+
+IMPORT = """
+    import sys, types
+    {before}
+    try:
+        import session_server_store
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_missing_library_says_what_to_do(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, str(tmp_path / "nowhere.so"))
+    printed = script(IMPORT.format(before=""))
+    for word in (str(tmp_path / "nowhere.so"), "pip", "cargo", _ffi.LIBRARY_VARIABLE):
+        assert word in printed
+
+
+def test_library_that_is_another_one_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = sys.modules["_ctypes"].__file__
+    assert other
+    monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, other)
+    printed = script(IMPORT.format(before=""))
+    assert "is not libsss" in printed
+    assert other in printed
+
+
+def test_library_of_another_version_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, _ffi.LIBRARY)
+    fake = "sys.modules['session_server_store._version'] = types.SimpleNamespace(__version__='0.99.0')"
+    printed = script(IMPORT.format(before=fake))
+    for word in (_ffi.LIBRARY, f"libsss {sss.__version__}", "0.99.0", "needs 0.99.x"):
+        assert word in printed
+
+
+def test_library_can_be_named_by_the_environment(
+    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "libanother.so"
+    copy.write_bytes(Path(_ffi.LIBRARY).read_bytes())
+    monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, os.path.relpath(copy))
+    printed = script("""
+        import session_server_store as sss
+        assert sss.get(sss.create("x"))
+        print(sss._ffi.LIBRARY)
+    """)
+    assert Path(printed.strip()).samefile(copy)
