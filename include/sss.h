@@ -324,7 +324,8 @@ sss_status sss_create(sss_store store,
  *
  * Within the grace time of a renewal the old id reads the session too, without sliding it.
  *
- * Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
+ * Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; with seal=on also CORRUPT and
+ * NOMEM. Threads: any. Since 0.1.
  */
 sss_status sss_get(sss_store store,
                    const char *sid,

@@ -65,7 +65,8 @@ pub struct Options<'a> {
     pub idle_timeout_ms: i64,
     /// Whom the session belongs to.
     pub principal: Principal<'a>,
-    /// `renew` only: for how many milliseconds the old id may still read. 0: it is dead at once.
+    /// `renew` only: for how many milliseconds the old id may still read. 0: it is dead at once. Seconds are meant: until
+    /// its grace time ends the old id takes memory (about 100 bytes) even if the session has ended.
     pub grace_ms: i64,
 }
 

@@ -13,7 +13,7 @@ if [ "$purpose" = test ]; then
   need g++ g++
   need nm binutils
   need valgrind valgrind
-  need mix elixir erlang-dev
+  need mix elixir
 fi
 
 if ! command -v cargo >/dev/null 2>&1; then

@@ -5,8 +5,9 @@
 //! 63        48 47                      16 15      0
 //! |  instance  |       generation        |  slot  |
 //! ```
-//! `instance` is random per process (and copy of the library), never 0 and never all ones; `generation` counts the
-//! stores that the slot has held, and a slot whose count would wrap is not used again. A forked child begins with a
+//! `instance` is random per process (and copy of the library), never 0 and never all ones, and not an ancestor's;
+//! `generation` counts how often the slot was filled and emptied, so it is odd while a store is in it, and a slot whose
+//! count would wrap is not used again. A forked child begins with a
 //! table of its own, and reaches the inherited one without a lock, only to tell what is inherited.
 
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -36,7 +37,7 @@ struct Table {
 }
 
 struct Slot {
-    /// That of the handle whose store is in the slot, or of the next one.
+    /// Odd: that of the handle whose store is in the slot. Even: the slot is empty.
     generation: AtomicU32,
     store: RwLock<Option<Store>>,
 }
@@ -97,8 +98,10 @@ impl Table {
         let chunk =
             self.chunks[number as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = &chunk[number as usize % CHUNK];
-        *slot.store.write() = Some(store);
-        let generation = slot.generation.load(Ordering::Acquire);
+        let mut place = slot.store.write();
+        *place = Some(store);
+        let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        drop(place);
         Ok(u64::from(self.instance.load(Ordering::Relaxed)) << 48 | u64::from(generation) << 16 | u64::from(number))
     }
 
@@ -110,11 +113,13 @@ impl Table {
             return None;
         }
         let closed = store.take()?;
-        slot.generation.store(generation.wrapping_add(1), Ordering::Release);
-        drop(store);
-        if generation != u32::MAX {
-            self.unused.lock().freed.push(handle as u16);
+        if generation == u32::MAX {
+            // Never filled again: its last handle must not fit a later store.
+            return Some(closed);
         }
+        slot.generation.store(generation + 1, Ordering::Release);
+        drop(store);
+        self.unused.lock().freed.push(handle as u16);
         Some(closed)
     }
 
@@ -132,7 +137,8 @@ impl Table {
 
     fn slot(&self, handle: sss_store) -> Option<&Slot> {
         let (instance, number) = ((handle >> 48) as u16, handle as u16 as usize);
-        if instance == 0 || instance != self.instance.load(Ordering::Acquire) {
+        let was_given_out = instance != 0 && generation_of(handle) % 2 == 1;
+        if !was_given_out || instance != self.instance.load(Ordering::Acquire) {
             return None;
         }
         Some(&self.chunks[number / CHUNK].get()?[number % CHUNK])
@@ -147,9 +153,11 @@ fn random_instance() -> Result<u16> {
     loop {
         let mut bytes = [0; 2];
         fill_random(&mut bytes)?;
+        let instance = u16::from_ne_bytes(bytes);
+        let inherited = TABLE.inherited().any(|table| table.instance.load(Ordering::Acquire) == instance);
         // All ones is left to SSS_GLOBAL.
-        if !matches!(u16::from_ne_bytes(bytes), 0 | u16::MAX) {
-            return Ok(u16::from_ne_bytes(bytes));
+        if !matches!(instance, 0 | u16::MAX) && !inherited {
+            return Ok(instance);
         }
     }
 }
@@ -162,7 +170,7 @@ impl Default for Table {
 
 impl Default for Slot {
     fn default() -> Slot {
-        Slot { generation: AtomicU32::new(1), store: RwLock::new(None) }
+        Slot { generation: AtomicU32::new(0), store: RwLock::new(None) }
     }
 }
 
@@ -191,6 +199,10 @@ mod tests {
         assert!(table.close(first).is_some());
         let second = table.open(store).unwrap();
         assert_eq!(first as u16, second as u16);
+        assert!(
+            (0..=u16::MAX)
+                .all(|number| number == second as u16 || !table.is_open(second - second % 65_536 + u64::from(number)))
+        );
         assert!(table.get(first).is_none() && table.close(first).is_none() && table.get(second).is_some());
     }
 }

@@ -53,7 +53,8 @@ pub unsafe extern "C" fn sss_create(
 ///
 /// Within the grace time of a renewal the old id reads the session too, without sliding it.
 ///
-/// Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
+/// Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; with seal=on also CORRUPT and
+/// NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_get(
     store: sss_store,

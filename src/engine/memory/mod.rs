@@ -30,7 +30,7 @@ use self::{
     expiry::Cursor,
     principals::Principals,
     region::Pool,
-    shard::{Gone, Shard},
+    shard::{Expired, Gone, MOST_EXPIRED, Shard},
     slots::Address,
     usage::Usage,
 };
@@ -48,7 +48,7 @@ use crate::{
 const SHARDS: std::ops::RangeInclusive<usize> = 16..=64;
 /// Slots that a sweep looks at before it lets the shard's other users in: parking_lot's locks are not fair, so a longer
 /// hold, or coming back at once, would keep them out.
-const SWEEP_HOLD: u32 = 16;
+const SWEEP_HOLD: u32 = MOST_EXPIRED as u32;
 /// Slots that a create looks at for expired neighbours: more than one, so that a store that nobody sweeps shrinks.
 const NEIGHBOURS: u32 = 4;
 /// Expired sessions cleared at once when a store is full.
@@ -68,8 +68,6 @@ pub(crate) struct Memory {
 /// Two cache lines of its own for each lock: the prefetcher fetches pairs.
 #[repr(align(128))]
 struct Padded<T>(T);
-
-type Expired = SmallVec<[Gone; SWEEP_HOLD as usize]>;
 
 /// From a key to the session that it reads, whose shard is locked.
 struct Way<'a> {
@@ -150,10 +148,13 @@ impl Memory {
         Ok(())
     }
 
-    /// Books a session out that was taken out of its shard. Under the shard's lock, so that whoever finds the store full
+    /// Books sessions out that were taken out of their shard. Under the shard's lock, so that whoever finds the store full
     /// and then nothing to clear can rely on it.
-    fn book_out(&self, gone: &Gone) {
-        self.usage.release(1, self.payload_len(gone.stored_len));
+    fn book_out(&self, gone: &[Gone]) {
+        if !gone.is_empty() {
+            let bytes = gone.iter().map(|gone| self.payload_len(gone.stored_len)).sum();
+            self.usage.release(gone.len() as u64, bytes);
+        }
     }
 
     /// Forgets the principals' pairs of sessions that were taken out. No session shard may be locked.
@@ -174,14 +175,8 @@ impl Memory {
         budget: &mut u32,
         max: u64,
     ) -> Expired {
-        let moment = cx.moment();
-        let mut expired = SmallVec::new();
-        while (expired.len() as u64) < max
-            && let Some(gone) = shard.take_expired(&moment, cursor, budget)
-        {
-            self.book_out(&gone);
-            expired.push(gone);
-        }
+        let expired = shard.take_expired(&cx.moment(), cursor, budget, max);
+        self.book_out(&expired);
         cx.counters.add(Count::Expired, expired.len() as u64);
         expired
     }
@@ -292,9 +287,10 @@ impl Engine for Memory {
         let mut shard = self.lock(key.0);
         shard.living(key.0, &cx.moment()).ok_or_else(Error::not_found)?;
         if let Some(gone) = shard.remove(key.0) {
+            let gone = [gone];
             self.book_out(&gone);
             drop(shard);
-            self.forget(&[gone]);
+            self.forget(&gone);
         }
         Ok(())
     }
@@ -342,23 +338,32 @@ impl Engine for Memory {
             let (at, head) = shard.living(key, &moment).filter(|(_, head)| head.principal == Some(principal))?;
             Some(head.entry(Key(key, 0), self.payload_len(shard.slots.payload(at).len()), moment.timeouts))
         };
-        Ok(pairs.of(principal).filter_map(entry).collect())
+        let mut entries = Vec::new();
+        for entry in pairs.of(principal).filter_map(entry) {
+            entries.try_reserve(1).map_err(|_| Error::no_memory())?;
+            entries.push(entry);
+        }
+        Ok(entries)
     }
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
         let mut pairs = self.principals.lock(Some(principal), None);
         // Under the principal's lock, so that a renewal of the spared session is either before or after.
         let spared = except.and_then(|key| self.follow(cx, key.0)).map(|way| way.key);
-        let keys: Vec<u128> = pairs.of(principal).filter(|key| Some(*key) != spared).collect();
-        let (mut revoked, mut expired) = (0, 0);
-        for key in keys {
+        let (mut revoked, mut expired, mut last) = (0, 0, None);
+        // One after the other, so that no memory is needed: ending sessions must not fail for want of it.
+        while let Some(key) = pairs.next(principal, last) {
+            last = Some(key);
+            if last == spared {
+                continue;
+            }
             pairs.remove(principal, key);
             let mut shard = self.lock(key);
             let Some(at) = shard.find(key).filter(|&at| shard.slots.head(at).principal == Some(principal)) else {
                 continue;
             };
             *(if shard.slots.head(at).lives(&cx.moment()) { &mut revoked } else { &mut expired }) += 1;
-            shard.remove(key).iter().for_each(|gone| self.book_out(gone));
+            self.book_out(shard.remove(key).as_slice());
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);

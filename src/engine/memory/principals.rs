@@ -4,7 +4,7 @@
 //! principal holds that principal's lock while the session appears, so that `revoke`, holding it too, misses none.
 //! Removal is lazy: a pair may outlive its session for a moment, and whoever reads pairs looks the session up.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -44,6 +44,13 @@ impl LockedPairs<'_> {
         let pairs = self.shards().find(|(shard, _)| *shard == shard_of(principal)).map(|(_, pairs)| pairs);
         let range = (principal, u128::MIN)..=(principal, u128::MAX);
         pairs.into_iter().flat_map(move |pairs| pairs.range(range.clone())).map(|&(_, key)| key)
+    }
+
+    /// The key that follows `last` among those of a principal.
+    pub(super) fn next(&self, principal: PrincipalKey, last: Option<u128>) -> Option<u128> {
+        let from = last.map_or(Bound::Included((principal, u128::MIN)), |key| Bound::Excluded((principal, key)));
+        let (_, pairs) = self.shards().find(|(shard, _)| *shard == shard_of(principal))?;
+        pairs.range((from, Bound::Included((principal, u128::MAX)))).next().map(|&(_, key)| key)
     }
 
     pub(super) fn add(&mut self, principal: PrincipalKey, key: u128) {

@@ -1,9 +1,9 @@
-//! Memory for slots: chunks of 64 KiB, cut from regions that the kernel may back with huge pages (a random read of a
-//! million sessions costs a quarter less with them). The only `unsafe` of the engine: it hands out pieces of mappings
-//! as owned values, and knows nothing of what is in them.
+//! Memory for slots and tables, cut from regions that the kernel may back with huge pages (a random read of a million
+//! sessions costs a quarter less with them). The only `unsafe` of the engine: it hands out pieces of mappings as owned
+//! values, and knows nothing of what is in them.
 //!
-//! A chunk belongs to one owner at a time: it is either inside a [`Chunk`], or in the pool's lists. Regions are unmapped
-//! when the pool goes, and every chunk keeps its pool alive.
+//! A piece belongs to one owner at a time: it is either inside a [`Chunk`] or [`Lines`], or in the pool's lists. Regions
+//! are unmapped when the pool goes, and every piece keeps its pool alive.
 #![allow(unsafe_code)]
 
 use std::{
@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 
 pub(super) const CHUNK: usize = 64 << 10;
 const REGION: usize = 2 << 20;
+/// Pieces are a chunk times a power of two, up to a region.
+const ORDERS: usize = (REGION / CHUNK).ilog2() as usize + 1;
 /// Below this a store uses small pages: it should stay small.
 const HUGE_FROM: usize = 16 << 20;
 /// Free chunks under which the next region is made ready.
@@ -26,15 +28,34 @@ const LOW_WATER: usize = 8;
 /// Freed chunks that keep their memory, so that a store that shrinks and grows does not fault it in again and again.
 const WARM: usize = 16;
 
+type Piece = NonNull<[u8; CHUNK]>;
+
 /// 64 KiB that nobody else has. What is in it at first is of no meaning, and no secret: whoever drops it has wiped its
 /// secrets, unless the store closes and all of it is unmapped.
 pub(super) struct Chunk {
-    memory: NonNull<[u8; CHUNK]>,
+    memory: Piece,
     pool: Arc<Pool>,
+}
+
+/// A cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line(pub [u64; 8]);
+
+/// A power of two of cache lines, zeros at first.
+pub(super) enum Lines {
+    /// Few: from the heap.
+    Few(Vec<Line>),
+    /// From a pool's regions, `order` doublings of a chunk.
+    Pooled { memory: Piece, order: usize, pool: Arc<Pool> },
+    /// More than a region: a mapping of their own.
+    Mapped { memory: Piece, len: usize },
 }
 
 // SAFETY: a chunk owns its memory; nothing of it is tied to a thread.
 unsafe impl Send for Chunk {}
+// SAFETY: so do lines.
+unsafe impl Send for Lines {}
 
 pub(super) struct Pool {
     lists: Mutex<Lists>,
@@ -46,10 +67,11 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Lists {
-    regions: Vec<NonNull<[u8; CHUNK]>>,
-    /// Free chunks whose pages may be there, and those whose pages were given back.
-    warm: Vec<NonNull<[u8; CHUNK]>>,
-    cold: Vec<NonNull<[u8; CHUNK]>>,
+    regions: Vec<Piece>,
+    /// Free pieces by order. Those of order 0 have given their pages back.
+    free: [Vec<Piece>; ORDERS],
+    /// Free chunks whose pages are there.
+    warm: Vec<Piece>,
 }
 
 // SAFETY: the pointers are to memory that the pool owns; nothing of it is tied to a thread.
@@ -68,13 +90,32 @@ impl Pool {
     /// A chunk, or `None` if memory ran out.
     pub(super) fn chunk(self: &Arc<Pool>) -> Option<Chunk> {
         let mut lists = self.lists.lock();
-        if lists.warm.is_empty() && lists.cold.is_empty() {
-            let region = map_region(lists.regions.len() * REGION >= HUGE_FROM)?;
-            self.add(&mut lists, region)?;
-        }
-        let memory = lists.warm.pop().or_else(|| lists.cold.pop())?;
+        let memory = match lists.warm.pop() {
+            Some(memory) => memory,
+            None => self.take(&mut lists, 0)?,
+        };
         self.free.fetch_sub(1, Ordering::Relaxed);
         Some(Chunk { memory, pool: Arc::clone(self) })
+    }
+
+    /// `count` lines, a power of two, or `None` if memory ran out.
+    pub(super) fn lines(self: &Arc<Pool>, count: usize) -> Option<Lines> {
+        let len = count * size_of::<Line>();
+        if len < CHUNK {
+            let mut few = Vec::new();
+            few.try_reserve_exact(count).ok()?;
+            few.resize(count, Line([0; 8]));
+            return Some(Lines::Few(few));
+        }
+        if len > REGION {
+            return Some(Lines::Mapped { memory: map(len, true)?, len });
+        }
+        let order = (len / CHUNK).ilog2() as usize;
+        let memory = self.take(&mut self.lists.lock(), order)?;
+        self.free.fetch_sub(1 << order, Ordering::Relaxed);
+        let mut lines = Lines::Pooled { memory, order, pool: Arc::clone(self) };
+        lines.fill(Line([0; 8]));
+        Some(lines)
     }
 
     /// Makes the next region ready if there will soon be need of it. To be called without a lock, because making the
@@ -85,7 +126,7 @@ impl Pool {
             && self.free.load(Ordering::Relaxed) < LOW_WATER
         {
             let huge = self.lists.lock().regions.len() * REGION >= HUGE_FROM;
-            if let Some(region) = map_region(huge) {
+            if let Some(region) = map(REGION, huge) {
                 if huge {
                     populate(region);
                 }
@@ -95,49 +136,67 @@ impl Pool {
         }
     }
 
-    /// No chunk will be asked for any more: giving back single ones would be in vain.
+    /// No piece will be asked for any more: giving back single ones would be in vain.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    fn add(&self, lists: &mut Lists, region: NonNull<[u8; CHUNK]>) -> Option<()> {
+    /// A free piece of an order, split off from a larger one if need be.
+    fn take(&self, lists: &mut Lists, order: usize) -> Option<Piece> {
+        let found = (order..ORDERS).find(|&order| !lists.free[order].is_empty());
+        let mut at = match found {
+            Some(order) => order,
+            None => {
+                let region = map(REGION, lists.regions.len() * REGION >= HUGE_FROM)?;
+                self.add(lists, region)?;
+                ORDERS - 1
+            }
+        };
+        let piece = lists.free[at].pop()?;
+        while at > order {
+            at -= 1;
+            // SAFETY: a piece of order at + 1 is twice as long as one of order `at`.
+            lists.free[at].push(unsafe { piece.add(1 << at) });
+        }
+        Some(piece)
+    }
+
+    fn add(&self, lists: &mut Lists, region: Piece) -> Option<()> {
         const CHUNKS: usize = REGION / CHUNK;
         let all = (lists.regions.len() + 1) * CHUNKS;
-        // So that no list has to grow when a chunk is dropped.
+        // So that no list has to grow when a piece is split or dropped.
         let reserved = lists.regions.try_reserve(1).and_then(|()| {
-            lists.warm.try_reserve(all - lists.warm.len())?;
-            lists.cold.try_reserve(all - lists.cold.len())
+            let mut others = lists.free.iter_mut().chain([&mut lists.warm]);
+            others.try_for_each(|list| list.try_reserve(all - list.len()))
         });
         if reserved.is_err() {
-            // SAFETY: mapped by `map_region` and given to nobody.
+            // SAFETY: mapped by `map` and given to nobody.
             unsafe { libc::munmap(region.as_ptr().cast(), REGION) };
             return None;
         }
         lists.regions.push(region);
-        // The first chunk on top: memory is used from the beginning of the region.
-        // SAFETY: the region is CHUNKS chunks long.
-        lists.cold.extend((0..CHUNKS).rev().map(|i| unsafe { region.add(i) }));
+        lists.free[ORDERS - 1].push(region);
         self.free.fetch_add(CHUNKS, Ordering::Relaxed);
         Some(())
     }
 
-    fn give_back(&self, memory: NonNull<[u8; CHUNK]>) {
+    fn give_back(&self, memory: Piece, order: usize) {
         let mut lists = self.lists.lock();
-        if lists.warm.len() < WARM || self.closing.load(Ordering::Relaxed) {
+        if order == 0 && (lists.warm.len() < WARM || self.closing.load(Ordering::Relaxed)) {
             lists.warm.push(memory);
         } else {
-            // SAFETY: the chunk is free, so nobody refers to its contents; afterwards it reads as zeros.
-            unsafe { libc::madvise(memory.as_ptr().cast(), CHUNK, libc::MADV_DONTNEED) };
-            lists.cold.push(memory);
+            // SAFETY: the piece is free, so nobody refers to its contents; afterwards it reads as zeros.
+            unsafe { libc::madvise(memory.as_ptr().cast(), CHUNK << order, libc::MADV_DONTNEED) };
+            lists.free[order].push(memory);
         }
-        self.free.fetch_add(1, Ordering::Relaxed);
+        self.free.fetch_add(1 << order, Ordering::Relaxed);
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         for region in self.lists.get_mut().regions.drain(..) {
-            // SAFETY: mapped by `map_region`; no chunk of it is left, for each would keep the pool alive.
+            // SAFETY: mapped by `map`; no piece of it is left, for each would keep the pool alive.
             unsafe { libc::munmap(region.as_ptr().cast(), REGION) };
         }
     }
@@ -145,7 +204,61 @@ impl Drop for Pool {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        self.pool.give_back(self.memory);
+        self.pool.give_back(self.memory, 0);
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        match self {
+            Lines::Few(_) => {}
+            Lines::Pooled { memory, order, pool } => pool.give_back(*memory, *order),
+            // SAFETY: mapped by `map` with this length, and nobody else's.
+            Lines::Mapped { memory, len } => unsafe {
+                libc::munmap(memory.as_ptr().cast(), *len);
+            },
+        }
+    }
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines::Few(Vec::new())
+    }
+}
+
+impl Lines {
+    /// Where they are, and how many.
+    fn place(&self) -> (NonNull<Line>, usize) {
+        match self {
+            Lines::Few(few) => (NonNull::from(few.as_slice()).cast(), few.len()),
+            Lines::Pooled { memory, order, .. } => (memory.cast(), (CHUNK << order) / size_of::<Line>()),
+            Lines::Mapped { memory, len } => (memory.cast(), len / size_of::<Line>()),
+        }
+    }
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    #[inline]
+    fn deref(&self) -> &[Line] {
+        let (memory, count) = self.place();
+        // SAFETY: as many lines as were mapped or allocated, initialized, aligned (regions are on a boundary of their
+        // size), and shared only through `&self`.
+        unsafe { std::slice::from_raw_parts(memory.as_ptr(), count) }
+    }
+}
+
+impl DerefMut for Lines {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [Line] {
+        if let Lines::Few(few) = self {
+            return few;
+        }
+        let (memory, count) = self.place();
+        // SAFETY: as above, and `&mut self` is the only way in.
+        unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), count) }
     }
 }
 
@@ -165,38 +278,40 @@ impl DerefMut for Chunk {
     }
 }
 
-/// Fresh zeroed memory, on a boundary at which huge pages are possible.
-fn map_region(huge: bool) -> Option<NonNull<[u8; CHUNK]>> {
+/// Fresh zeroed memory of a multiple of a region, on a boundary at which huge pages are possible.
+fn map(len: usize, huge: bool) -> Option<Piece> {
     // SAFETY: a new private anonymous mapping touches no existing memory.
     let mapped = unsafe {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        libc::mmap(std::ptr::null_mut(), 2 * REGION, access, kind, -1, 0)
+        libc::mmap(std::ptr::null_mut(), len + REGION, access, kind, -1, 0)
     };
     if mapped == libc::MAP_FAILED {
         return None;
     }
     let before = mapped.addr().next_multiple_of(REGION) - mapped.addr();
-    let region = mapped.wrapping_byte_add(before);
+    let memory = mapped.wrapping_byte_add(before);
     // SAFETY: both ends lie inside the mapping above, are multiples of the page size, and were given to nobody.
     unsafe {
         if before > 0 {
             libc::munmap(mapped, before);
         }
-        libc::munmap(region.wrapping_byte_add(REGION), REGION - before);
+        if before < REGION {
+            libc::munmap(memory.wrapping_byte_add(len), REGION - before);
+        }
         // Advice: whether it is taken only matters for speed.
         #[cfg(target_os = "linux")]
-        libc::madvise(region, REGION, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
+        libc::madvise(memory, len, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         // Secrets do not belong into core dumps.
         #[cfg(target_os = "linux")]
-        libc::madvise(region, REGION, libc::MADV_DONTDUMP);
+        libc::madvise(memory, len, libc::MADV_DONTDUMP);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = huge;
-    NonNull::new(region.cast())
+    NonNull::new(memory.cast())
 }
 
 /// Has the kernel make the pages now (Linux 5.14); where it cannot, they come when they are touched.
-fn populate(region: NonNull<[u8; CHUNK]>) {
+fn populate(region: Piece) {
     #[cfg(target_os = "linux")]
     // SAFETY: the region was just mapped and is in nobody's hands; its contents stay zeros.
     unsafe {
@@ -234,6 +349,27 @@ mod tests {
         assert_eq!(pool.free.load(Ordering::Relaxed), REGION / CHUNK);
         pool.top_up();
         assert_eq!(pool.free.load(Ordering::Relaxed), REGION / CHUNK);
+    }
+
+    #[test]
+    fn lines_of_every_size_are_zeros_and_disjoint_from_chunks() {
+        let pool = Pool::new();
+        let mut held = Vec::new();
+        for round in 0..3 {
+            for count in (0..17).map(|doublings| 1 << doublings) {
+                let mut lines = pool.lines(count).unwrap();
+                assert_eq!(lines.len(), count);
+                assert!(lines.iter().all(|line| line.0 == [0; 8]), "{count} lines in round {round}");
+                lines.fill(Line([count as u64; 8]));
+                let mut chunk = pool.chunk().unwrap();
+                chunk.fill(0xFF);
+                held.push((lines, chunk));
+            }
+            for (lines, chunk) in held.drain(..) {
+                assert!(lines.iter().all(|line| line.0 == [lines.len() as u64; 8]));
+                assert!(chunk.iter().all(|&byte| byte == 0xFF));
+            }
+        }
     }
 
     #[test]

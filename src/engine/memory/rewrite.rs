@@ -5,7 +5,14 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use super::{Expired, Memory, aliases::Alias, check_version, principals::LockedPairs, shard::Shard, taken};
+use super::{
+    Memory,
+    aliases::Alias,
+    check_version,
+    principals::LockedPairs,
+    shard::{Expired, Shard},
+    taken,
+};
 use crate::{
     engine::Context,
     error::{Error, Result},

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{
     aliases::Aliases,
     expiry::Cursor,
@@ -12,12 +14,7 @@ use super::{
     slots::{Address, Slots},
     table::{Table, tag_of},
 };
-use crate::{
-    error::{Error, Result},
-    key::PrincipalKey,
-    policy::Moment,
-    record::Head,
-};
+use crate::{error::Result, key::PrincipalKey, policy::Moment, record::Head};
 
 pub(super) struct Shard {
     table: Table,
@@ -26,6 +23,11 @@ pub(super) struct Shard {
     /// Where creates go on clearing expired neighbours.
     pub neighbours: Cursor,
 }
+
+/// As many sessions as one visit takes out at the most.
+pub(super) const MOST_EXPIRED: usize = 16;
+
+pub(super) type Expired = SmallVec<[Gone; MOST_EXPIRED]>;
 
 /// What is left to settle of a session that was taken out.
 pub(super) struct Gone {
@@ -38,7 +40,7 @@ pub(super) struct Gone {
 impl Shard {
     pub(super) fn new(pool: Arc<Pool>) -> Shard {
         Shard {
-            table: Table::default(),
+            table: Table::new(Arc::clone(&pool)),
             slots: Slots::new(pool),
             aliases: Aliases::default(),
             neighbours: Cursor::default(),
@@ -71,7 +73,7 @@ impl Shard {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Address> {
-        self.table.reserve().map_err(|_| Error::no_memory())?;
+        self.table.reserve()?;
         self.slots.store(key, head, deadline, len, fill)
     }
 
@@ -123,21 +125,27 @@ impl Shard {
         gone
     }
 
-    /// Takes out the next expired session from the cursor on. Each slot looked at takes one of the `budget`; when that is
-    /// used up there may be more to find.
-    pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32) -> Option<Gone> {
+    /// Takes out up to `max` expired sessions from the cursor on. Each slot looked at takes one of the `budget`; when that
+    /// is used up there may be more to find.
+    pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32, max: u64) -> Expired {
         self.aliases.clear_ended(moment.now, budget);
-        while *budget > 0 {
-            let (chunk, number) = self.slots.expiry.due(cursor, moment.now)?;
+        let mut found: SmallVec<[(u128, Address); MOST_EXPIRED]> = SmallVec::new();
+        while *budget > 0
+            && (found.len() as u64) < max
+            && let Some((chunk, number)) = self.slots.expiry.due(cursor, moment.now)
+        {
             *budget -= 1;
             let at = self.slots.address(chunk, number);
             let deadline = self.slots.head(at).deadline(moment.timeouts);
             if deadline <= moment.now {
-                return Some(self.remove_at(self.slots.key(at), at));
+                let key = self.slots.key(at);
+                self.table.prefetch(tag_of(key));
+                found.push((key, at));
+            } else {
+                self.slots.arm(at, deadline);
             }
-            self.slots.arm(at, deadline);
         }
-        None
+        found.into_iter().map(|(key, at)| self.remove_at(key, at)).collect()
     }
 
     /// Moves sessions together, each for one of the `budget`, so that memory can be given back.
@@ -261,7 +269,7 @@ mod tests {
                     (8, _) => {
                         let moment = Moment { now, timeouts: TIMEOUTS };
                         let (mut cursor, mut budget) = (Cursor::default(), u32::MAX);
-                        while let Some(gone) = shard.take_expired(&moment, &mut cursor, &mut budget) {
+                        for gone in shard.take_expired(&moment, &mut cursor, &mut budget, u64::MAX) {
                             assert!(last_seen[&gone.key] + 1000 <= now);
                             assert_eq!(model.remove(&gone.key), Some(gone.stored_len));
                         }

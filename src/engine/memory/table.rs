@@ -6,7 +6,10 @@
 //! full. So a search ends at the first bucket with room, and a removal pulls later entries forward instead of leaving a
 //! mark. Growing needs the tags only, not the sessions.
 
-use std::collections::TryReserveError;
+use std::sync::Arc;
+
+use super::region::{Line, Lines, Pool};
+use crate::error::{Error, Result};
 
 /// Entries per bucket: 64 bytes.
 const WIDTH: usize = 8;
@@ -14,14 +17,10 @@ const EMPTY: u64 = 0;
 /// Set in every tag, so that no entry looks empty. The high end: the low bits choose the bucket.
 const OCCUPIED: u32 = 1 << 31;
 
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Bucket([u64; WIDTH]);
-
-#[derive(Default)]
 pub(super) struct Table {
+    pool: Arc<Pool>,
     /// A power of two, or none.
-    buckets: Vec<Bucket>,
+    buckets: Lines,
     len: usize,
 }
 
@@ -39,6 +38,10 @@ fn tag(entry: u64) -> u32 {
 }
 
 impl Table {
+    pub(super) fn new(pool: Arc<Pool>) -> Table {
+        Table { pool, buckets: Lines::default(), len: 0 }
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.len
@@ -50,12 +53,12 @@ impl Table {
 
     /// The address of the entry with this tag for which `is_it` holds.
     pub(super) fn find(&self, wanted: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        if self.buckets.is_empty() {
-            return None;
-        }
-        let mut at = wanted as usize & self.mask();
+        let buckets: &[Line] = &self.buckets;
+        let mask = buckets.len().wrapping_sub(1);
+        let mut at = wanted as usize & mask;
         loop {
-            let bucket = &self.buckets[at].0;
+            // None: the table is empty.
+            let bucket = &buckets.get(at)?.0;
             for &entry in bucket {
                 if tag(entry) == wanted && is_it(entry as u32) {
                     return Some(entry as u32);
@@ -64,12 +67,17 @@ impl Table {
             if bucket.contains(&EMPTY) {
                 return None;
             }
-            at = (at + 1) & self.mask();
+            at = (at + 1) & mask;
         }
     }
 
+    /// Begins to fetch the entry's home bucket, so that the misses of several removals overlap.
+    pub(super) fn prefetch(&self, tag: u32) {
+        std::hint::black_box(self.buckets.get(tag as usize & self.buckets.len().wrapping_sub(1)).map(|line| line.0[0]));
+    }
+
     /// Makes room for one more entry.
-    pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
+    pub(super) fn reserve(&mut self) -> Result<()> {
         // Four fifths full: fuller, and misses begin to visit a second bucket.
         if (self.len + 1) * 5 > self.buckets.len() * WIDTH * 4 {
             self.resize((self.buckets.len() * 2).max(1))
@@ -84,11 +92,10 @@ impl Table {
         far_too_large && self.resize(self.buckets.len() / 2).is_ok()
     }
 
-    fn resize(&mut self, buckets: usize) -> Result<(), TryReserveError> {
-        let mut larger = Vec::new();
-        larger.try_reserve_exact(buckets)?;
-        larger.resize(buckets, Bucket([EMPTY; WIDTH]));
-        let old = std::mem::replace(&mut self.buckets, larger);
+    fn resize(&mut self, buckets: usize) -> Result<()> {
+        // Zeros: EMPTY.
+        let new = self.pool.lines(buckets).ok_or_else(Error::no_memory)?;
+        let old = std::mem::replace(&mut self.buckets, new);
         for entry in old.iter().flat_map(|bucket| bucket.0).filter(|&entry| entry != EMPTY) {
             self.place(entry);
         }
@@ -175,7 +182,7 @@ impl Table {
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let occupied = |bucket: &Bucket| bucket.0.iter().filter(|&&entry| entry != EMPTY).count();
+        let occupied = |bucket: &Line| bucket.0.iter().filter(|&&entry| entry != EMPTY).count();
         assert_eq!(self.buckets.iter().map(occupied).sum::<usize>(), self.len);
         for (at, bucket) in self.buckets.iter().enumerate() {
             for &entry in bucket.0.iter().filter(|&&entry| entry != EMPTY) {
@@ -206,7 +213,7 @@ mod tests {
         };
         // Few tags: many share a home, so buckets overflow and removals have to pull.
         for tags in [3, 40, 1 << 20] {
-            let (mut table, mut model) = (Table::default(), HashMap::new());
+            let (mut table, mut model) = (Table::new(Pool::new()), HashMap::new());
             for address in 0..20_000_u32 {
                 if model.len() > 300 || random() % 3 == 0 {
                     if let Some((&address, &tag)) = model.iter().nth(random() as usize % model.len().max(1)) {

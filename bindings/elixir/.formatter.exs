@@ -1,0 +1,5 @@
+# What `mix format` looks at.
+[
+  inputs: ["mix.exs", ".formatter.exs", "{lib,test}/**/*.{ex,exs}", "../../examples/elixir/*.exs"],
+  line_length: 120
+]

@@ -1,0 +1,122 @@
+# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here because it has to exist
+# before anything of this project is compiled. Must load without Hex: Mix aborts on a Hex dependency if Hex is missing.
+defmodule Mix.Tasks.Compile.SssNif do
+  @moduledoc false
+  use Mix.Task.Compiler
+
+  @crate Path.expand("native/sss_nif", __DIR__)
+
+  @impl true
+  def run(_args) do
+    # The copy goes where the build lives, so that the source tree stays clean and every environment has its own.
+    target = Path.join(Mix.Project.app_path(), "priv/sss_nif.so")
+    built = prebuilt(System.get_env("SSS_NIF_PATH")) || cargo_build(_quiet = File.exists?(target))
+    if same?(built, target), do: {:noop, []}, else: install(built, target)
+  end
+
+  @impl true
+  def clean, do: File.rm(Path.join(Mix.Project.app_path(), "priv/sss_nif.so"))
+
+  defp prebuilt(nil), do: nil
+  defp prebuilt(path), do: if(File.regular?(path), do: path, else: Mix.raise("SSS_NIF_PATH is no file: #{path}"))
+
+  defp cargo_build(quiet) do
+    cargo =
+      System.find_executable("cargo") ||
+        Mix.raise("""
+        cargo was not found, and session_server_store is built with it.
+        Install Rust 1.95 or later (https://rustup.rs), or point SSS_NIF_PATH at a library that was built elsewhere.
+        """)
+
+    # On stdout comes one JSON message per line; progress and diagnostics go to stderr, straight to the terminal.
+    args = ~w(build --release --locked --message-format=json-render-diagnostics)
+
+    case System.cmd(cargo, if(quiet, do: args ++ ["--quiet"], else: args), cd: @crate) do
+      {messages, 0} -> artefact(messages)
+      {_messages, _} -> Mix.raise("cargo could not build #{@crate}, see above")
+    end
+  end
+
+  # Cargo says where the library is: the place depends on CARGO_TARGET_DIR, the target and the platform's suffix.
+  defp artefact(messages) do
+    line =
+      messages
+      |> String.split("\n")
+      |> Enum.find(&(&1 =~ ~s("reason":"compiler-artifact") and &1 =~ ~s("name":"sss_nif"))) ||
+        Mix.raise("cargo did not say where it put sss_nif")
+
+    [_, path] = Regex.run(~r/"filenames":\["((?:[^"\\]|\\.)*)"/, line)
+    String.replace(path, ~r/\\(.)/, "\\1")
+  end
+
+  defp same?(built, target) do
+    case File.read(target) do
+      {:ok, bytes} -> bytes == File.read!(built)
+      {:error, _} -> false
+    end
+  end
+
+  # Rename, never overwrite: a running VM has the old file mapped and would crash.
+  defp install(built, target) do
+    File.mkdir_p!(Path.dirname(target))
+    File.cp!(built, target <> ".new")
+    File.rename!(target <> ".new", target)
+    {:ok, []}
+  end
+end
+
+defmodule SessionServerStore.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :session_server_store,
+      version: @version,
+      elixir: "~> 1.14",
+      name: "SessionServerStore",
+      description: "A server-side session store for Plug: sessions that can be updated, destroyed and expired",
+      package: [
+        licenses: ["Apache-2.0", "MIT"],
+        links: %{},
+        files: ~w(lib native mix.exs README.md .formatter.exs),
+        exclude_patterns: ["native/sss_nif/target"]
+      ],
+      compilers: [:sss_nif] ++ Mix.compilers(),
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      build_path: build_path(deps_path()),
+      deps: deps(deps_path())
+    ]
+  end
+
+  def application do
+    [
+      mod: {SessionServerStore.Application, []},
+      extra_applications: [:crypto, :logger],
+      env: [url: "memory:", sweep_interval: 60]
+    ]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_), do: ["lib"]
+
+  # SSS_DEPS_PATH is a directory with checkouts of Plug and what it needs, for work without Hex.
+  defp deps_path, do: System.get_env("SSS_DEPS_PATH")
+
+  # What is compiled depends on whether Plug is there: the two builds must not share a directory.
+  defp build_path(nil), do: "_build"
+  defp build_path(_), do: "_build/with_plug"
+
+  defp deps(nil) do
+    if Code.ensure_loaded?(Hex),
+      do: [{:plug, "~> 1.14", optional: true}],
+      else: []
+  end
+
+  defp deps(path) do
+    for app <- [:telemetry, :mime, :plug_crypto, :plug],
+        do: {app, path: Path.join(path, "#{app}"), override: true}
+  end
+end

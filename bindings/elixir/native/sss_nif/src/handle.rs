@@ -1,0 +1,105 @@
+//! What an Elixir store is made of: a handle to a `sss::Store` that can be closed, as a resource or as the one of the
+//! application. Must never make a scheduler wait: what may take long is done on a dirty scheduler or another thread.
+
+use std::{
+    ops::Deref,
+    panic::{RefUnwindSafe, UnwindSafe},
+    thread,
+};
+
+use parking_lot::{Mutex, RwLock};
+use rustler::{Decoder, NifResult, Resource, ResourceArc, Term};
+use sss::{Error, ErrorKind, Store};
+
+use crate::terms::atoms;
+
+/// `None` once it is closed.
+pub struct Handle(RwLock<Option<Store>>);
+
+/// The application's store. It is not a resource that the application keeps in a persistent term: OTP 25 calls the
+/// destructor of such a resource when the term is erased, also while a process still holds the reference.
+static APPLICATION: Handle = Handle(RwLock::new(None));
+static APPLICATION_URL: Mutex<String> = Mutex::new(String::new());
+
+/// Up to here a scheduler can free the sessions itself; the memory of more is given back on a thread.
+const FEW_SESSIONS: u64 = 1000;
+
+#[rustler::resource_impl]
+impl Resource for Handle {}
+
+// A panic leaves nothing half done behind the lock: it only guards whether there is a store.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
+
+impl Handle {
+    pub fn new(store: Store) -> Handle {
+        Handle(RwLock::new(Some(store)))
+    }
+
+    /// Lends the store to a short operation.
+    pub fn with<R>(&self, f: impl FnOnce(&Store) -> Result<R, Error>) -> Result<R, Error> {
+        f(self.0.read().as_ref().ok_or_else(closed)?)
+    }
+
+    /// The store for a long operation, which then keeps nobody from closing the handle.
+    pub fn store(&self) -> Result<Store, Error> {
+        self.0.read().clone().ok_or_else(closed)
+    }
+
+    /// Ends the handle and gives the store to the caller, who may be the last to hold it.
+    pub fn close(&self) -> Result<Store, Error> {
+        self.0.write().take().ok_or_else(closed)
+    }
+}
+
+impl Drop for Handle {
+    /// The garbage collector calls this on a scheduler thread, where millions of sessions cannot be wiped.
+    fn drop(&mut self) {
+        let Some(store) = self.0.get_mut().take() else { return };
+        if store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
+            return;
+        }
+        // If no thread can be had, the closure is dropped here, and the store with it.
+        let _ = thread::Builder::new().name("sss-drop".into()).spawn(move || drop(store));
+    }
+}
+
+/// Opens the application's store. If it is open with this very URL, it stays: sessions survive a crash of the
+/// application.
+pub fn open_application(url: &str) -> Result<(), Error> {
+    let mut open_url = APPLICATION_URL.lock();
+    if *open_url == url && APPLICATION.store().is_ok() {
+        return Ok(());
+    }
+    let before = APPLICATION.0.write().replace(Store::open(url)?);
+    url.clone_into(&mut open_url);
+    drop(before);
+    Ok(())
+}
+
+/// The first argument of a NIF: `:application`, or the resource that `open` returned.
+pub enum Given {
+    Application,
+    Own(ResourceArc<Handle>),
+}
+
+impl<'a> Decoder<'a> for Given {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        if atoms::application() == term { Ok(Given::Application) } else { term.decode().map(Given::Own) }
+    }
+}
+
+impl Deref for Given {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        match self {
+            Given::Application => &APPLICATION,
+            Given::Own(handle) => handle,
+        }
+    }
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Handle, "the store is closed")
+}

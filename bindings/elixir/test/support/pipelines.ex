@@ -1,0 +1,94 @@
+# Small real applications over the real Plug, for the tests tagged :plug: one with cookies, one with a header.
+# Their options are compiled in, as in any application. Not defined where Plug is not.
+if Code.ensure_loaded?(Plug.Router) do
+  defmodule Pipelines.Routes do
+    @moduledoc false
+    use Plug.Router
+
+    plug(:match)
+    plug(:dispatch)
+
+    get "/" do
+      send_resp(conn, 200, "home")
+    end
+
+    get "/whoami" do
+      send_resp(conn, 200, get_session(conn, "user_id") || "nobody")
+    end
+
+    post "/count" do
+      n = (get_session(conn, "n") || 0) + 1
+      conn |> put_session("n", n) |> send_resp(200, "#{n}")
+    end
+
+    post "/login/:user" do
+      conn |> configure_session(renew: true) |> put_session("user_id", user) |> send_resp(200, "hello")
+    end
+
+    post "/renew" do
+      conn |> configure_session(renew: true) |> send_resp(200, "")
+    end
+
+    post "/logout" do
+      conn |> configure_session(drop: true) |> send_resp(200, "bye")
+    end
+
+    post "/clear" do
+      conn |> clear_session() |> send_resp(200, "")
+    end
+
+    post "/ignore" do
+      conn |> put_session("n", 1_000) |> configure_session(ignore: true) |> send_resp(200, "")
+    end
+
+    # Ends the session as another request would, between this request's read and its write.
+    post "/overtaken" do
+      [sid | _] = Enum.map(conn.req_cookies, &elem(&1, 1)) ++ get_req_header(conn, "session-id")
+      :ok = SessionServerStore.Store.delete(sid)
+      conn |> put_session("n", 1_000) |> send_resp(200, "")
+    end
+  end
+
+  defmodule Pipelines.Cookie do
+    @moduledoc false
+    use Plug.Builder
+
+    plug(Plug.Session,
+      store: SessionServerStore,
+      key: "sid",
+      max_age: 86_400,
+      same_site: "Lax",
+      timeout: 86_400,
+      idle_timeout: :infinity,
+      principal_key: "user_id"
+    )
+
+    plug(:fetch_session)
+    plug(Pipelines.Routes)
+  end
+
+  defmodule Pipelines.Header do
+    @moduledoc false
+    use Plug.Builder
+
+    plug(SessionHeaderPlug,
+      store: SessionServerStore,
+      key: "Session-Id",
+      timeout: 86_400,
+      idle_timeout: :infinity,
+      principal_key: "user_id"
+    )
+
+    plug(:fetch_session)
+    plug(Pipelines.Routes)
+  end
+
+  defmodule Pipelines.ShortLived do
+    @moduledoc false
+    use Plug.Builder
+
+    plug(Plug.Session, store: SessionServerStore, key: "sid", idle_timeout: {400, :millisecond})
+    plug(:fetch_session)
+    plug(Pipelines.Routes)
+  end
+end
