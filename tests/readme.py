@@ -36,7 +36,9 @@ def run(language: str, code: str, scratch: Path) -> None:
 
 
 def main() -> int:
-    snippets = re.findall(r"^```(c|python|elixir)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    snippets = re.findall(
+        r"^```(c|python|elixir)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     languages = sorted({language for language, _ in snippets})
     if languages != ["c", "elixir", "python"]:
         print(f"README.md has snippets in {languages} only")

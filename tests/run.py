@@ -45,11 +45,23 @@ STEPS = [
     Step("C", "library", ["cargo", "build", "--release", "--locked"]),
     Step("C", "tests", ["make", "-C", "tests/c", "test"], passed=r"^C: (\d+) passed", skipped=r"^C: .*, (\d+) not run"),
     Step("Python", "ruff check", [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests"], PYTHON),
-    Step("Python", "ruff format", [str(BIN / "ruff"), "format", "--check", ".", "../../examples/python", "../../tests"], PYTHON),
-    Step("Python", "mypy", [str(BIN / "mypy"), "--strict", "src", "tests", "../../examples/python", "../../tests"], PYTHON),
+    Step(
+        "Python",
+        "ruff format",
+        [str(BIN / "ruff"), "format", "--check", ".", "../../examples/python", "../../tests"],
+        PYTHON,
+    ),
+    Step(
+        "Python",
+        "mypy",
+        [str(BIN / "mypy"), "--strict", "src", "tests", "../../examples/python", "../../tests"],
+        PYTHON,
+    ),
     Step("Python", "tests", [str(BIN / "pytest"), "-q"], PYTHON, r"(\d+) passed", r"(\d+) skipped"),
     Step("Elixir", "rustfmt", ["cargo", "fmt", "--check"], NIF),
-    Step("Elixir", "clippy", ["cargo", "clippy", "--release", "--locked", "--all-targets", "--", "-D", "warnings"], NIF),
+    Step(
+        "Elixir", "clippy", ["cargo", "clippy", "--release", "--locked", "--all-targets", "--", "-D", "warnings"], NIF
+    ),
     Step("Elixir", "format", ["mix", "format", "--check-formatted"], ELIXIR),
     Step("Elixir", "compile", ["mix", "compile", "--warnings-as-errors"], ELIXIR),
     Step("Elixir", "tests", ["mix", "test"], ELIXIR, r"^Elixir: (\d+) passed", r"^Elixir: .* (\d+) skipped"),
@@ -76,8 +88,14 @@ def main(wanted: list[str]) -> int:
         print(f"{title:<32}", end="", flush=True)
         try:
             run = subprocess.run(
-                step.command, cwd=step.cwd, env=environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                step.command,
+                cwd=step.cwd,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
             )
             status, output = run.returncode, run.stdout
         except OSError as error:
