@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::key::Key;
+use crate::{engine::Usage, key::Key};
 
 /// A snapshot of a store's counters. They only ever grow, except `sessions` and `bytes`; under concurrent use the
 /// numbers of one snapshot need not be of the same instant.
@@ -36,12 +36,10 @@ pub struct Stats {
     pub errors: u64,
 }
 
-/// What can be counted, in the order of `Stats`.
+/// What the store counts, in the order of `Stats`. (Hits and misses are the engine's to count.)
 #[derive(Clone, Copy)]
 pub(crate) enum Count {
     Created,
-    Hits,
-    Misses,
     Puts,
     Deleted,
     Renewed,
@@ -75,14 +73,14 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self, sessions: u64, bytes: u64) -> Stats {
+    pub(crate) fn snapshot(&self, usage: &Usage) -> Stats {
         let sum = |what: Count| self.0.iter().map(|stripe| stripe.0[what as usize].load(Ordering::Relaxed)).sum();
         Stats {
-            sessions,
-            bytes,
+            sessions: usage.sessions,
+            bytes: usage.bytes,
             created: sum(Count::Created),
-            hits: sum(Count::Hits),
-            misses: sum(Count::Misses),
+            hits: usage.hits,
+            misses: usage.misses,
             puts: sum(Count::Puts),
             deleted: sum(Count::Deleted),
             renewed: sum(Count::Renewed),

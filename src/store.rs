@@ -201,14 +201,7 @@ impl Store {
         match (read, result) {
             // The closure's own failure: it says nothing of the store.
             (Err(error), _) if f.is_none() => Err(error),
-            (Ok(()), Some(result)) => {
-                self.0.counters.count(Count::Hits, &key);
-                Ok(result)
-            }
-            (Err(error), _) if error.kind() == ErrorKind::NotFound => {
-                self.0.counters.count(Count::Misses, &key);
-                Err(error)
-            }
+            (Ok(()), Some(result)) => Ok(result),
             (Err(error), _) => self.counted(|| Err(error)),
             (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
         }
@@ -332,8 +325,8 @@ impl Store {
     /// The store's counters.
     pub fn stats(&self) -> Result<Stats> {
         self.context()?;
-        let (sessions, bytes) = self.counted(|| self.0.engine.usage())?;
-        Ok(self.0.counters.snapshot(sessions, bytes))
+        let usage = self.counted(|| self.0.engine.usage())?;
+        Ok(self.0.counters.snapshot(&usage))
     }
 
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.

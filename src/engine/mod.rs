@@ -37,6 +37,15 @@ pub(crate) struct Found<'a> {
     pub way: &'a [(Key, Option<Box<Token>>)],
 }
 
+/// What an engine holds, and how often it was read.
+pub(crate) struct Usage {
+    pub sessions: u64,
+    /// Of payload.
+    pub bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
 pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 
 pub(crate) trait Engine: Send + Sync {
@@ -44,7 +53,7 @@ pub(crate) trait Engine: Send + Sync {
     /// expired; ends the least recently used session of the principal that has too many.
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
 
-    /// Lends a living session to `reader`, and slides it unless `peek` or the reader fails.
+    /// Lends a living session to `reader`, and slides it unless `peek` or the reader fails. Counts hits and misses.
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()>;
 
     /// Slides a living session.
@@ -69,8 +78,7 @@ pub(crate) trait Engine: Send + Sync {
     /// Ends the sessions of a principal but the one that `except` reads, and says how many.
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64>;
 
-    /// The number of sessions held, and the bytes of their payloads.
-    fn usage(&self) -> Result<(u64, u64)>;
+    fn usage(&self) -> Result<Usage>;
 
     /// A timeout became shorter: sessions may be due earlier than was noted.
     fn timeouts_shortened(&self);

@@ -36,6 +36,7 @@ use self::{
 };
 use super::{Context, Engine, Found, Reader};
 use crate::{
+    engine,
     error::{Error, ErrorKind, Result},
     key::{Key, PrincipalKey},
     policy::{Limits, Moment},
@@ -189,6 +190,19 @@ impl Memory {
         expired
     }
 
+    /// Reads what the alias `key` stands for. Always a peek: the old id of a session does not keep it alive.
+    fn read_by_alias(&self, cx: &Context, key: u128, reader: Reader) -> Result<()> {
+        let Some(mut way) = self.follow(cx, key) else {
+            self.lock(key).misses += 1;
+            return Err(Error::not_found());
+        };
+        let mut meta = way.head.meta(way.moment.timeouts);
+        meta.expires_ms = meta.expires_ms.min(way.until);
+        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.tokens })?;
+        way.shard.hits += 1;
+        Ok(())
+    }
+
     /// Follows aliases from `key` to a living session, and leaves its shard locked: between two looks at it, it might have
     /// been renewed again.
     fn follow(&self, cx: &Context, key: u128) -> Option<Way<'_>> {
@@ -217,23 +231,27 @@ impl Engine for Memory {
 
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
         let mut shard = self.lock(key.0);
-        let moment = cx.moment();
-        if let Some((at, head)) = shard.living(key.0, &moment) {
-            let seen = if peek { head } else { head.seen(moment.now) };
-            reader(Found { stored: shard.slots.stored(at, &seen), meta: seen.meta(moment.timeouts), way: &[] })?;
-            if seen.last_seen != head.last_seen {
-                shard.slots.set_last_seen(at, seen.last_seen);
+        let Some(at) = shard.find(key.0) else {
+            if shard.aliases.holds(key.0) {
+                drop(shard);
+                return self.read_by_alias(cx, key.0, reader);
             }
-            return Ok(());
-        }
-        if !shard.aliases.holds(key.0) {
+            shard.misses += 1;
+            return Err(Error::not_found());
+        };
+        let moment = cx.moment();
+        let head = shard.slots.head(at);
+        if !head.lives(&moment) {
+            shard.misses += 1;
             return Err(Error::not_found());
         }
-        drop(shard);
-        let way = self.follow(cx, key.0).ok_or_else(Error::not_found)?;
-        let mut meta = way.head.meta(way.moment.timeouts);
-        meta.expires_ms = meta.expires_ms.min(way.until);
-        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.tokens })
+        let seen = if peek { head } else { head.seen(moment.now) };
+        reader(Found { stored: shard.slots.stored(at, &seen), meta: seen.meta(moment.timeouts), way: &[] })?;
+        if seen.last_seen != head.last_seen {
+            shard.slots.set_last_seen(at, seen.last_seen);
+        }
+        shard.hits += 1;
+        Ok(())
     }
 
     fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
@@ -370,8 +388,15 @@ impl Engine for Memory {
         Ok(revoked)
     }
 
-    fn usage(&self) -> Result<(u64, u64)> {
-        Ok(self.usage.get())
+    fn usage(&self) -> Result<engine::Usage> {
+        let (sessions, bytes) = self.usage.get();
+        let mut usage = engine::Usage { sessions, bytes, hits: 0, misses: 0 };
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            usage.hits += shard.hits;
+            usage.misses += shard.misses;
+        }
+        Ok(usage)
     }
 
     fn timeouts_shortened(&self) {

@@ -202,6 +202,22 @@ impl Drop for Pool {
     }
 }
 
+impl Chunk {
+    /// Begins to fetch the first lines of a slot all at once. Where its payload begins stands in its first line, so
+    /// without this the others would only be asked for when that has come: one more miss for every use.
+    #[inline]
+    pub(super) fn prefetch(&self, offset: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in 1..5 {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch is only a hint and accesses nothing, also where the address is not mapped.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.memory.as_ptr().cast::<i8>().wrapping_add(offset + line * 64)) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = offset;
+    }
+}
+
 impl Drop for Chunk {
     fn drop(&mut self) {
         self.pool.give_back(self.memory, 0);

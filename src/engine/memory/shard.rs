@@ -22,6 +22,9 @@ pub(super) struct Shard {
     pub aliases: Aliases,
     /// Where creates go on clearing expired neighbours.
     pub neighbours: Cursor,
+    /// Reads that found a session, and that did not: counted here because the lock is held anyway.
+    pub hits: u64,
+    pub misses: u64,
 }
 
 /// As many sessions as one visit takes out at the most.
@@ -44,6 +47,8 @@ impl Shard {
             slots: Slots::new(pool),
             aliases: Aliases::default(),
             neighbours: Cursor::default(),
+            hits: 0,
+            misses: 0,
         }
     }
 
@@ -54,7 +59,10 @@ impl Shard {
 
     /// Where the session with this key lies, living or not.
     pub(super) fn find(&self, key: u128) -> Option<Address> {
-        self.table.find(tag_of(key), |at| self.slots.key(at) == key)
+        self.table.find(tag_of(key), |at| {
+            self.slots.prefetch(at);
+            self.slots.key(at) == key
+        })
     }
 
     /// The session with this key, unless it has expired.

@@ -70,6 +70,13 @@ impl Slots {
         }
     }
 
+    /// Begins to fetch a slot that is about to be used.
+    pub(super) fn prefetch(&self, at: Address) {
+        if let Some(chunk) = &self.chunks[chunk_of(at)] {
+            chunk.prefetch(offset_of(at));
+        }
+    }
+
     pub(super) fn key(&self, at: Address) -> u128 {
         u128::from_le_bytes(field(self.slot(at), KEY))
     }
