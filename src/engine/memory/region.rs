@@ -207,14 +207,9 @@ impl Chunk {
     /// without this the others would only be asked for when that has come: one more miss for every use.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for line in 1..5 {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch is only a hint and accesses nothing, also where the address is not mapped.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.memory.as_ptr().cast::<i8>().wrapping_add(offset + line * 64)) };
+        for line in 0..5 {
+            prefetch(self.memory.as_ptr().cast::<u8>().wrapping_add(offset + line * size_of::<Line>()));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = offset;
     }
 }
 
@@ -244,6 +239,12 @@ impl Default for Lines {
 }
 
 impl Lines {
+    /// Begins to fetch a line.
+    #[inline]
+    pub(super) fn prefetch(&self, line: usize) {
+        prefetch(self.place().0.as_ptr().wrapping_add(line).cast());
+    }
+
     /// Where they are, and how many.
     fn place(&self) -> (NonNull<Line>, usize) {
         match self {
@@ -292,6 +293,18 @@ impl DerefMut for Chunk {
         // SAFETY: as above, and `&mut self` is the only way in.
         unsafe { self.memory.as_mut() }
     }
+}
+
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is only a hint and accesses nothing, also where the address is not mapped.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 /// Fresh zeroed memory of a multiple of a region, on a boundary at which huge pages are possible.

@@ -137,23 +137,35 @@ impl Shard {
     /// is used up there may be more to find.
     pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32, max: u64) -> Expired {
         self.aliases.clear_ended(moment.now, budget);
-        let mut found: SmallVec<[(u128, Address); MOST_EXPIRED]> = SmallVec::new();
-        while *budget > 0
-            && (found.len() as u64) < max
-            && let Some((chunk, number)) = self.slots.expiry.due(cursor, moment.now)
-        {
-            *budget -= 1;
-            let at = self.slots.address(chunk, number);
-            let deadline = self.slots.head(at).deadline(moment.timeouts);
-            if deadline <= moment.now {
-                let key = self.slots.key(at);
-                self.table.prefetch(tag_of(key));
-                found.push((key, at));
-            } else {
-                self.slots.arm(at, deadline);
+        let mut gone = Expired::new();
+        loop {
+            // In three passes, so that the memory of all of them is on its way at once.
+            let mut due: SmallVec<[Address; MOST_EXPIRED]> = SmallVec::new();
+            while *budget > 0
+                && ((gone.len() + due.len()) as u64) < max
+                && let Some((chunk, number)) = self.slots.expiry.due(cursor, moment.now)
+            {
+                *budget -= 1;
+                let at = self.slots.address(chunk, number);
+                self.slots.prefetch(at);
+                due.push(at);
             }
+            if due.is_empty() {
+                return gone;
+            }
+            let mut expired: SmallVec<[(u128, Address); MOST_EXPIRED]> = SmallVec::new();
+            for at in due {
+                let deadline = self.slots.head(at).deadline(moment.timeouts);
+                if deadline <= moment.now {
+                    let key = self.slots.key(at);
+                    self.table.prefetch(tag_of(key));
+                    expired.push((key, at));
+                } else {
+                    self.slots.arm(at, deadline);
+                }
+            }
+            gone.extend(expired.into_iter().map(|(key, at)| self.remove_at(key, at)));
         }
-        found.into_iter().map(|(key, at)| self.remove_at(key, at)).collect()
     }
 
     /// Moves sessions together, each for one of the `budget`, so that memory can be given back.
@@ -297,6 +309,21 @@ mod tests {
             shard.compact(&mut { u32::MAX });
             check_all(&shard, &model);
         }
+    }
+
+    #[test]
+    fn a_small_max_passes_by_sessions_that_were_used_again() {
+        let mut shard = Shard::new(Pool::new());
+        let mut random = Random(3);
+        let keys: Vec<u128> = (0..20).map(|_| random.key()).collect();
+        keys.iter().for_each(|&key| create(&mut shard, key, 0, 10, None));
+        for key in &keys[..19] {
+            let at = shard.find(*key).unwrap();
+            shard.slots.set_last_seen(at, 500);
+        }
+        let moment = Moment { now: 1000, timeouts: TIMEOUTS };
+        let gone = shard.take_expired(&moment, &mut Cursor::default(), &mut 100, 1);
+        assert_eq!(gone.iter().map(|gone| gone.key).collect::<Vec<_>>(), keys[19..]);
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Table {
 
     /// Begins to fetch the entry's home bucket, so that the misses of several removals overlap.
     pub(super) fn prefetch(&self, tag: u32) {
-        std::hint::black_box(self.buckets.get(tag as usize & self.buckets.len().wrapping_sub(1)).map(|line| line.0[0]));
+        self.buckets.prefetch(tag as usize & self.buckets.len().wrapping_sub(1));
     }
 
     /// Makes room for one more entry.
