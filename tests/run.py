@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,8 +31,10 @@ class Step:
     cwd: Path = ROOT
     passed: str = ""
     skipped: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
 
 
+HOST = f"{os.uname().machine}-unknown-linux-gnu"
 CARGO_PASSED = r"test result: \w+\. (\d+) passed"
 CARGO_SKIPPED = r"; (\d+) ignored;"
 
@@ -42,6 +44,15 @@ STEPS = [
     Step("Rust", "clippy, no C ABI", ["cargo", "clippy", "--locked", "--no-default-features", "--", "-D", "warnings"]),
     Step("Rust", "documentation", ["cargo", "doc", "--locked", "--no-deps"]),
     Step("Rust", "tests", ["cargo", "test", "--locked"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
+    # The sanitizers' runtimes come with rustc; only the flag is not stable yet.
+    Step(
+        "Rust",
+        "AddressSanitizer",
+        ["cargo", "test", "--locked", "--lib", "--target", HOST, "--target-dir", "target/asan"],
+        passed=CARGO_PASSED,
+        skipped=CARGO_SKIPPED,
+        environment={"RUSTC_BOOTSTRAP": "1", "RUSTFLAGS": "-Zsanitizer=address"},
+    ),
     Step("C", "library", ["cargo", "build", "--release", "--locked"]),
     Step("C", "tests", ["make", "-C", "tests/c", "test"], passed=r"^C: (\d+) passed", skipped=r"^C: .*, (\d+) not run"),
     Step("Python", "ruff check", [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests"], PYTHON),
@@ -90,7 +101,7 @@ def main(wanted: list[str]) -> int:
             run = subprocess.run(
                 step.command,
                 cwd=step.cwd,
-                env=environment,
+                env=environment | step.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

@@ -47,8 +47,14 @@ fn catch<T>(body: impl FnOnce() -> T) -> Option<T> {
         tests::panic_if_asked();
         body()
     });
-    // What was thrown is leaked: dropping it might panic again.
-    catch_unwind(run).map_err(std::mem::forget).ok()
+    match catch_unwind(run) {
+        Ok(value) => Some(value),
+        Err(thrown) => {
+            // Dropping what was thrown may panic again; what that throws is leaked.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(thrown))).map_err(std::mem::forget);
+            None
+        }
+    }
 }
 
 #[cfg(test)]
