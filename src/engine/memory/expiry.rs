@@ -74,6 +74,7 @@ impl Expiry {
 
     /// Notes that the slot is free. The minima stay as lower bounds.
     pub(super) fn disarm(&mut self, at: Address, number: usize) {
+        debug_assert!(self.is_live(chunk_of(at), number), "a slot was freed twice");
         self.columns[chunk_of(at)][number] = FREE;
     }
 

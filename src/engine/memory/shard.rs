@@ -127,6 +127,7 @@ impl Shard {
     }
 
     fn remove_at(&mut self, key: u128, at: Address) -> Gone {
+        debug_assert_eq!(self.slots.key(at), key, "the table points at another session");
         let gone = Gone { key, principal: self.slots.head(at).principal, stored_len: self.slots.payload(at).len() };
         self.table.remove(tag_of(key), at);
         self.slots.free(at);

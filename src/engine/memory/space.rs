@@ -157,6 +157,7 @@ impl Space {
         } else {
             chunk.free = next_free(at);
         }
+        debug_assert!(slot < chunk.slots && chunk.live < chunk.slots, "an open chunk has a free slot");
         chunk.live += 1;
         class.live += 1;
         if chunk.live == chunk.slots {
@@ -173,6 +174,7 @@ impl Space {
         if chunk.live == chunk.slots && class.emptying != Some(number as u32) {
             class.open.push(number as u32);
         }
+        debug_assert!(chunk.live > 0 && place < chunk.fresh, "a slot was given back that was not in use");
         let next_free = std::mem::replace(&mut chunk.free, place);
         chunk.live -= 1;
         class.live -= 1;
@@ -184,6 +186,7 @@ impl Space {
 
     /// Forgets a chunk without sessions.
     pub(super) fn remove_chunk(&mut self, number: usize) {
+        debug_assert_eq!(self.chunks[number].live, 0, "a chunk with sessions was removed");
         let class = &mut self.classes[usize::from(self.chunks[number].class)];
         class.chunks -= 1;
         if class.emptying == Some(number as u32) {

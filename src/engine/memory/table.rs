@@ -104,6 +104,7 @@ impl Table {
 
     /// Adds an entry; there is room.
     pub(super) fn insert(&mut self, tag: u32, address: u32) {
+        debug_assert!(self.len < self.buckets.len() * WIDTH, "an entry was added without room for it");
         self.place(entry(tag, address));
         self.len += 1;
     }
