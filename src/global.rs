@@ -29,8 +29,12 @@ pub fn open_global(url: &str) -> Result<()> {
 
 /// The process-wide store; opens it as `memory:` if nobody has.
 pub fn global() -> Result<Store> {
+    global_store().cloned()
+}
+
+pub(crate) fn global_store() -> Result<&'static Store> {
     if let Some(global) = GLOBAL.get().get() {
-        return Ok(global.store.clone());
+        return Ok(&global.store);
     }
     if GLOBAL.inherited().any(|of_ancestor| of_ancestor.get().is_some()) {
         return Err(Error::fixed(
@@ -38,7 +42,7 @@ pub fn global() -> Result<Store> {
             "the process-wide store was opened before fork; open it in the child with open_global",
         ));
     }
-    Ok(opened("memory:")?.store.clone())
+    Ok(&opened("memory:")?.store)
 }
 
 /// This process's own, opened with `url` if it was not open.

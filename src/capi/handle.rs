@@ -10,16 +10,19 @@
 //! count would wrap is not used again. A forked child begins with a
 //! table of its own, and reaches the inherited one without a lock, only to tell what is inherited.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::{
+    ops::Deref,
+    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+};
 
 use once_cell::race::OnceBox;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use super::types::{SSS_GLOBAL, sss_store};
 use crate::{
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
-    global::global,
+    global::global_store,
     sid::fill_random,
     store::Store,
 };
@@ -54,7 +57,24 @@ pub(super) fn open(store: Store) -> Result<sss_store> {
     TABLE.get().open(store)
 }
 
-/// Ends a handle. Calls that are under way finish; the last one closes the store.
+/// The store that a handle stands for. It stays open while this is held, and a close waits for it.
+pub(super) enum Resolved {
+    Slot(MappedRwLockReadGuard<'static, Store>),
+    Global(&'static Store),
+}
+
+impl Deref for Resolved {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        match self {
+            Resolved::Slot(store) => store,
+            Resolved::Global(store) => store,
+        }
+    }
+}
+
+/// Ends a handle, when the calls that are under way have finished.
 pub(super) fn close(handle: sss_store) -> Result<()> {
     if handle == SSS_GLOBAL {
         return Err(Error::fixed(ErrorKind::Unsupported, "the process-wide store stays open as long as the process"));
@@ -64,12 +84,12 @@ pub(super) fn close(handle: sss_store) -> Result<()> {
     Ok(())
 }
 
-/// The store of a handle. It stays open for as long as the caller holds it.
-pub(super) fn resolve(handle: sss_store) -> Result<Store> {
+/// The store of a handle.
+pub(super) fn resolve(handle: sss_store) -> Result<Resolved> {
     if handle == SSS_GLOBAL {
-        return global();
+        return Ok(Resolved::Global(global_store()?));
     }
-    TABLE.get().get(handle).ok_or_else(|| refused(handle))
+    TABLE.get().get(handle).map(Resolved::Slot).ok_or_else(|| refused(handle))
 }
 
 #[cold]
@@ -123,11 +143,14 @@ impl Table {
         Some(closed)
     }
 
-    fn get(&self, handle: sss_store) -> Option<Store> {
+    fn get(&self, handle: sss_store) -> Option<MappedRwLockReadGuard<'_, Store>> {
         let slot = self.slot(handle)?;
         let store = slot.store.read();
         // Under the lock: a slot's generation changes together with its store.
-        if slot.generation.load(Ordering::Acquire) == generation_of(handle) { store.clone() } else { None }
+        if slot.generation.load(Ordering::Acquire) != generation_of(handle) {
+            return None;
+        }
+        RwLockReadGuard::try_map(store, Option::as_ref).ok()
     }
 
     /// Without a lock, for inherited tables.

@@ -307,7 +307,9 @@ impl Engine for Memory {
         if let Some(gone) = shard.remove(key.0) {
             let gone = [gone];
             self.book_out(&gone);
+            let released = shard.slots.take_released();
             drop(shard);
+            drop(released);
             self.forget(&gone);
         }
         Ok(())
@@ -327,7 +329,11 @@ impl Engine for Memory {
         while !unswept.is_empty() && removed < max {
             unswept.retain(|(shard, cursor)| {
                 let mut budget = SWEEP_HOLD;
-                let expired = self.take_expired(cx, &mut shard.lock(), cursor, &mut budget, max - removed);
+                let mut locked = shard.lock();
+                let expired = self.take_expired(cx, &mut locked, cursor, &mut budget, max - removed);
+                let released = locked.slots.take_released();
+                drop(locked);
+                drop(released);
                 removed += expired.len() as u64;
                 self.forget(&expired);
                 budget == 0
@@ -339,7 +345,11 @@ impl Engine for Memory {
             sparse.retain(|shard| {
                 let mut budget = SWEEP_HOLD.min(u32::try_from(moves).unwrap_or(SWEEP_HOLD));
                 let before = budget;
-                shard.lock().compact(&mut budget);
+                let mut locked = shard.lock();
+                locked.compact(&mut budget);
+                let released = locked.slots.take_released();
+                drop(locked);
+                drop(released);
                 moves -= u64::from(before - budget);
                 budget == 0
             });
@@ -382,6 +392,9 @@ impl Engine for Memory {
             };
             *(if shard.slots.head(at).lives(&cx.moment()) { &mut revoked } else { &mut expired }) += 1;
             self.book_out(shard.remove(key).as_slice());
+            let released = shard.slots.take_released();
+            drop(shard);
+            drop(released);
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);

@@ -185,9 +185,11 @@ impl Pool {
         if order == 0 && (lists.warm.len() < WARM || self.closing.load(Ordering::Relaxed)) {
             lists.warm.push(memory);
         } else {
+            // The kernel takes its time: not under the lock.
+            drop(lists);
             // SAFETY: the piece is free, so nobody refers to its contents; afterwards it reads as zeros.
             unsafe { libc::madvise(memory.as_ptr().cast(), CHUNK << order, libc::MADV_DONTNEED) };
-            lists.free[order].push(memory);
+            self.lists.lock().free[order].push(memory);
         }
         self.free.fetch_add(1 << order, Ordering::Relaxed);
     }
