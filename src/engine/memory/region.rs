@@ -332,9 +332,12 @@ fn map(len: usize, huge: bool) -> Option<Piece> {
         // Advice: whether it is taken only matters for speed.
         #[cfg(target_os = "linux")]
         libc::madvise(memory, len, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
-        // Secrets do not belong into core dumps.
+        // Secrets belong neither into core dumps nor into forked children, which could not use them (and a large store
+        // need not be copied for them).
         #[cfg(target_os = "linux")]
         libc::madvise(memory, len, libc::MADV_DONTDUMP);
+        #[cfg(target_os = "linux")]
+        libc::madvise(memory, len, libc::MADV_WIPEONFORK);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = huge;
