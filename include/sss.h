@@ -30,11 +30,14 @@
  *   leave nothing behind.
  * - Structs that begin with size are set up by their _INIT macro. Shorter ones of older callers work; a non-zero member
  *   that this library does not know is UNSUPPORTED.
- * - Threads: any function, from any thread, at any time, also sss_close while others use the handle. Each call is one
- *   atomic step. Nothing blocks: the locks of a "memory:" store are held for microseconds. The library starts no
- *   threads, installs no signal handlers and calls nothing back.
+ * - Threads: any function, from any thread, at any time, also sss_close while others use the handle. Each call on one
+ *   session is one atomic step. Nothing blocks: the locks of a "memory:" store are held for microseconds, and sss_close
+ *   waits for the calls that are under way. The library starts no threads, installs no signal handlers and calls
+ *   nothing back.
  * - Ownership: nothing crosses the boundary to be freed, but for sss_buf.
  * - Bugs: a panic inside the library is caught and is SSS_E_PANIC; the process lives on.
+ * - Out of memory: what depends on a caller's length is SSS_E_NOMEM, and nothing is changed. Where not even a few dozen
+ *   bytes can be had (an address space limit; Linux itself does not refuse those) the process may be ended.
  * - Memory: pointers and lengths have to be true. That is the only way to undefined behaviour.
  * - Times are Unix time in milliseconds, from a clock that no clock step moves.
  *
@@ -91,7 +94,7 @@
 /** max_sessions or max_bytes is reached and nothing has expired that could make room. */
 #define SSS_E_FULL (-7)
 
-/** It is already open with another URL or another clock. */
+/** It is already open with another URL, clock or seal. */
 #define SSS_E_EXISTS (-8)
 
 /** The URL is wrong: the text names the part. */
@@ -137,10 +140,10 @@
 #define SSS_REF_LEN 32
 
 /** sss_get, sss_get_buf: read without sliding the idle deadline. */
-#define SSS_PEEK 1
+#define SSS_PEEK 1u
 
 /** sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on. */
-#define SSS_CLEAR_PRINCIPAL 1
+#define SSS_CLEAR_PRINCIPAL 1u
 
 /** 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some). */
 typedef int32_t sss_status;
@@ -165,7 +168,11 @@ typedef struct {
     const void *principal;
     /** The length of principal in bytes. */
     size_t principal_len;
-    /** sss_renew only: for how many milliseconds the old id may still read. 0: it is dead at once. */
+    /**
+     * sss_renew only: for how many milliseconds the old id may still read, but not past the absolute deadline that the
+     * session has then. 0: it is dead at once. For requests under way when an id is renewed from time to time; not for a
+     * login, where the old id may be known to somebody else.
+     */
     int64_t grace_ms;
 } sss_options;
 

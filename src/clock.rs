@@ -22,7 +22,8 @@ pub(crate) enum Clock {
 
 impl Clock {
     pub(crate) fn system() -> Clock {
-        Clock::System { offset_ms: wall_ms() - sys::monotonic_ms() }
+        // Rounded so that no session seems to begin in the future.
+        Clock::System { offset_ms: wall_ms() - sys::monotonic_ms_ceil() }
     }
 
     pub(crate) fn manual() -> Clock {

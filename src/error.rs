@@ -20,7 +20,7 @@ pub const SSS_E_TOO_SMALL: i32 = -5;
 pub const SSS_E_TOO_LARGE: i32 = -6;
 /// max_sessions or max_bytes is reached and nothing has expired that could make room.
 pub const SSS_E_FULL: i32 = -7;
-/// It is already open with another URL or another clock.
+/// It is already open with another URL, clock or seal.
 pub const SSS_E_EXISTS: i32 = -8;
 /// The URL is wrong: the text names the part.
 pub const SSS_E_URL: i32 = -9;
@@ -64,7 +64,7 @@ pub enum ErrorKind {
     TooLarge = SSS_E_TOO_LARGE,
     /// `max_sessions` or `max_bytes` is reached and nothing has expired that could make room.
     Full = SSS_E_FULL,
-    /// Already open with another URL or another clock.
+    /// Already open with another URL, clock or seal.
     Exists = SSS_E_EXISTS,
     /// The URL is wrong: the message names the part.
     Url = SSS_E_URL,

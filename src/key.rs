@@ -95,9 +95,9 @@ impl Keys {
                 let mut hasher = blake3::Hasher::new_keyed(secret);
                 let mut output = hasher.update(sid).finalize_xof();
                 let mut lookup = [0; 16];
-                let mut data_key = DataKey(Zeroizing::new([0; 32]));
+                let mut data_key = DataKey::blank();
                 output.fill(&mut lookup);
-                output.fill(data_key.0.as_mut_slice());
+                output.fill(data_key.bytes_mut());
                 hasher.zeroize();
                 output.zeroize();
                 (Key(u128::from_le_bytes(lookup), 0), Some(data_key))

@@ -1,4 +1,4 @@
-//! The head of a session's record, and how a write changes it. Pure functions: every engine calls them inside its
+//! The head of a session's record, and how a write changes it. Nothing here keeps state: every engine calls it inside its
 //! own atomic step, so that the rules about versions, sliding and timeouts are written once.
 
 use crate::{

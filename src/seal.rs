@@ -26,8 +26,19 @@ const AAD: usize = 1 + 32 + 3 * 8 + 17 + 8;
 /// How much longer a sealed payload is.
 pub(crate) const OVERHEAD: usize = 1 + NONCE + TAG;
 
-/// The key of one session's payload. It exists only while the id is presented.
-pub(crate) struct DataKey(pub Zeroizing<[u8; 32]>);
+/// The key of one session's payload. It exists only while the id is presented, and on the heap: moving it leaves no copy.
+pub(crate) struct DataKey(Box<Zeroizing<[u8; 32]>>);
+
+impl DataKey {
+    /// Zeros, to be filled.
+    pub(crate) fn blank() -> DataKey {
+        DataKey(Box::new(Zeroizing::new([0; 32])))
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
+    }
+}
 
 /// Random: a counter such as the version would be used twice when two writers race (NIST SP 800-38D, 8.2.2).
 pub(crate) type Nonce = [u8; NONCE];
@@ -61,7 +72,7 @@ pub(crate) fn token(old: &DataKey, new: &DataKey, old_key: &Key) -> Result<Token
 /// The data key that a token holds.
 pub(crate) fn open_token(old: &DataKey, old_key: &Key, token: &Token) -> Result<DataKey> {
     let opened = decrypt(old, &old_key.bytes(), token)?;
-    let mut key = DataKey(Zeroizing::new([0; 32]));
+    let mut key = DataKey::blank();
     key.0.copy_from_slice(opened.get(..32).ok_or_else(corrupt)?);
     Ok(key)
 }
@@ -117,7 +128,7 @@ fn decrypt(under: &DataKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u
 }
 
 fn cipher(under: &DataKey) -> Aes256Gcm {
-    Aes256Gcm::new((&*under.0).into())
+    Aes256Gcm::new((&**under.0).into())
 }
 
 fn corrupt() -> Error {
@@ -130,7 +141,7 @@ mod tests {
     use crate::{key::PrincipalKey, policy::Timeouts};
 
     fn data_key(byte: u8) -> DataKey {
-        DataKey(Zeroizing::new([byte; 32]))
+        DataKey(Box::new(Zeroizing::new([byte; 32])))
     }
 
     fn head() -> Head {
@@ -196,7 +207,7 @@ mod tests {
     #[test]
     fn a_token_opens_for_the_old_id_only() {
         let token = token(&data_key(1), &data_key(2), &Key(1, 2)).unwrap();
-        assert_eq!(*open_token(&data_key(1), &Key(1, 2), &token).unwrap().0, [2; 32]);
+        assert_eq!(**open_token(&data_key(1), &Key(1, 2), &token).unwrap().0, [2; 32]);
         assert!(is_corrupt(open_token(&data_key(3), &Key(1, 2), &token)));
         assert!(is_corrupt(open_token(&data_key(1), &Key(1, 1), &token)));
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use rand::{TryRng, rngs::SysRng};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -19,23 +19,24 @@ const RANDOM_LEN: usize = 96;
 /// without padding). Whoever holds it is the session's bearer: it belongs into a cookie or header and nowhere else.
 ///
 /// It is wiped when dropped, and `Debug` does not show it.
-pub struct Sid([u8; SID_LEN]);
+// On the heap: moving it must not leave copies on the stack.
+pub struct Sid(Box<Zeroizing<[u8; SID_LEN]>>);
 
 impl Sid {
     /// Straight from the operating system: a generator in user space repeats itself after `fork`.
     pub(crate) fn mint() -> Result<Sid> {
         let mut random = Zeroizing::new([0; RANDOM_LEN]);
         fill_random(random.as_mut_slice())?;
-        let mut sid = Sid([0; SID_LEN]);
+        let mut sid = Sid(Box::new(Zeroizing::new([0; SID_LEN])));
         // Constant time: base64 by table lookup would leave traces of the id in the cache.
-        Base64UrlUnpadded::encode(random.as_slice(), &mut sid.0)
+        Base64UrlUnpadded::encode(random.as_slice(), sid.0.as_mut_slice())
             .map_err(|_| Error::fixed(ErrorKind::Random, "an id could not be encoded"))?;
         Ok(sid)
     }
 
     /// The 128 characters.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        std::str::from_utf8(self.0.as_slice()).unwrap_or_default()
     }
 
     /// The 128 characters as bytes.
@@ -46,19 +47,13 @@ impl Sid {
 
 impl AsRef<[u8]> for Sid {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        self.0.as_slice()
     }
 }
 
 impl fmt::Debug for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sid(..)")
-    }
-}
-
-impl Drop for Sid {
-    fn drop(&mut self) {
-        self.0.zeroize();
     }
 }
 

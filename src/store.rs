@@ -65,8 +65,9 @@ pub struct Options<'a> {
     pub idle_timeout_ms: i64,
     /// Whom the session belongs to.
     pub principal: Principal<'a>,
-    /// `renew` only: for how many milliseconds the old id may still read. 0: it is dead at once. Seconds are meant: until
-    /// its grace time ends the old id takes memory (about 100 bytes) even if the session has ended.
+    /// `renew` only: for how many milliseconds the old id may still read, but not past the absolute deadline that the session
+    /// has then. 0: it is dead at once. For requests under way when an id is renewed from time to time; not for a login,
+    /// where the old id may be known to somebody else.
     pub grace_ms: i64,
 }
 

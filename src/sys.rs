@@ -1,5 +1,6 @@
 //! The two things taken straight from the operating system: a cheap clock, and a page that the kernel wipes in
-//! a forked child. The only `unsafe` outside `capi`; it knows nothing of sessions.
+//! a forked child. With `capi` and the memory engine's `region` the only `unsafe` of the library; it knows nothing of
+//! sessions.
 #![allow(unsafe_code)]
 
 use std::{
@@ -16,10 +17,22 @@ const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 /// Milliseconds of a clock that no clock step moves; only differences mean anything.
 #[allow(clippy::unnecessary_cast)] // On 32-bit systems both are shorter.
 pub(crate) fn monotonic_ms() -> i64 {
+    let now = clock(CLOCK);
+    now.tv_sec as i64 * 1000 + now.tv_nsec as i64 / 1_000_000
+}
+
+/// The same clock read precisely and rounded up: never less than `monotonic_ms` at the same moment.
+#[allow(clippy::unnecessary_cast)]
+pub(crate) fn monotonic_ms_ceil() -> i64 {
+    let now = clock(libc::CLOCK_MONOTONIC);
+    now.tv_sec as i64 * 1000 + (now.tv_nsec as i64 + 999_999) / 1_000_000
+}
+
+fn clock(id: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to. The call cannot fail: the clock id is one that the system has.
-    unsafe { libc::clock_gettime(CLOCK, &mut now) };
-    now.tv_sec as i64 * 1000 + now.tv_nsec as i64 / 1_000_000
+    unsafe { libc::clock_gettime(id, &mut now) };
+    now
 }
 
 /// A number that is zero in a process that has just been forked, whatever the parent had stored there.

@@ -26,7 +26,7 @@ fn generated_header() -> String {
     tightened(&String::from_utf8(header).expect("the header is text"))
 }
 
-/// One-line comments on one line, none with an empty end, and negative numbers in parentheses.
+/// One-line comments on one line, none with an empty end, flags unsigned, and negative numbers in parentheses.
 fn tightened(header: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in header.lines() {
@@ -39,6 +39,10 @@ fn tightened(header: &str) -> String {
             let text = lines.pop().unwrap_or_default();
             let open = lines.pop().unwrap_or_default();
             lines.push(format!("{open} {} */", text.trim().trim_start_matches("* ")));
+        } else if let Some(flag) =
+            line.strip_suffix(" 1").filter(|_| line.starts_with("#define SSS_") && !line.contains("VERSION"))
+        {
+            lines.push(format!("{flag} 1u"));
         } else if let Some((define, number)) = line.split_once(" -").filter(|_| line.starts_with("#define")) {
             lines.push(format!("{define} (-{number})"));
         } else {

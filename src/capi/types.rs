@@ -46,7 +46,9 @@ pub struct sss_options {
     pub principal: *const c_void,
     /// The length of principal in bytes.
     pub principal_len: usize,
-    /// sss_renew only: for how many milliseconds the old id may still read. 0: it is dead at once.
+    /// sss_renew only: for how many milliseconds the old id may still read, but not past the absolute deadline that the
+    /// session has then. 0: it is dead at once. For requests under way when an id is renewed from time to time; not for a
+    /// login, where the old id may be known to somebody else.
     pub grace_ms: i64,
 }
 

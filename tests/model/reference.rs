@@ -157,7 +157,9 @@ impl Model {
         self.check(payload, opts, opts.grace < 0)?;
         let meta = self.write(Some(id), new, payload, opts, gone)?;
         if opts.grace > 0 {
-            self.aliases.insert(id, (new, self.now.saturating_add(opts.grace)));
+            // Not past the absolute deadline that the session has now.
+            let end = self.living.get(&new).map_or(self.now, |session| session.absolute_deadline(&self.rules));
+            self.aliases.insert(id, (new, self.now.saturating_add(opts.grace).min(end)));
         }
         self.counts.renewed += 1;
         Ok(meta)
@@ -278,10 +280,11 @@ impl Model {
 
 impl Session {
     pub fn deadline(&self, rules: &Rules) -> i64 {
-        let or = |own: i64, stores: i64| if own == 0 { stores } else { own };
-        let absolute = i128::from(self.created) + i128::from(or(self.timeout, rules.timeout));
-        let idle = i128::from(self.seen) + i128::from(or(self.idle, rules.idle));
-        absolute.min(idle).clamp(i64::MIN.into(), i64::MAX.into()) as i64
+        self.absolute_deadline(rules).min(sum(self.seen, if self.idle == 0 { rules.idle } else { self.idle }))
+    }
+
+    fn absolute_deadline(&self, rules: &Rules) -> i64 {
+        sum(self.created, if self.timeout == 0 { rules.timeout } else { self.timeout })
     }
 
     fn meta(&self, rules: &Rules) -> Meta {
@@ -292,4 +295,8 @@ impl Session {
             expires_ms: self.deadline(rules),
         }
     }
+}
+
+fn sum(time: i64, timeout: i64) -> i64 {
+    (i128::from(time) + i128::from(timeout)).clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }

@@ -182,11 +182,12 @@ impl Memory {
         expired
     }
 
-    /// Takes a few expired sessions out of a shard in which one was created.
+    /// Takes a few expired sessions out of a shard in which one was created: nothing else makes a store grow.
     fn take_neighbours(&self, cx: &Context, shard: &mut Shard) -> Expired {
         let (mut cursor, mut budget) = (shard.neighbours, NEIGHBOURS);
         let expired = self.take_expired(cx, shard, &mut cursor, &mut budget, u64::MAX);
         shard.neighbours = cursor;
+        shard.aliases.clear_ended(cx.moment().now, &mut budget);
         expired
     }
 
@@ -283,13 +284,11 @@ impl Engine for Memory {
             }
             let deadlines = [before, head].map(|head| head.deadline(moment.timeouts));
             let fill = |out: &mut [u8]| write.content.fill(key, &head, None, out);
-            return match shard.update(key.0, at, &head, deadlines, len, fill) {
-                Ok(()) => Ok(head.meta(moment.timeouts)),
-                Err(error) => {
-                    self.usage.change(sizes[1], sizes[0], &NO_LIMITS);
-                    Err(error)
-                }
-            };
+            if let Err(error) = shard.update(key.0, at, &head, deadlines, len, fill) {
+                self.usage.change(sizes[1], sizes[0], &NO_LIMITS);
+                return Err(error);
+            }
+            return Ok(head.meta(moment.timeouts));
         }
     }
 
@@ -323,7 +322,7 @@ impl Engine for Memory {
         let first = self.sweep_from.fetch_add(1, Ordering::Relaxed);
         let shards = (0..self.shards.len()).map(|i| &self.shards[first.wrapping_add(i) % self.shards.len()].0);
         let mut unswept: SmallVec<[_; 64]> = shards.map(|shard| (shard, Cursor::default())).collect();
-        let mut sparse: SmallVec<[_; 64]> = unswept.iter().map(|&(shard, _)| shard).collect();
+        let mut untidy: SmallVec<[_; 64]> = unswept.iter().map(|&(shard, _)| shard).collect();
         // In turns, so that no shard's users wait for more than one short hold.
         let mut removed = 0;
         while !unswept.is_empty() && removed < max {
@@ -339,14 +338,14 @@ impl Engine for Memory {
                 budget == 0
             });
         }
-        // Nothing is left to remove: what remains of the work that was asked for goes into moving sessions together.
+        // Nothing is left to remove: what remains of the work that was asked for goes into tidying up.
         let mut moves = max - removed;
-        while !sparse.is_empty() && moves > 0 {
-            sparse.retain(|shard| {
+        while !untidy.is_empty() && moves > 0 {
+            untidy.retain(|shard| {
                 let mut budget = SWEEP_HOLD.min(u32::try_from(moves).unwrap_or(SWEEP_HOLD));
                 let before = budget;
                 let mut locked = shard.lock();
-                locked.compact(&mut budget);
+                locked.tidy(cx.moment().now, &mut budget);
                 let released = locked.slots.take_released();
                 drop(locked);
                 drop(released);

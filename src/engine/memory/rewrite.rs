@@ -136,7 +136,9 @@ impl Memory {
             Some((key, _)) => {
                 shards.of(key).remove(key);
                 if grace.ms > 0 {
-                    let until = moment.now.saturating_add(grace.ms);
+                    // Not longer than the session can live as it is now, so that its memory comes back.
+                    let end = head.created.saturating_add(head.own.or(moment.timeouts).absolute);
+                    let until = moment.now.saturating_add(grace.ms).min(end);
                     shards.of(key).aliases.insert(key, Alias { target: new, until, token: grace.token.take() });
                 }
                 shards.of(new).link(new, at);
@@ -147,7 +149,7 @@ impl Memory {
             from.into_iter().zip(old).for_each(|(from, key)| pairs.remove(from, key));
             to.into_iter().for_each(|to| pairs.add(to, new));
         }
-        let expired = if moves { self.take_neighbours(cx, shards.of(new)) } else { Expired::new() };
+        let expired = if old.is_none() { self.take_neighbours(cx, shards.of(new)) } else { Expired::new() };
         Ok(Attempt::Done(head.meta(moment.timeouts), expired))
     }
 

@@ -137,7 +137,6 @@ impl Shard {
     /// Takes out up to `max` expired sessions from the cursor on. Each slot looked at takes one of the `budget`; when that
     /// is used up there may be more to find.
     pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32, max: u64) -> Expired {
-        self.aliases.clear_ended(moment.now, budget);
         let mut gone = Expired::new();
         loop {
             // In three passes, so that the memory of all of them is on its way at once.
@@ -169,8 +168,9 @@ impl Shard {
         }
     }
 
-    /// Moves sessions together, each for one of the `budget`, so that memory can be given back.
-    pub(super) fn compact(&mut self, budget: &mut u32) {
+    /// Forgets ended aliases, and moves sessions together so that memory can be given back, each for one of the `budget`.
+    pub(super) fn tidy(&mut self, now: i64, budget: &mut u32) {
+        self.aliases.clear_ended(now, budget);
         if self.table.shrink() {
             *budget = 0;
         }
@@ -296,7 +296,7 @@ mod tests {
                         }
                         assert!(model.keys().all(|key| now < last_seen[key] + 1000), "the sweep left an expired one");
                     }
-                    (9, _) => shard.compact(&mut (random.below(200) as u32)),
+                    (9, _) => shard.tidy(now, &mut (random.below(200) as u32)),
                     (_, Some(key)) => {
                         let gone = shard.remove(key).unwrap();
                         assert_eq!(model.remove(&key), Some(gone.stored_len));
@@ -307,7 +307,7 @@ mod tests {
                     check_all(&shard, &model);
                 }
             }
-            shard.compact(&mut { u32::MAX });
+            shard.tidy(now, &mut { u32::MAX });
             check_all(&shard, &model);
         }
     }
@@ -339,7 +339,7 @@ mod tests {
         let mut steps = 0;
         loop {
             let mut budget = 16;
-            shard.compact(&mut budget);
+            shard.tidy(0, &mut budget);
             steps += 1;
             if budget > 0 {
                 break;
