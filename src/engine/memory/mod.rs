@@ -50,6 +50,8 @@ const SHARDS: std::ops::RangeInclusive<usize> = 16..=64;
 /// Slots that a sweep looks at before it lets the shard's other users in: parking_lot's locks are not fair, so a longer
 /// hold, or coming back at once, would keep them out.
 const SWEEP_HOLD: u32 = MOST_EXPIRED as u32;
+/// Sessions that are moved together in one such visit: a move takes three times as long.
+const TIDY_HOLD: u32 = 5;
 /// Slots that a create looks at for expired neighbours: more than one, so that a store that nobody sweeps shrinks.
 const NEIGHBOURS: u32 = 4;
 /// Expired sessions cleared at once when a store is full.
@@ -342,7 +344,7 @@ impl Engine for Memory {
         let mut moves = max - removed;
         while !untidy.is_empty() && moves > 0 {
             untidy.retain(|shard| {
-                let mut budget = SWEEP_HOLD.min(u32::try_from(moves).unwrap_or(SWEEP_HOLD));
+                let mut budget = TIDY_HOLD.min(u32::try_from(moves).unwrap_or(TIDY_HOLD));
                 let before = budget;
                 let mut locked = shard.lock();
                 locked.tidy(cx.moment().now, &mut budget);

@@ -86,10 +86,13 @@ impl Table {
         }
     }
 
-    /// Halves the table if it is far too large for what is in it. True if it did.
+    /// Makes the table smaller if it is far too large for what is in it: at once to a size that leaves room to grow, since
+    /// each resize moves every entry. True if it did.
     pub(super) fn shrink(&mut self) -> bool {
         let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.buckets.len() * WIDTH;
-        far_too_large && self.resize(self.buckets.len() / 2).is_ok()
+        // Two fifths full.
+        let enough = (self.len * 5).div_ceil(WIDTH * 2).next_power_of_two();
+        far_too_large && self.resize(enough).is_ok()
     }
 
     fn resize(&mut self, buckets: usize) -> Result<()> {
