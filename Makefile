@@ -7,7 +7,7 @@ DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
 
-.PHONY: all test demo header install clean
+.PHONY: all test demo bench header install clean
 
 all:
 	cargo build --release --locked
@@ -19,6 +19,10 @@ test:
 demo:
 	@bash tests/setup.sh demo
 	@bash examples/demo.sh
+
+# The target table, measured beside the competitors: up to 15 minutes on a quiet machine, QUICK=1 for a first look.
+bench:
+	@bash benches/run.sh
 
 # Writes include/sss.h anew from src/capi.
 header:

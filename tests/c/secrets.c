@@ -39,16 +39,13 @@ static void leaves_no_copy_of(void *(*call)(void *), const char *secret) {
     if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, STACK)) abort();
     if (pthread_create(&thread, &attributes, call, NULL) || pthread_join(thread, NULL)) abort();
     CHECK_OK(status);
-    CHECK(!holds(stack, STACK, secret));
+    /* valgrind forbids to look at a stack that is no longer used; the calls themselves it watches */
+    if (!getenv("SSS_TEST_VALGRIND")) CHECK(!holds(stack, STACK, secret));
     (void)pthread_attr_destroy(&attributes);
     (void)munmap(stack, STACK);
 }
 
 static void create_and_renew_leave_no_id_on_the_stack(void) {
-    if (getenv("SSS_TEST_VALGRIND")) {
-        skip_reason = "valgrind forbids to look at a stack that is no longer used";
-        return;
-    }
     store = open_store("memory:");
     leaves_no_copy_of(create, sid);
     leaves_no_copy_of(renew, new_sid);

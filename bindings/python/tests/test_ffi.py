@@ -39,7 +39,7 @@ STRUCTS = {"sss_options": _ffi.Options, "sss_meta": _ffi.Meta, "sss_entry": _ffi
 
 def number(text: str) -> int:
     text = text.strip("()u ")
-    return int(DEFINES[text], 0) if text in DEFINES else int(text, 0)
+    return int(DEFINES.get(text, text).strip("()u "), 0)
 
 
 def header_functions() -> dict[str, tuple[str, list[str]]]:

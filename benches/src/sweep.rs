@@ -1,0 +1,111 @@
+//! M12 and M13: what a sweep costs, when nothing is due and when everything is.
+
+use std::time::Instant;
+
+use sss::{Options, Store};
+
+use crate::{
+    competitors::{Dash, Sessions, Sss, URL},
+    facts::Facts,
+    workload::{Batches, Id, Middle, Rng, Scale, median, now_ms, payload, processor_time, timed, touch_memory_once},
+};
+
+/// What a sweeper asks for at once if it is not to keep anybody waiting: the step of the bindings.
+pub const STEP: u64 = 1000;
+
+/// M12: a sweep with nothing due, of a large and of a small store.
+pub fn nothing_due(scale: Scale, facts: &mut Facts) {
+    let ids = Rng::new(12).ids(scale.n);
+    touch_memory_once(scale.n * 1000);
+    let mut small = Sss::open();
+    let small_n = scale.n / 10;
+    let small_ids = small.fill(&ids[..small_n], 256);
+    let mut large = Sss::open();
+    let large_ids = large.fill(&ids, 256);
+    let mut dash = Dash::new();
+    let dash_ids = dash.fill(&ids, 256);
+    drop(ids);
+
+    let (mut times, mut slopes) = ([Vec::new(), Vec::new(), Vec::new()], Vec::new());
+    for round in 0..scale.rounds {
+        let of_small = one(&mut small, &small_ids, round, 100, sweep);
+        let of_large = one(&mut large, &large_ids, round, 100, sweep);
+        slopes.push((of_large - of_small) / (scale.n - small_n) as f64);
+        times[0].push(of_small);
+        times[1].push(of_large);
+        times[2].push(one(&mut dash, &dash_ids, round, 2, |dash| {
+            let now = now_ms();
+            dash.0.retain(|_, slot| slot.survives(now));
+        }));
+    }
+    let [small, large, dash] = times.map(Middle::of);
+    facts.set_middle("m12.small_ns", small);
+    facts.set_middle("m12.sss_ns", large);
+    facts.set_middle("m12.dashmap_ns", dash);
+    facts.set_middle("m12.slope_ns", Middle::of(slopes));
+}
+
+fn sweep(store: &mut Sss) {
+    assert_eq!(store.0.sweep(STEP).expect("a sweep"), 0);
+}
+
+/// Nanoseconds of a sweep that comes, as in a server, after many gets.
+fn one<S: Sessions>(store: &mut S, ids: &[Id], round: usize, times: usize, sweep: impl Fn(&mut S)) -> f64 {
+    let mut drawn = Batches::new(ids, round as u64);
+    let mut out = [0; 256];
+    let mut spent: Vec<f64> = (0..times)
+        .map(|_| {
+            timed(drawn.draw(), |id| assert!(store.get(id, &mut out).is_some()));
+            let begun = Instant::now();
+            sweep(store);
+            begun.elapsed().as_nanos() as f64
+        })
+        .collect();
+    median(&mut spent)
+}
+
+/// M13: everything expired, in one call and in bounded steps; nanoseconds per session.
+pub fn all_expired(scale: Scale, facts: &mut Facts) {
+    touch_memory_once(scale.n * 600);
+    let (mut at_once, mut bounded, mut dash) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..scale.rounds.min(7) {
+        at_once.push(expire_and_sweep(scale.n, u64::MAX));
+        bounded.push(expire_and_sweep(scale.n, STEP));
+        if !scale.quick || round < 3 {
+            dash.push(expire_and_retain(scale.n));
+        }
+    }
+    facts.set_middle("m13.full_ns", Middle::of(at_once));
+    facts.set_middle("m13.bounded_ns", Middle::of(bounded));
+    facts.set_middle("m13.dashmap_ns", Middle::of(dash));
+}
+
+fn expire_and_sweep(n: usize, step: u64) -> f64 {
+    let store = Store::open(&format!("{URL}&clock=manual")).expect("the store opens");
+    for i in 0..n {
+        store.create(&payload(256, i), &Options::default()).expect("a session is created");
+    }
+    store.advance_clock(86_400_000).expect("the clock moves");
+    let mut removed = 0;
+    let spent = processor_time(|| {
+        loop {
+            let swept = store.sweep(step).expect("a sweep");
+            removed += swept;
+            if swept < step {
+                break;
+            }
+        }
+    });
+    assert_eq!(removed, n as u64);
+    spent / n as f64
+}
+
+fn expire_and_retain(n: usize) -> f64 {
+    let mut dash = Dash::new();
+    dash.fill(&Rng::new(13).ids(n), 256);
+    dash.0.iter_mut().for_each(|mut slot| slot.expire());
+    let now = now_ms();
+    let spent = processor_time(|| dash.0.retain(|_, slot| slot.survives(now)));
+    assert!(dash.0.is_empty());
+    spent / n as f64
+}
