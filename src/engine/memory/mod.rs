@@ -214,6 +214,10 @@ impl Memory {
         loop {
             let shard = self.lock(key);
             let moment = cx.moment();
+            // The clock may have moved since the first look, and whoever did it may have written since.
+            if moment.now >= until {
+                return None;
+            }
             if let Some((at, head)) = shard.living(key, &moment) {
                 return Some(Way { key, shard, at, head, moment, until, tokens });
             }

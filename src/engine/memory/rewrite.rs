@@ -17,12 +17,10 @@ use crate::{
     engine::Context,
     error::{Error, Result},
     key::{Key, PrincipalKey},
+    policy::Moment,
     record::{Grace, Head, Meta, Stored, Write},
     stats::Count,
 };
-
-/// When a session was used last, and its key.
-type Used = (i64, u128);
 
 #[allow(clippy::large_enum_variant)] // Returned once, by the only function that makes it.
 enum Attempt {
@@ -75,15 +73,17 @@ impl Memory {
         };
         let to = write.principal_after(from);
         let mut pairs = self.principals.lock(from, to);
-        let surplus = to.map_or_else(SmallVec::new, |to| self.surplus(cx, &pairs, to, [old, Some(new)]));
-        let mut shards = self.lock_all(old.into_iter().chain([new]).chain(surplus.iter().map(|&(_, key)| key)));
+        let most = cx.policy.limits().max_per_principal;
+        let rivals = to.map_or_else(SmallVec::new, |to| rivals(&pairs, to, [old, Some(new)], most));
+        let mut shards = self.lock_all(old.into_iter().chain([new]).chain(rivals.iter().copied()));
         let moment = cx.moment();
+        let surplus = shards.surplus(&rivals, most, &moment);
 
         let before = match old {
             Some(key) => Some((key, shards.of(key).living(key, &moment).ok_or_else(Error::not_found)?)),
             None => None,
         };
-        if before.is_some_and(|(_, (_, head))| head.principal != from) || shards.any_used_since(&surplus) {
+        if before.is_some_and(|(_, (_, head))| head.principal != from) {
             return Ok(Attempt::Again);
         }
         let head = match before {
@@ -115,7 +115,7 @@ impl Memory {
         let replaced = before.as_ref().map(|(key, (_, head))| Stored { key: Key(*key, 0), head, bytes: &old_bytes });
         let fill = |out: &mut [u8]| write.content.fill(&Key(new, 0), &head, replaced, out);
         let at = shards.of(new).prepare(new, &head, head.deadline(moment.timeouts), stored_len, fill)?;
-        for &(_, key) in &surplus {
+        for &key in &surplus {
             let shard = shards.of(key);
             if let Some(at) = shard.find(key) {
                 held = (held.0 + 1, held.1 + self.payload_len(shard.slots.payload(at).len()));
@@ -127,7 +127,7 @@ impl Memory {
         }
 
         // From here on nothing fails.
-        for (_, key) in surplus {
+        for key in surplus {
             cx.counters.add(Count::Revoked, u64::from(shards.of(key).remove(key).is_some()));
             to.into_iter().for_each(|to| pairs.remove(to, key));
         }
@@ -151,30 +151,6 @@ impl Memory {
         }
         let expired = if old.is_none() { self.take_neighbours(cx, shards.of(new)) } else { Expired::new() };
         Ok(Attempt::Done(head.meta(moment.timeouts), expired))
-    }
-
-    /// The least recently used sessions of a principal that have to end so that one more does not exceed the limit.
-    fn surplus(
-        &self,
-        cx: &Context,
-        pairs: &LockedPairs,
-        principal: PrincipalKey,
-        spared: [Option<u128>; 2],
-    ) -> SmallVec<[Used; 4]> {
-        let most = cx.policy.limits().max_per_principal;
-        if most == u64::MAX {
-            return SmallVec::new();
-        }
-        let others = pairs.of(principal).filter(|key| !spared.contains(&Some(*key)));
-        let mut living: Vec<_> = others
-            .filter_map(|key| {
-                let shard = self.lock(key);
-                shard.living(key, &cx.moment()).map(|(_, head)| (head.last_seen, head.created, key))
-            })
-            .collect();
-        let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
-        living.sort_unstable();
-        living.into_iter().take(too_many).map(|(last_seen, _, key)| (last_seen, key)).collect()
     }
 
     fn lock_all(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {
@@ -204,11 +180,22 @@ impl LockedShards<'_> {
         }
     }
 
-    /// Whether one of the sessions was used after it had been looked at: then another one may be the least recently used.
-    fn any_used_since(&mut self, sessions: &[Used]) -> bool {
-        sessions.iter().any(|&(last_seen, key)| {
-            let shard = self.of(key);
-            shard.find(key).is_some_and(|at| shard.slots.head(at).last_seen != last_seen)
-        })
+    /// The least recently used of these sessions, which have to end so that one more does not exceed the limit. Under
+    /// the locks of all of them: one that died after it was counted would make room.
+    fn surplus(&mut self, rivals: &[u128], most: u64, moment: &Moment) -> SmallVec<[u128; 4]> {
+        let used = |&key: &u128| self.of(key).living(key, moment).map(|(_, head)| (head.last_seen, head.created, key));
+        let mut living: SmallVec<[_; 4]> = rivals.iter().filter_map(used).collect();
+        let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
+        living.sort_unstable();
+        living.into_iter().take(too_many).map(|(_, _, key)| key).collect()
     }
+}
+
+/// The other sessions of a principal, living or not, if they may be too many.
+fn rivals(pairs: &LockedPairs, principal: PrincipalKey, spared: [Option<u128>; 2], most: u64) -> SmallVec<[u128; 4]> {
+    if most == u64::MAX {
+        return SmallVec::new();
+    }
+    let others: SmallVec<[u128; 4]> = pairs.of(principal).filter(|key| !spared.contains(&Some(*key))).collect();
+    if (others.len() as u64) < most { SmallVec::new() } else { others }
 }
