@@ -7,6 +7,9 @@ DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
 
+# Everything here looks for what cargo builds in target/ of this clone.
+unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
+
 .PHONY: all test demo bench header install clean
 
 all:
@@ -29,14 +32,15 @@ header:
 	SSS_BLESS=1 cargo test --locked --quiet --test abi the_committed_header
 
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include
-	install -m 755 target/release/libsss.so $(DESTDIR)$(LIBDIR)/libsss.so.$(VERSION)
-	ln -sf libsss.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
-	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libsss.so
-	install -m 644 target/release/libsss.a $(DESTDIR)$(LIBDIR)/libsss.a
-	install -m 644 include/sss.h $(DESTDIR)$(PREFIX)/include/sss.h
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include"
+	install -m 755 target/release/libsss.so "$(DESTDIR)$(LIBDIR)/libsss.so.$(VERSION)"
+	ln -sf libsss.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libsss.so"
+	install -m 644 target/release/libsss.a "$(DESTDIR)$(LIBDIR)/libsss.a"
+	install -m 644 include/sss.h "$(DESTDIR)$(PREFIX)/include/sss.h"
 	printf 'prefix=%s\nlibdir=%s\nincludedir=$${prefix}/include\n\nName: sss\nDescription: server-side session store\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lsss\nLibs.private: -lpthread -ldl -lm\n' \
-	  '$(PREFIX)' '$(LIBDIR)' '$(VERSION)' > $(DESTDIR)$(LIBDIR)/pkgconfig/sss.pc
+	  '$(PREFIX)' '$(LIBDIR)' '$(VERSION)' > "$(DESTDIR)$(LIBDIR)/pkgconfig/sss.pc"
+	[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
 
 clean:
 	cargo clean

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Step:
 HOST = f"{os.uname().machine}-unknown-linux-gnu"
 CARGO_PASSED = r"test result: \w+\. (\d+) passed"
 CARGO_SKIPPED = r"; (\d+) ignored;"
+# Lines of any step that say what was not run, and why.
+NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not applicable ).*"
 
 STEPS = [
     Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
@@ -82,7 +85,14 @@ STEPS = [
 
 
 def main(wanted: list[str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="sss-test-") as scratch:
+        return run(wanted, scratch)
+
+
+def run(wanted: list[str], scratch: str) -> int:
     environment = os.environ | {
+        # Whatever a test leaves there goes with it.
+        "TMPDIR": scratch,
         "CARGO_TERM_COLOR": "never",
         "RUSTDOCFLAGS": "-D warnings",
         "MIX_ENV": "test",
@@ -98,7 +108,7 @@ def main(wanted: list[str]) -> int:
         start = time.monotonic()
         print(f"{title:<32}", end="", flush=True)
         try:
-            run = subprocess.run(
+            done = subprocess.run(
                 step.command,
                 cwd=step.cwd,
                 env=environment | step.environment,
@@ -108,7 +118,7 @@ def main(wanted: list[str]) -> int:
                 text=True,
                 errors="replace",
             )
-            status, output = run.returncode, run.stdout
+            status, output = done.returncode, done.stdout
         except OSError as error:
             status, output = 1, str(error)
         passed = total(step.passed, output)
@@ -124,6 +134,8 @@ def main(wanted: list[str]) -> int:
         if skipped:
             words += f", {skipped} skipped"
         print(f"{words:<28}{time.monotonic() - start:6.1f} s", flush=True)
+        for line in dict.fromkeys(re.findall(NOT_RUN, output, re.MULTILINE)):
+            print(f"    {line}", flush=True)
         if status:
             failures.append(title)
             print("\n".join(output.splitlines()[-80:]), flush=True)

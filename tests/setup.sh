@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Brings a machine to where `make test` (or `make demo`) can run: Debian packages by apt when root, else a list of what to
-# install; and a virtual environment in .venv with the Python tools. Does nothing where everything is there.
+# install; and a virtual environment in .venv with the Python tools. Does nothing where everything is there, but for the
+# Python package of this clone: that is built anew each time, because the sources may have changed. Only what is missing
+# is fetched, so that a second run needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-test}
@@ -16,28 +18,52 @@ if [ "$purpose" = test ]; then
   need mix elixir
 fi
 
-if ! command -v cargo >/dev/null 2>&1; then
-  echo "setup: cargo is not installed: see https://rustup.rs (Rust 1.95 or later)" >&2
+problems=()
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+if ! have=$(cargo --version 2>/dev/null); then
+  problems+=("cargo (Rust $rust or later): see https://rustup.rs")
+else
+  have=$(echo "$have" | cut -d ' ' -f 2)
+  if [ "$(printf '%s\n' "$rust" "$have" | sort -V | head -n 1)" != "$rust" ]; then
+    problems+=("a newer Rust: this is $have, and $rust is needed: rustup update, or see https://rustup.rs")
+  elif [ "$purpose" = test ]; then
+    for tool in fmt:rustfmt clippy:clippy; do
+      cargo "${tool%:*}" --version >/dev/null 2>&1 || problems+=("${tool#*:}: rustup component add ${tool#*:}")
+    done
+  fi
+fi
+
+if [ ${#packages[@]} -gt 0 ] && { [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; }; then
+  problems+=("these packages (Debian's names): apt-get install ${packages[*]}")
+fi
+if [ ${#problems[@]} -gt 0 ]; then
+  echo "setup: please install" >&2
+  printf '  %s\n' "${problems[@]}" >&2
   exit 1
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then
-  if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then
-    echo "setup: please install: ${packages[*]}" >&2
-    exit 1
-  fi
   echo "setup: installing ${packages[*]}"
   log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
   if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}"; } >"$log" 2>&1; then
     cat "$log" >&2
     exit 1
   fi
-  rm -f "$log"
 fi
 
-[ -x .venv/bin/python ] || python3 -m venv .venv
-if [ "$purpose" = test ]; then
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "./bindings/python[test]"
-else
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check ./bindings/python
+# Anew if it is of another place (a moved clone), or was cut short.
+here="$PWD/.venv"
+if [ "$(cat .venv/made-in 2>/dev/null)" != "$here" ]; then
+  rm -rf .venv
+  python3 -m venv .venv
+  echo "$here" >.venv/made-in
 fi
+pip_install() { .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"; }
+wanted=bindings/python/pyproject.toml
+if ! cmp -s $wanted ".venv/ready-for-$purpose" && ! cmp -s $wanted .venv/ready-for-test; then
+  pip_install "hatchling>=1.27"
+  if [ "$purpose" = test ]; then pip_install --no-build-isolation "./bindings/python[test]"; fi
+  cp $wanted ".venv/ready-for-$purpose"
+fi
+pip_install --no-build-isolation --no-deps ./bindings/python

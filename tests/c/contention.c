@@ -44,10 +44,10 @@ static void one_put_if_won(long round) {
 }
 
 static void of_put_ifs_at_one_version_exactly_one_wins(void) {
-    long n = rounds(20000);
+    long n;
     set_up("memory:");
     new_session(store, "x", NULL, sid);
-    run_team(THREADS, n, NULL, put_if_same_version, one_put_if_won);
+    n = run_team(THREADS, rounds(20000), NULL, put_if_same_version, one_put_if_won);
     CHECK_NUM(stats_of(store).puts, n);
     CHECK_NUM(stats_of(store).conflicts, n * (THREADS - 1));
     CHECK_OK(sss_close(store));
@@ -74,10 +74,10 @@ static void one_renew_won(long round) {
 }
 
 static void of_renewals_of_one_id_exactly_one_wins(void) {
-    long n = rounds(20000);
+    long n;
     set_up("memory:");
     new_session(store, "x", NULL, sid);
-    run_team(THREADS, n, NULL, renew_same, one_renew_won);
+    n = run_team(THREADS, rounds(20000), NULL, renew_same, one_renew_won);
     CHECK_NUM(stats_of(store).renewed, n);
     CHECK_OK(sss_delete(store, sid, SSS_SID_LEN));
     CHECK_NUM(stats_of(store).sessions, 0);

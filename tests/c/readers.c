@@ -28,10 +28,10 @@ static void read_and_write(long round, int thread) {
 }
 
 static void readers_see_whole_payloads_and_versions_that_only_grow(void) {
-    long n = rounds(20000);
+    long n;
     store = open_store("memory:");
     CHECK_OK(sss_create(store, NULL, 0, NULL, sid, NULL));
-    run_team(THREADS, n, NULL, read_and_write, NULL);
+    n = run_team(THREADS, rounds(20000), NULL, read_and_write, NULL);
     CHECK_NUM(stats_of(store).puts, n * (THREADS / 2));
     CHECK_OK(sss_close(store));
 }

@@ -11,10 +11,9 @@
 # that notices forks. Valgrind calls parts of it "possibly lost", because Rust's hash tables keep a pointer to their middle.
 
 cd "$(dirname "$0")" || exit 2
-LIBDIR=$(cd "${LIBDIR:-../../target/release}" && pwd) || exit 2
-INCLUDE=$(cd "${INCLUDE:-../../include}" && pwd) || exit 2
-export LIBDIR INCLUDE
-export LD_LIBRARY_PATH="$LIBDIR"
+export LIBDIR="${LIBDIR:-../../target/release}" INCLUDE="${INCLUDE:-../../include}" # relative: make splits at spaces
+LD_LIBRARY_PATH=$(cd "$LIBDIR" && pwd) || exit 2
+export LD_LIBRARY_PATH
 export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
 
 mkdir -p build
