@@ -74,7 +74,8 @@ pub struct Options<'a> {
 /// A handle to a session store.
 ///
 /// Cloning it gives another handle to the same store; the store is closed, and its memory wiped, when the last one is
-/// dropped. All methods may be called from any number of threads at once, and each is one atomic step.
+/// dropped. All methods may be called from any number of threads at once, and each is one atomic step; but `list` and
+/// `revoke` fix their set of sessions at one moment and meet each at a moment of its own, and `sweep` goes in turns.
 ///
 /// Every method fails with [`ErrorKind::Forked`] in a process that was forked after the store was opened.
 /// Methods that take a session id take any bytes: what is not the id of a living session is

@@ -1,5 +1,6 @@
-//! What a storage engine must do. Each method is one atomic step against every other one, also across processes
-//! where the engine is shared; the rules that a step applies come from `record` and `policy`.
+//! What a storage engine must do. Each method is one atomic step against every other one, also across processes where the
+//! engine is shared (`list` and `revoke`: in the set of sessions, `sweep`: for each session); the rules that a step
+//! applies come from `record` and `policy`.
 
 pub(crate) mod memory;
 
