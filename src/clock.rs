@@ -1,4 +1,5 @@
-//! The store's clock, in Unix milliseconds: one that no clock step moves, or one that a test moves by hand.
+//! A store's clock, in Unix milliseconds: one that no clock step moves, wall time, or one that a test moves by hand. The
+//! engine says which: only it knows whether others must see the same time.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
@@ -13,36 +14,43 @@ use crate::{
 /// The furthest a manual clock goes: one less than `FOREVER`, which no clock may reach.
 const LAST_MS: i64 = i64::MAX - 1;
 
-pub(crate) enum Clock {
-    /// Wall time as it was at the open, moved on by the monotonic clock.
-    System { offset_ms: i64 },
-    /// Wall time as it was at the open, moved on by `advance` only.
-    Manual { now_ms: AtomicI64 },
+#[derive(Clone, Copy)]
+pub(crate) enum Clock<'a> {
+    /// Wall time as it was at the open, moved on by the monotonic clock: for one process.
+    Steady { offset_ms: i64 },
+    /// Wall time: what several processes or hosts have in common.
+    Wall,
+    /// Wall time as it was when the store was made, moved on by `advance` only.
+    Manual(&'a AtomicI64),
 }
 
-impl Clock {
-    pub(crate) fn system() -> Clock {
-        // Rounded so that no session seems to begin in the future.
-        Clock::System { offset_ms: wall_ms() - sys::monotonic_ms_ceil() }
-    }
+/// How far the steady clock is from the monotonic one now.
+pub(crate) fn steady_offset_ms() -> i64 {
+    // Rounded so that no session seems to begin in the future.
+    wall_ms() - sys::monotonic_ms_ceil()
+}
 
-    pub(crate) fn manual() -> Clock {
-        Clock::Manual { now_ms: AtomicI64::new(wall_ms()) }
-    }
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(0)
+}
 
+impl Clock<'_> {
     pub(crate) fn is_manual(&self) -> bool {
-        matches!(self, Clock::Manual { .. })
+        matches!(self, Clock::Manual(_))
     }
 
+    #[inline]
     pub(crate) fn now_ms(&self) -> i64 {
         match self {
-            Clock::System { offset_ms } => offset_ms + sys::monotonic_ms(),
-            Clock::Manual { now_ms } => now_ms.load(Ordering::Acquire),
+            Clock::Steady { offset_ms } => offset_ms + sys::monotonic_ms(),
+            Clock::Wall => wall_ms(),
+            Clock::Manual(now_ms) => now_ms.load(Ordering::Acquire),
         }
     }
 
     pub(crate) fn advance(&self, ms: i64) -> Result<()> {
-        let Clock::Manual { now_ms } = self else {
+        let Clock::Manual(now_ms) = self else {
             return Err(Error::fixed(ErrorKind::Unsupported, "only a store opened with clock=manual can be advanced"));
         };
         if ms < 0 {
@@ -53,9 +61,4 @@ impl Clock {
         let _ = now_ms.fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
         Ok(())
     }
-}
-
-fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(0)
 }

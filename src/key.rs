@@ -8,7 +8,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     error::Result,
-    seal::DataKey,
+    seal::{DataKey, Ring},
     sid::{SID_LEN, fill_random},
 };
 
@@ -53,64 +53,107 @@ impl From<&Ref> for Key {
     }
 }
 
-/// A principal as the engines see it: its keyed hash.
+/// A principal as the engines see it: its keyed hash, as wide as a [`Key`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PrincipalKey(pub u128);
+pub(crate) struct PrincipalKey(pub u128, pub u128);
 
-/// The secrets that turn ids and principals into keys: one of each per store.
-pub(crate) struct Keys {
-    session: SessionSecret,
-    principal: Zeroizing<[u8; 16]>,
+impl PrincipalKey {
+    pub(crate) fn bytes(&self) -> [u8; 32] {
+        Key(self.0, self.1).bytes()
+    }
 }
 
-enum SessionSecret {
+impl From<[u8; 32]> for PrincipalKey {
+    fn from(bytes: [u8; 32]) -> PrincipalKey {
+        let key = Key::from(&Ref(bytes));
+        PrincipalKey(key.0, key.1)
+    }
+}
+
+/// The length of the salt of a store that outlives its process.
+pub(crate) const SALT: usize = 32;
+
+/// The secrets that turn ids and principals into keys: one set per store.
+pub(crate) enum Keys {
     /// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012): a pseudo-random function, and at 41 ns for an id
-    /// the fastest one measured. It is enough where the secret lives and dies with the process.
-    Hashed(Zeroizing<[u8; 16]>),
-    /// Keyed BLAKE3: one step gives the lookup key and the data key, and neither tells the other.
-    Sealed(Zeroizing<[u8; 32]>),
+    /// the fastest one measured. It is enough where the secrets live and die with the process.
+    Hashed { session: Zeroizing<[u8; 16]>, principal: Zeroizing<[u8; 16]> },
+    /// Keyed BLAKE3: one step gives the lookup key and the id's own secret, and neither tells the other.
+    Derived {
+        session: Zeroizing<[u8; 32]>,
+        principal: Zeroizing<[u8; 32]>,
+        /// Whether the engine uses only 128 bits of a key.
+        short: bool,
+        /// The server's secrets, if the store seals.
+        ring: Option<Ring>,
+    },
 }
 
 impl Keys {
-    pub(crate) fn random(seal: bool) -> Result<Keys> {
-        let session = match seal {
-            false => SessionSecret::Hashed(random()?),
-            true => SessionSecret::Sealed(random()?),
-        };
-        Ok(Keys { session, principal: random()? })
+    /// For a store that lives in this process only.
+    pub(crate) fn of_process(seals: bool) -> Result<Keys> {
+        if seals {
+            return Ok(Keys::derived(&*random::<SALT>()?, true, Some(Ring::default())));
+        }
+        Ok(Keys::Hashed { session: random()?, principal: random()? })
+    }
+
+    /// For a store that others open as well: they share its salt.
+    pub(crate) fn of_store(salt: &[u8; SALT], ring: Option<Ring>) -> Keys {
+        Keys::derived(salt, false, ring)
+    }
+
+    fn derived(salt: &[u8; SALT], short: bool, ring: Option<Ring>) -> Keys {
+        let derive = |context| Zeroizing::new(blake3::derive_key(context, salt));
+        Keys::Derived {
+            session: derive("libsss 2026 format 1: session id"),
+            principal: derive("libsss 2026 format 1: principal"),
+            short,
+            ring,
+        }
     }
 
     pub(crate) fn seals(&self) -> bool {
-        matches!(self.session, SessionSecret::Sealed(_))
+        matches!(self, Keys::Derived { ring: Some(_), .. })
     }
 
     /// The keys of whatever bytes a client sent; the data key only if the store seals. A malformed id costs the same
     /// hash and the same lookup as a well-formed one, and cannot be found because only minted ids were ever stored.
-    pub(crate) fn session(&self, sid: &[u8]) -> (Key, Option<DataKey>) {
+    pub(crate) fn session(&self, sid: &[u8]) -> (Key, Option<DataKey<'_>>) {
         const MALFORMED: &[u8] = &[0; SID_LEN];
         let sid = if sid.len() == SID_LEN { sid } else { MALFORMED };
-        match &self.session {
-            SessionSecret::Hashed(secret) => (Key(hash(secret, sid), 0), None),
-            SessionSecret::Sealed(secret) => {
-                let mut hasher = blake3::Hasher::new_keyed(secret);
+        match self {
+            Keys::Hashed { session, .. } => (Key(hash(session, sid), 0), None),
+            Keys::Derived { session, short, ring, .. } => {
+                let mut hasher = blake3::Hasher::new_keyed(session);
                 let mut output = hasher.update(sid).finalize_xof();
-                let mut lookup = [0; 16];
-                let mut data_key = DataKey::blank();
-                output.fill(&mut lookup);
-                output.fill(data_key.bytes_mut());
+                let mut lookup = Ref([0; 32]);
+                output.fill(&mut lookup.0);
+                let data_key = ring.as_ref().map(|ring| {
+                    let mut data_key = DataKey::blank(ring);
+                    output.fill(data_key.bytes_mut());
+                    data_key
+                });
                 hasher.zeroize();
                 output.zeroize();
-                (Key(u128::from_le_bytes(lookup), 0), Some(data_key))
+                let key = Key::from(&lookup);
+                (if *short { Key(key.0, 0) } else { key }, data_key)
             }
         }
     }
 
     pub(crate) fn principal(&self, principal: &[u8]) -> PrincipalKey {
-        PrincipalKey(hash(&self.principal, principal))
+        match self {
+            Keys::Hashed { principal: secret, .. } => PrincipalKey(hash(secret, principal), 0),
+            Keys::Derived { principal: secret, short, .. } => {
+                let key = PrincipalKey::from(*blake3::keyed_hash(secret, principal).as_bytes());
+                if *short { PrincipalKey(key.0, 0) } else { key }
+            }
+        }
     }
 }
 
-fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
     let mut bytes = Zeroizing::new([0; N]);
     fill_random(bytes.as_mut_slice())?;
     Ok(bytes)
@@ -134,8 +177,11 @@ mod tests {
     fn two_stores_give_one_id_two_keys() {
         let id = [b'x'; SID_LEN];
         for seal in [false, true] {
-            let key = || Keys::random(seal).unwrap().session(&id).0;
+            let key = || Keys::of_process(seal).unwrap().session(&id).0;
             assert_ne!(key(), key());
         }
+        let key = |salt| Keys::of_store(&[salt; SALT], None).session(&id).0;
+        assert_ne!(key(1), key(2));
+        assert_eq!(key(1), key(1));
     }
 }

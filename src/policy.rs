@@ -62,7 +62,9 @@ pub(crate) struct PolicyOptions {
     pub max_per_principal: Option<u64>,
 }
 
-/// The policy in force. Atomics, because opening a named store again may tighten it while it is in use.
+/// The policy in force. Atomics, because opening a store again may tighten it while it is in use, in this process or in
+/// another one.
+#[repr(C)]
 pub(crate) struct Policy {
     timeout: AtomicI64,
     idle_timeout: AtomicI64,
@@ -74,14 +76,26 @@ pub(crate) struct Policy {
 
 impl Policy {
     pub(crate) fn new(options: &PolicyOptions) -> Policy {
-        Policy {
-            timeout: AtomicI64::new(options.timeout.unwrap_or(TIMEOUT_MS)),
-            idle_timeout: AtomicI64::new(options.idle_timeout.unwrap_or(IDLE_TIMEOUT_MS)),
-            max_payload: AtomicU64::new(options.max_payload.unwrap_or(MAX_PAYLOAD)),
-            max_sessions: AtomicU64::new(options.max_sessions.unwrap_or(u64::MAX)),
-            max_bytes: AtomicU64::new(options.max_bytes.unwrap_or(u64::MAX)),
-            max_per_principal: AtomicU64::new(options.max_per_principal.unwrap_or(u64::MAX)),
-        }
+        let policy = Policy {
+            timeout: AtomicI64::new(0),
+            idle_timeout: AtomicI64::new(0),
+            max_payload: AtomicU64::new(0),
+            max_sessions: AtomicU64::new(0),
+            max_bytes: AtomicU64::new(0),
+            max_per_principal: AtomicU64::new(0),
+        };
+        policy.reset(options);
+        policy
+    }
+
+    /// Begins anew with what is given, and the defaults where nothing is.
+    pub(crate) fn reset(&self, options: &PolicyOptions) {
+        self.timeout.store(options.timeout.unwrap_or(TIMEOUT_MS), Ordering::Release);
+        self.idle_timeout.store(options.idle_timeout.unwrap_or(IDLE_TIMEOUT_MS), Ordering::Release);
+        self.max_payload.store(options.max_payload.unwrap_or(MAX_PAYLOAD), Ordering::Release);
+        self.max_sessions.store(options.max_sessions.unwrap_or(u64::MAX), Ordering::Release);
+        self.max_bytes.store(options.max_bytes.unwrap_or(u64::MAX), Ordering::Release);
+        self.max_per_principal.store(options.max_per_principal.unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Takes over what is given where it is stricter. True if a timeout became shorter.

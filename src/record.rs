@@ -2,7 +2,7 @@
 //! own atomic step, so that the rules about versions, sliding and timeouts are written once.
 
 use crate::{
-    error::Result,
+    error::{Error, ErrorKind, Result},
     key::{Key, PrincipalKey, Ref},
     policy::{Moment, Timeouts},
     seal::{self, DataKey, Nonce, Token},
@@ -67,11 +67,11 @@ pub(crate) enum Content<'a> {
     /// A new payload, as it is.
     Plain(&'a [u8]),
     /// A new payload, sealed.
-    Sealed(&'a [u8], &'a DataKey, Nonce),
+    Sealed(&'a [u8], &'a DataKey<'a>, Nonce),
     /// The stored bytes (renew only).
     Kept,
     /// The stored payload, sealed anew from one data key to the other (renew only).
-    Resealed(&'a DataKey, &'a DataKey, Nonce),
+    Resealed(&'a DataKey<'a>, &'a DataKey<'a>, Nonce),
 }
 
 /// A record as its engine holds it.
@@ -118,10 +118,40 @@ impl Content<'_> {
 }
 
 /// What a renewal leaves behind at the old id.
-pub(crate) struct Grace {
+pub(crate) struct Grace<'a> {
     /// For how many milliseconds the old id reads; 0: not at all.
     pub ms: i64,
-    /// What opens the new record to the old id, if the store seals.
+    /// The old and the new id's data key, if the store seals: the new one is sealed under the old one.
+    pub keys: Option<(&'a DataKey<'a>, &'a DataKey<'a>, Nonce)>,
+}
+
+impl Grace<'_> {
+    pub(crate) const NONE: Grace<'static> = Grace { ms: 0, keys: None };
+
+    /// The old id's alias, if there is a grace time. It does not outlast the absolute deadline that the session has as
+    /// `head` says, so that its place comes back.
+    pub(crate) fn alias(&self, old: Key, new: Key, head: &Head, moment: &Moment) -> Result<Option<Alias>> {
+        if self.ms == 0 {
+            return Ok(None);
+        }
+        let end = head.created.saturating_add(head.own.or(moment.timeouts).absolute);
+        let until = moment.now.saturating_add(self.ms).min(end);
+        let token = match self.keys {
+            None => None,
+            Some((from, to, nonce)) => Some(Box::new(seal::token(from, to, nonce, &old, &new, until)?)),
+        };
+        Ok(Some(Alias { key: old, target: new, until, token }))
+    }
+}
+
+/// The old id of a session that was renewed with a grace time: reads what another key holds.
+#[derive(Clone)]
+pub(crate) struct Alias {
+    pub key: Key,
+    pub target: Key,
+    /// It reads while `now < until`.
+    pub until: i64,
+    /// What opens the target to the old id, if the store seals.
     pub token: Option<Box<Token>>,
 }
 
@@ -171,6 +201,16 @@ impl Head {
 }
 
 impl Write<'_> {
+    /// `CONFLICT` if the write is for another version than this session has.
+    pub(crate) fn check_version(&self, head: &Head) -> Result<()> {
+        match self.if_version {
+            Some(version) if version != head.version => {
+                Err(Error::fixed(ErrorKind::Conflict, "the session has another version: it was changed in between"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn principal_after(&self, before: Option<PrincipalKey>) -> Option<PrincipalKey> {
         match self.principal {
             PrincipalChange::Keep => before,

@@ -1,9 +1,9 @@
-//! Sealing: a payload is encrypted under a key that only the session's id gives, bound to everything about the session
-//! that must not be edited. A copy of the store yields neither ids nor payloads; a record that was edited, moved or
-//! planted is `CORRUPT` and never data.
+//! Sealing: a payload is encrypted under a key that only the session's id gives, together with the server's secret if
+//! there is one, bound to everything about the session that must not be edited. A copy of the store yields neither ids nor
+//! payloads; a record that was edited, moved or planted is `CORRUPT` and never data. docs/FORMAT.md has it byte by byte.
 //!
 //! ```text
-//! sealed = format (1) | nonce (12) | AES-256-GCM ciphertext | tag (16)
+//! sealed = format (1) | number of the server's secret (4) | nonce (12) | AES-256-GCM ciphertext | tag (16)
 //! associated data = format | lookup key | creation | own timeouts | principal | version
 //! ```
 //! The last use is outside, because a get writes it; it is bounded by the absolute deadline, which is inside.
@@ -14,37 +14,101 @@ use zeroize::Zeroizing;
 use crate::{
     error::{Error, ErrorKind, Result},
     key::Key,
-    record::Head,
+    record::{Alias, Head},
     sid::fill_random,
 };
 
 const FORMAT: u8 = 1;
+const NUMBER: usize = 4;
 const NONCE: usize = 12;
 const TAG: usize = 16;
-const AAD: usize = 1 + 32 + 3 * 8 + 17 + 8;
+const HEAD: usize = 1 + NUMBER + NONCE;
+const RECORD_AAD: usize = 1 + 32 + 3 * 8 + 33 + 8;
+const TOKEN_AAD: usize = 1 + 32 + 32 + 8;
 
 /// How much longer a sealed payload is.
-pub(crate) const OVERHEAD: usize = 1 + NONCE + TAG;
+pub(crate) const OVERHEAD: usize = HEAD + TAG;
+
+/// The server's secrets: the first one seals, all of them open. None: the id alone gives the key.
+#[derive(Default)]
+pub(crate) struct Ring(Vec<Secret>);
+
+struct Secret {
+    number: [u8; NUMBER],
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl Ring {
+    /// A secret that opens, and that seals if it is the first. False, and nothing done, if it is there already.
+    pub(crate) fn add(&mut self, secret: &[u8; 32]) -> bool {
+        let mut number = [0; NUMBER];
+        number.copy_from_slice(&blake3::derive_key("libsss 2026 format 1: number of a secret", secret)[..NUMBER]);
+        // 0 stands for "no secret".
+        number[0] |= 1;
+        let is_new = self.0.iter().all(|other| other.number != number);
+        if is_new {
+            let key = blake3::derive_key("libsss 2026 format 1: secret", secret);
+            self.0.push(Secret { number, key: Zeroizing::new(key) });
+        }
+        is_new
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 /// The key of one session's payload. It exists only while the id is presented, and on the heap: moving it leaves no copy.
-pub(crate) struct DataKey(Box<Zeroizing<[u8; 32]>>);
+pub(crate) struct DataKey<'a> {
+    of_id: Box<Zeroizing<[u8; 32]>>,
+    ring: &'a Ring,
+}
 
-impl DataKey {
+impl<'a> DataKey<'a> {
     /// Zeros, to be filled.
-    pub(crate) fn blank() -> DataKey {
-        DataKey(Box::new(Zeroizing::new([0; 32])))
+    pub(crate) fn blank(ring: &'a Ring) -> DataKey<'a> {
+        DataKey { of_id: Box::new(Zeroizing::new([0; 32])), ring }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8; 32] {
-        &mut self.0
+        &mut self.of_id
+    }
+
+    /// The cipher for new records, and the number of the secret in it.
+    fn sealing(&self) -> ([u8; NUMBER], Aes256Gcm) {
+        match self.ring.0.first() {
+            None => ([0; NUMBER], Aes256Gcm::new((&**self.of_id).into())),
+            Some(secret) => (secret.number, self.with(secret)),
+        }
+    }
+
+    /// The cipher of a record that names this secret. A record without one is not opened where there are some: whoever can
+    /// write the store could have made it.
+    fn opening(&self, number: &[u8]) -> Result<Aes256Gcm> {
+        if self.ring.is_empty() && number == [0; NUMBER] {
+            return Ok(Aes256Gcm::new((&**self.of_id).into()));
+        }
+        let secret = self.ring.0.iter().find(|secret| secret.number == number);
+        secret.map(|secret| self.with(secret)).ok_or_else(|| {
+            Error::fixed(
+                ErrorKind::Corrupt,
+                "a record is sealed with a secret that is not in the secret_file, or damaged",
+            )
+        })
+    }
+
+    fn with(&self, secret: &Secret) -> Aes256Gcm {
+        let key = Zeroizing::new(*blake3::keyed_hash(&secret.key, self.of_id.as_slice()).as_bytes());
+        Aes256Gcm::new((&*key).into())
     }
 }
 
 /// Random: a counter such as the version would be used twice when two writers race (NIST SP 800-38D, 8.2.2).
 pub(crate) type Nonce = [u8; NONCE];
 
-/// What opens a renewed session to its old id: the new data key, sealed under the old one.
-pub(crate) type Token = [u8; OVERHEAD + 32];
+/// What opens a renewed session to its old id: the new id's key, sealed under the old one's.
+pub(crate) type Token = [u8; TOKEN];
+pub(crate) const TOKEN: usize = OVERHEAD + 32;
 
 pub(crate) fn nonce() -> Result<Nonce> {
     let mut nonce = [0; NONCE];
@@ -54,55 +118,67 @@ pub(crate) fn nonce() -> Result<Nonce> {
 
 /// Seals `plain` into `out`, which is `OVERHEAD` longer.
 pub(crate) fn seal(under: &DataKey, nonce: Nonce, key: &Key, head: &Head, plain: &[u8], out: &mut [u8]) -> Result<()> {
-    encrypt(under, nonce, &associated_data(key, head), plain, out)
+    encrypt(under, nonce, &record_data(key, head), plain, out)
 }
 
 /// The payload that `seal` was given, if nothing was changed since.
 pub(crate) fn open(under: &DataKey, key: &Key, head: &Head, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    decrypt(under, &associated_data(key, head), sealed)
+    decrypt(under, &record_data(key, head), sealed)
 }
 
-/// Seals the data key of a renewed session for its old id.
-pub(crate) fn token(old: &DataKey, new: &DataKey, old_key: &Key) -> Result<Token> {
-    let mut token = [0; OVERHEAD + 32];
-    encrypt(old, nonce()?, &old_key.bytes(), new.0.as_slice(), &mut token)?;
+/// Seals the data key of a renewed session for its old id, which reads it until a moment.
+pub(crate) fn token(from: &DataKey, to: &DataKey, nonce: Nonce, old: &Key, new: &Key, until: i64) -> Result<Token> {
+    let mut token = [0; TOKEN];
+    encrypt(from, nonce, &token_data(old, new, until), to.of_id.as_slice(), &mut token)?;
     Ok(token)
 }
 
-/// The data key that a token holds.
-pub(crate) fn open_token(old: &DataKey, old_key: &Key, token: &Token) -> Result<DataKey> {
-    let opened = decrypt(old, &old_key.bytes(), token)?;
-    let mut key = DataKey::blank();
-    key.0.copy_from_slice(opened.get(..32).ok_or_else(corrupt)?);
+/// The data key that an alias leads to.
+pub(crate) fn open_token<'a>(from: &DataKey<'a>, alias: &Alias) -> Result<DataKey<'a>> {
+    let token = alias.token.as_ref().ok_or_else(corrupt)?;
+    let opened = decrypt(from, &token_data(&alias.key, &alias.target, alias.until), token.as_slice())?;
+    let mut key = DataKey::blank(from.ring);
+    key.bytes_mut().copy_from_slice(opened.get(..32).ok_or_else(corrupt)?);
     Ok(key)
 }
 
-fn associated_data(key: &Key, head: &Head) -> [u8; AAD] {
-    let mut data = [0; AAD];
+fn record_data(key: &Key, head: &Head) -> [u8; RECORD_AAD] {
+    joined([
+        &[FORMAT],
+        &key.bytes(),
+        &head.created.to_le_bytes(),
+        &head.own.absolute.to_le_bytes(),
+        &head.own.idle.to_le_bytes(),
+        &[head.principal.is_some().into()],
+        &head.principal.map_or([0; 32], |principal| principal.bytes()),
+        &head.version.to_le_bytes(),
+    ])
+}
+
+fn token_data(old: &Key, new: &Key, until: i64) -> [u8; TOKEN_AAD] {
+    joined([&[FORMAT], &old.bytes(), &new.bytes(), &until.to_le_bytes()])
+}
+
+fn joined<const PARTS: usize, const N: usize>(parts: [&[u8]; PARTS]) -> [u8; N] {
+    let mut data = [0; N];
     let mut at = 0;
-    let mut put = |bytes: &[u8]| {
-        data[at..at + bytes.len()].copy_from_slice(bytes);
-        at += bytes.len();
-    };
-    put(&[FORMAT]);
-    put(&key.bytes());
-    for time in [head.created, head.own.absolute, head.own.idle] {
-        put(&time.to_le_bytes());
+    for part in parts {
+        data[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
     }
-    put(&[head.principal.is_some().into()]);
-    put(&head.principal.map_or(0, |principal| principal.0).to_le_bytes());
-    put(&head.version.to_le_bytes());
-    debug_assert_eq!(at, AAD);
+    debug_assert_eq!(at, N);
     data
 }
 
 fn encrypt(under: &DataKey, nonce: Nonce, aad: &[u8], plain: &[u8], out: &mut [u8]) -> Result<()> {
-    let (head, body) = out.split_at_mut(1 + NONCE);
+    let (number, cipher) = under.sealing();
+    let (head, body) = out.split_at_mut(HEAD);
     let (body, tag) = body.split_at_mut(plain.len());
     head[0] = FORMAT;
-    head[1..].copy_from_slice(&nonce);
+    head[1..1 + NUMBER].copy_from_slice(&number);
+    head[1 + NUMBER..].copy_from_slice(&nonce);
     body.copy_from_slice(plain);
-    let computed = cipher(under)
+    let computed = cipher
         .encrypt_inout_detached(&nonce.into(), aad, body.into())
         .map_err(|_| Error::fixed(ErrorKind::TooLarge, "the payload is too large to be sealed"))?;
     tag.copy_from_slice(&computed);
@@ -113,26 +189,24 @@ fn decrypt(under: &DataKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u
     let ([FORMAT, rest @ ..], Some(plain_len)) = (sealed, sealed.len().checked_sub(OVERHEAD)) else {
         return Err(corrupt());
     };
+    let (number, rest) = rest.split_at(NUMBER);
     let (nonce, rest) = rest.split_at(NONCE);
     let (body, tag) = rest.split_at(plain_len);
     let (Ok(nonce), Ok(tag)) = (Nonce::try_from(nonce), <[u8; TAG]>::try_from(tag)) else {
         return Err(corrupt());
     };
+    let cipher = under.opening(number)?;
     let mut plain = Zeroizing::new(Vec::new());
     plain.try_reserve_exact(plain_len).map_err(|_| Error::no_memory())?;
     plain.extend_from_slice(body);
-    cipher(under)
+    cipher
         .decrypt_inout_detached(&nonce.into(), aad, plain.as_mut_slice().into(), &tag.into())
         .map_err(|_| corrupt())?;
     Ok(plain)
 }
 
-fn cipher(under: &DataKey) -> Aes256Gcm {
-    Aes256Gcm::new((&**under.0).into())
-}
-
-fn corrupt() -> Error {
-    Error::fixed(ErrorKind::Corrupt, "a sealed record was damaged or edited")
+pub(crate) fn corrupt() -> Error {
+    Error::fixed(ErrorKind::Corrupt, "a stored record was damaged or edited")
 }
 
 #[cfg(test)]
@@ -140,8 +214,14 @@ mod tests {
     use super::*;
     use crate::{key::PrincipalKey, policy::Timeouts};
 
-    fn data_key(byte: u8) -> DataKey {
-        DataKey(Box::new(Zeroizing::new([byte; 32])))
+    fn ring(secrets: &[u8]) -> Ring {
+        let mut ring = Ring::default();
+        secrets.iter().for_each(|&byte| assert!(ring.add(&[byte; 32])));
+        ring
+    }
+
+    fn data_key(ring: &Ring, byte: u8) -> DataKey<'_> {
+        DataKey { of_id: Box::new(Zeroizing::new([byte; 32])), ring }
     }
 
     fn head() -> Head {
@@ -150,13 +230,13 @@ mod tests {
             created: 1000,
             last_seen: 2000,
             own: Timeouts { absolute: 0, idle: 60_000 },
-            principal: Some(PrincipalKey(7)),
+            principal: Some(PrincipalKey(7, 0)),
         }
     }
 
-    fn sealed(plain: &[u8]) -> Vec<u8> {
+    fn sealed(ring: &Ring, plain: &[u8]) -> Vec<u8> {
         let mut out = vec![0; plain.len() + OVERHEAD];
-        seal(&data_key(1), nonce().unwrap(), &Key(1, 2), &head(), plain, &mut out).unwrap();
+        seal(&data_key(ring, 1), nonce().unwrap(), &Key(1, 2), &head(), plain, &mut out).unwrap();
         out
     }
 
@@ -166,49 +246,76 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_and_the_last_use_does_not_matter() {
-        for plain in [&b""[..], b"x", &[7; 1000]] {
-            let later = Head { last_seen: 9999, ..head() };
-            assert_eq!(*open(&data_key(1), &Key(1, 2), &later, &sealed(plain)).unwrap(), plain);
+        for ring in [ring(&[]), ring(&[1])] {
+            for plain in [&b""[..], b"x", &[7; 1000]] {
+                let later = Head { last_seen: 9999, ..head() };
+                assert_eq!(*open(&data_key(&ring, 1), &Key(1, 2), &later, &sealed(&ring, plain)).unwrap(), plain);
+            }
         }
     }
 
     #[test]
+    fn the_first_secret_seals_and_all_of_them_open() {
+        let opens = |secrets: &[u8], sealed: &[u8]| {
+            let ring = ring(secrets);
+            !is_corrupt(open(&data_key(&ring, 1), &Key(1, 2), &head(), sealed))
+        };
+        let old = sealed(&ring(&[1]), b"role=user");
+        assert!(opens(&[1], &old) && opens(&[2, 1], &old) && opens(&[1, 2], &old));
+        assert!(!opens(&[2], &old) && !opens(&[], &old));
+        let new = sealed(&ring(&[2, 1]), b"role=user");
+        assert!(opens(&[2], &new) && !opens(&[1], &new));
+        let without = sealed(&ring(&[]), b"role=user");
+        assert!(opens(&[], &without) && !opens(&[1], &without), "one that was made without a secret");
+        assert!(!ring(&[1]).add(&[1; 32]));
+    }
+
+    #[test]
     fn every_single_bit_edit_is_corrupt() {
-        let good = sealed(b"role=user");
+        let ring = ring(&[1, 2]);
+        let good = sealed(&ring, b"role=user");
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(is_corrupt(open(&data_key(1), &Key(1, 2), &head(), &bad)), "bit {bit}");
+            assert!(is_corrupt(open(&data_key(&ring, 1), &Key(1, 2), &head(), &bad)), "bit {bit}");
         }
         for len in 0..good.len() {
-            assert!(is_corrupt(open(&data_key(1), &Key(1, 2), &head(), &good[..len])), "cut to {len}");
+            assert!(is_corrupt(open(&data_key(&ring, 1), &Key(1, 2), &head(), &good[..len])), "cut to {len}");
         }
     }
 
     #[test]
     fn a_record_that_was_moved_or_whose_head_was_edited_is_corrupt() {
-        let good = sealed(b"role=user");
-        let edits: [Head; 6] = [
+        let ring = ring(&[]);
+        let good = sealed(&ring, b"role=user");
+        let edits: [Head; 7] = [
             Head { version: 4, ..head() },
             Head { created: 1001, ..head() },
             Head { own: Timeouts { absolute: 1, idle: 60_000 }, ..head() },
             Head { own: Timeouts { absolute: 0, idle: 60_001 }, ..head() },
-            Head { principal: Some(PrincipalKey(8)), ..head() },
+            Head { principal: Some(PrincipalKey(8, 0)), ..head() },
+            Head { principal: Some(PrincipalKey(7, 1)), ..head() },
             Head { principal: None, ..head() },
         ];
         for edited in edits {
-            assert!(is_corrupt(open(&data_key(1), &Key(1, 2), &edited, &good)), "{edited:?}");
+            assert!(is_corrupt(open(&data_key(&ring, 1), &Key(1, 2), &edited, &good)), "{edited:?}");
         }
-        assert!(is_corrupt(open(&data_key(1), &Key(2, 2), &head(), &good)));
-        assert!(is_corrupt(open(&data_key(1), &Key(1, 3), &head(), &good)));
-        assert!(is_corrupt(open(&data_key(2), &Key(1, 2), &head(), &good)));
+        assert!(is_corrupt(open(&data_key(&ring, 1), &Key(2, 2), &head(), &good)));
+        assert!(is_corrupt(open(&data_key(&ring, 1), &Key(1, 3), &head(), &good)));
+        assert!(is_corrupt(open(&data_key(&ring, 2), &Key(1, 2), &head(), &good)));
     }
 
     #[test]
-    fn a_token_opens_for_the_old_id_only() {
-        let token = token(&data_key(1), &data_key(2), &Key(1, 2)).unwrap();
-        assert_eq!(**open_token(&data_key(1), &Key(1, 2), &token).unwrap().0, [2; 32]);
-        assert!(is_corrupt(open_token(&data_key(3), &Key(1, 2), &token)));
-        assert!(is_corrupt(open_token(&data_key(1), &Key(1, 1), &token)));
+    fn a_token_opens_for_the_old_id_only_and_until_its_end_only() {
+        let ring = ring(&[1]);
+        let (old, new, nonce) = (data_key(&ring, 1), data_key(&ring, 2), nonce().unwrap());
+        let token = token(&old, &new, nonce, &Key(1, 2), &Key(3, 4), 99).unwrap();
+        let alias = Alias { key: Key(1, 2), target: Key(3, 4), until: 99, token: Some(Box::new(token)) };
+        assert_eq!(**open_token(&old, &alias).unwrap().of_id, [2; 32]);
+        assert!(is_corrupt(open_token(&data_key(&ring, 3), &alias)));
+        assert!(is_corrupt(open_token(&old, &Alias { key: Key(1, 1), ..alias.clone() })));
+        assert!(is_corrupt(open_token(&old, &Alias { target: Key(3, 5), ..alias.clone() })));
+        assert!(is_corrupt(open_token(&old, &Alias { until: 100, ..alias.clone() })));
+        assert!(is_corrupt(open_token(&old, &Alias { token: None, ..alias })));
     }
 }

@@ -36,7 +36,7 @@ pub struct Stats {
     pub errors: u64,
 }
 
-/// What the store counts, in the order of `Stats`. (Hits and misses are the engine's to count.)
+/// What is counted here. Hits and misses only where reads take no lock: else the engine counts them under it.
 #[derive(Clone, Copy)]
 pub(crate) enum Count {
     Created,
@@ -48,16 +48,20 @@ pub(crate) enum Count {
     Expired,
     Rejected,
     Errors,
+    Hits,
+    Misses,
 }
 
-const COUNTS: usize = Count::Errors as usize + 1;
+const COUNTS: usize = Count::Misses as usize + 1;
 const STRIPES: usize = 16;
 
 /// Two cache lines, so that no two stripes share one (the prefetcher fetches pairs).
-#[repr(align(128))]
+#[repr(C, align(128))]
 #[derive(Default)]
 struct Stripe([AtomicU64; COUNTS]);
 
+/// Also in memory that processes share: nothing but atomics.
+#[repr(C)]
 #[derive(Default)]
 pub(crate) struct Counters([Stripe; STRIPES]);
 
@@ -74,13 +78,14 @@ impl Counters {
     }
 
     pub(crate) fn snapshot(&self, usage: &Usage) -> Stats {
-        let sum = |what: Count| self.0.iter().map(|stripe| stripe.0[what as usize].load(Ordering::Relaxed)).sum();
+        let sum =
+            |what: Count| -> u64 { self.0.iter().map(|stripe| stripe.0[what as usize].load(Ordering::Relaxed)).sum() };
         Stats {
             sessions: usage.sessions,
             bytes: usage.bytes,
             created: sum(Count::Created),
-            hits: usage.hits,
-            misses: usage.misses,
+            hits: usage.hits + sum(Count::Hits),
+            misses: usage.misses + sum(Count::Misses),
             puts: sum(Count::Puts),
             deleted: sum(Count::Deleted),
             renewed: sum(Count::Renewed),

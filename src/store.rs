@@ -11,17 +11,17 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    clock::Clock,
-    engine::{Context, Engine, Found, memory::Memory},
+    engine::{Context, Engine, Found, lmdb::Lmdb, memory::Memory},
     error::{Error, ErrorKind, Result},
-    fork::{self, PerProcess},
+    fork::PerProcess,
     key::{Key, Keys, PrincipalKey, Ref},
-    policy::{Policy, Timeouts},
+    policy::Timeouts,
     record::{Content, Entry, Grace, Meta, PrincipalChange, Write},
-    seal::{self, DataKey},
+    seal::{self, DataKey, Ring},
+    secret,
     sid::Sid,
-    stats::{Count, Counters, Stats},
-    url::Url,
+    stats::{Count, Stats},
+    url::{EngineUrl, Url},
 };
 
 /// Whether reading a session is a use of it.
@@ -86,11 +86,6 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     engine: Box<dyn Engine>,
     keys: Keys,
-    clock: Clock,
-    policy: Policy,
-    counters: Counters,
-    /// The process that opened the store.
-    generation: u32,
 }
 
 impl fmt::Debug for Store {
@@ -108,41 +103,46 @@ impl Store {
     pub fn open(url: &str) -> Result<Store> {
         static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
         let url = Url::parse(url)?;
-        let Some(name) = &url.name else {
-            return Store::new(&url);
+        let name = match &url.engine {
+            EngineUrl::Memory(None) => return Store::in_memory(&url),
+            EngineUrl::Memory(Some(name)) => name,
+            EngineUrl::Lmdb(directory) => {
+                let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
+                let (engine, salt) = Lmdb::open(directory, &url, !ring.is_empty())?;
+                return Ok(Store::over(engine, Keys::of_store(&salt, url.seals().then_some(ring))));
+            }
         };
         let mut named = NAMED.get().lock();
         if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
             return Store(inner).joined(&url);
         }
         named.retain(|_, store| store.strong_count() > 0);
-        let store = Store::new(&url)?;
+        let store = Store::in_memory(&url)?;
         named.insert(name.clone(), Arc::downgrade(&store.0));
         Ok(store)
     }
 
-    fn new(url: &Url) -> Result<Store> {
-        let seals = url.seal == Some(true);
-        Ok(Store(Arc::new(Inner {
-            engine: Box::new(Memory::new(if seals { seal::OVERHEAD } else { 0 })),
-            keys: Keys::random(seals)?,
-            clock: if url.manual_clock == Some(true) { Clock::manual() } else { Clock::system() },
-            policy: Policy::new(&url.policy),
-            counters: Counters::default(),
-            generation: fork::generation(),
-        })))
+    fn in_memory(url: &Url) -> Result<Store> {
+        let overhead = if url.seals() { seal::OVERHEAD } else { 0 };
+        let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead);
+        Ok(Store::over(engine, Keys::of_process(url.seals())?))
+    }
+
+    fn over(engine: impl Engine + 'static, keys: Keys) -> Store {
+        Store(Arc::new(Inner { engine: Box::new(engine), keys }))
     }
 
     /// This store for one more who opened it, with the settings that were given.
     fn joined(self, url: &Url) -> Result<Store> {
-        if url.manual_clock.is_some_and(|manual| manual != self.0.clock.is_manual()) {
+        let cx = self.context()?;
+        if url.manual_clock.is_some_and(|manual| manual != cx.clock.is_manual()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
         }
         if url.seal.is_some_and(|seals| seals != self.0.keys.seals()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another setting of seal"));
         }
-        if self.0.policy.tighten(&url.policy) {
-            self.0.engine.timeouts_shortened();
+        if cx.policy.tighten(&url.policy) {
+            self.0.engine.timeouts_shortened()?;
         }
         Ok(self)
     }
@@ -152,13 +152,13 @@ impl Store {
     /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
     pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             if matches!(options.principal, Principal::Clear) {
                 return Err(invalid("a new session has no principal to clear"));
             }
             no_grace(options)?;
-            self.minted(Count::Created, |key, data_key| {
-                self.0.engine.create(&cx, key, &self.write(self.content(payload, data_key)?, options, None)?)
+            self.minted(&cx, Count::Created, |key, data_key| {
+                self.0.engine.create(&cx, key, &self.write(Store::content(&cx, payload, data_key)?, options, None)?)
             })
         })
     }
@@ -204,7 +204,7 @@ impl Store {
             // The closure's own failure: it says nothing of the store.
             (Err(error), _) if f.is_none() => Err(error),
             (Ok(()), Some(result)) => Ok(result),
-            (Err(error), _) => self.counted(|| Err(error)),
+            (Err(error), _) => self.counted(&cx, || Err(error)),
             (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
         }
     }
@@ -224,12 +224,12 @@ impl Store {
 
     fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             no_grace(options)?;
             let (key, data_key) = self.0.keys.session(sid);
-            let write = self.write(self.content(payload, data_key.as_ref())?, options, version)?;
+            let write = self.write(Store::content(&cx, payload, data_key.as_ref())?, options, version)?;
             let meta = self.0.engine.put(&cx, &key, &write)?;
-            self.0.counters.count(Count::Puts, &key);
+            cx.counters.count(Count::Puts, &key);
             Ok(meta)
         })
     }
@@ -237,7 +237,7 @@ impl Store {
     /// Slides the idle deadline, as a `get` does.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
         let cx = self.context()?;
-        self.counted(|| self.0.engine.touch(&cx, &self.key(sid)))
+        self.counted(&cx, || self.0.engine.touch(&cx, &self.key(sid)))
     }
 
     /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
@@ -246,23 +246,24 @@ impl Store {
     /// This is what a login calls, against session fixation (CWE-384).
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             if options.grace_ms < 0 {
                 return Err(invalid("grace_ms is negative"));
             }
             let (old, old_data_key) = self.0.keys.session(sid.as_ref());
-            self.minted(Count::Renewed, |new, data_key| {
+            self.minted(&cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
-                    (Some(payload), _) => self.content(payload, data_key)?,
+                    (Some(payload), _) => Store::content(&cx, payload, data_key)?,
                     (None, None) => Content::Kept,
                     (None, Some((from, to))) => Content::Resealed(from, to, seal::nonce()?),
                 };
-                let mut grace = Grace { ms: options.grace_ms, token: None };
-                if let (Some((from, to)), true) = (sealed, grace.ms > 0) {
-                    grace.token = Some(Box::new(seal::token(from, to, &old)?));
-                }
-                self.0.engine.renew(&cx, &old, new, &self.write(content, options, None)?, grace)
+                let keys = match sealed {
+                    Some((from, to)) if options.grace_ms > 0 => Some((from, to, seal::nonce()?)),
+                    _ => None,
+                };
+                let grace = Grace { ms: options.grace_ms, keys };
+                self.0.engine.renew(&cx, &old, new, &self.write(content, options, None)?, &grace)
             })
         })
     }
@@ -279,10 +280,10 @@ impl Store {
 
     fn delete_key(&self, key: impl FnOnce() -> Key) -> Result<()> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             let key = key();
             self.0.engine.delete(&cx, &key)?;
-            self.0.counters.count(Count::Deleted, &key);
+            cx.counters.count(Count::Deleted, &key);
             Ok(())
         })
     }
@@ -292,13 +293,13 @@ impl Store {
     /// The cost grows with what is expired, not with what lives, and others get their turn in between.
     pub fn sweep(&self, max: u64) -> Result<u64> {
         let cx = self.context()?;
-        self.counted(|| self.0.engine.sweep(&cx, max))
+        self.counted(&cx, || self.0.engine.sweep(&cx, max))
     }
 
     /// The living sessions of a principal, the oldest first.
     pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             let mut entries = self.0.engine.list(&cx, self.principal(principal)?)?;
             entries.sort_unstable_by_key(|entry| (entry.meta.created_ms, entry.reference));
             Ok(entries)
@@ -312,7 +313,7 @@ impl Store {
     /// nothing is spared.
     pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
         let cx = self.context()?;
-        self.counted(|| {
+        self.counted(&cx, || {
             let except = except.map(|sid| self.key(sid));
             self.0.engine.revoke(&cx, self.principal(principal)?, except.as_ref())
         })
@@ -321,33 +322,24 @@ impl Store {
     /// The public reference of a living session. Not a use of it.
     pub fn reference(&self, sid: impl AsRef<[u8]>) -> Result<Ref> {
         let cx = self.context()?;
-        self.counted(|| Ok(self.0.engine.resolve(&cx, &self.key(sid))?.into()))
+        self.counted(&cx, || Ok(self.0.engine.resolve(&cx, &self.key(sid))?.into()))
     }
 
     /// The store's counters.
     pub fn stats(&self) -> Result<Stats> {
-        self.context()?;
-        let usage = self.counted(|| self.0.engine.usage())?;
-        Ok(self.0.counters.snapshot(&usage))
+        let cx = self.context()?;
+        let usage = self.counted(&cx, || self.0.engine.usage(&cx))?;
+        Ok(cx.counters.snapshot(&usage))
     }
 
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
     pub fn advance_clock(&self, ms: i64) -> Result<()> {
-        self.context()?;
-        self.0.clock.advance(ms)
+        self.context()?.clock.advance(ms)
     }
 
-    /// The fork check, before any lock; then the moment of the call and the rules in force.
+    /// What every call begins with: in a forked child it may end here.
     fn context(&self) -> Result<Context<'_>> {
-        let inner = &*self.0;
-        if inner.generation != fork::generation() {
-            return Err(Error::fixed(
-                ErrorKind::Forked,
-                "the memory: store was opened before fork and is not shared with this process; open one in the child, \
-                 or use an engine for several processes",
-            ));
-        }
-        Ok(Context { clock: &inner.clock, policy: &inner.policy, counters: &inner.counters })
+        self.0.engine.enter()
     }
 
     fn key(&self, sid: impl AsRef<[u8]>) -> Key {
@@ -362,8 +354,8 @@ impl Store {
     }
 
     /// A new payload as the engines take it.
-    fn content<'a>(&self, payload: &'a [u8], data_key: Option<&'a DataKey>) -> Result<Content<'a>> {
-        let longest = self.0.policy.max_payload();
+    fn content<'a>(cx: &Context, payload: &'a [u8], data_key: Option<&'a DataKey<'a>>) -> Result<Content<'a>> {
+        let longest = cx.policy.max_payload();
         if payload.len() as u64 > longest {
             let message = format!("the payload has {} bytes, max_payload is {longest}", payload.len());
             return Err(Error::new(ErrorKind::TooLarge, message));
@@ -392,6 +384,7 @@ impl Store {
     /// overwrites.
     fn minted(
         &self,
+        cx: &Context,
         what: Count,
         mut store: impl FnMut(&Key, Option<&DataKey>) -> Result<Meta>,
     ) -> Result<(Sid, Meta)> {
@@ -400,7 +393,7 @@ impl Store {
             let (key, data_key) = self.0.keys.session(sid.as_bytes());
             match store(&key, data_key.as_ref()) {
                 Ok(meta) => {
-                    self.0.counters.count(what, &key);
+                    cx.counters.count(what, &key);
                     return Ok((sid, meta));
                 }
                 Err(error) if error.kind() == ErrorKind::Exists => continue,
@@ -410,11 +403,11 @@ impl Store {
     }
 
     /// Runs a step, and counts its failure by kind.
-    fn counted<T>(&self, step: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn counted<T>(&self, cx: &Context, step: impl FnOnce() -> Result<T>) -> Result<T> {
         use ErrorKind::*;
         let result = step();
         if let Err(error) = &result {
-            let counters = &self.0.counters;
+            let counters = cx.counters;
             match error.kind() {
                 Conflict => counters.add(Count::Conflicts, 1),
                 TooLarge | Full => counters.add(Count::Rejected, 1),
@@ -430,9 +423,8 @@ impl Store {
 /// The payload of a sealed record, reached by the data key of the id that was given.
 fn opened(data_key: &DataKey, found: &Found) -> Result<Zeroizing<Vec<u8>>> {
     let mut last = None;
-    for (key, token) in found.way {
-        let token = token.as_ref().ok_or_else(|| Error::fixed(ErrorKind::Corrupt, "a renewed session has no token"))?;
-        last = Some(seal::open_token(last.as_ref().unwrap_or(data_key), key, token)?);
+    for alias in found.way {
+        last = Some(seal::open_token(last.as_ref().unwrap_or(data_key), alias)?);
     }
     seal::open(last.as_ref().unwrap_or(data_key), &found.stored.key, found.stored.head, found.stored.bytes)
 }

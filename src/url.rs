@@ -1,24 +1,61 @@
 //! The store URL: one string picks the engine and sets every option. Strict: whatever is not understood is an error
 //! that names it. Messages never repeat user info, nor the value of an option that is not known.
 
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
 use crate::{
     error::{Error, ErrorKind, Result},
     policy::{FOREVER, PolicyOptions},
 };
 
 /// A URL, taken apart.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Url {
-    /// `memory:NAME`; `None` is a store of its own.
-    pub name: Option<String>,
+    pub engine: EngineUrl,
     pub policy: PolicyOptions,
     /// `clock=manual` is `Some(true)`.
     pub manual_clock: Option<bool>,
     /// `seal=on` is `Some(true)`.
     pub seal: Option<bool>,
+    /// The file with the server's secrets.
+    pub secret_file: Option<PathBuf>,
+    /// `durability=power` is `true`: what was acknowledged survives a power cut.
+    pub survives_power_cut: bool,
 }
 
-const OTHER_ENGINES: [&str; 6] = ["lmdb", "redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
+/// Which engine, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EngineUrl {
+    /// `memory:NAME`; `None` is a store of its own.
+    Memory(Option<String>),
+    /// `lmdb:/dir`.
+    Lmdb(PathBuf),
+}
+
+const OTHER_ENGINES: [&str; 5] = ["redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
+
+impl EngineUrl {
+    fn parse(scheme: &str, rest: &str) -> Result<EngineUrl> {
+        if scheme.eq_ignore_ascii_case("memory") {
+            return Ok(EngineUrl::Memory(store_name(rest)?));
+        }
+        if scheme.eq_ignore_ascii_case("lmdb") {
+            return Ok(EngineUrl::Lmdb(directory(rest)?));
+        }
+        if OTHER_ENGINES.iter().any(|other| scheme.eq_ignore_ascii_case(other)) {
+            let message = format!("the engine '{}' is not part of this build", shown(scheme));
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Err(bad(format!("the scheme '{}' is not known", shown(scheme))))
+    }
+
+    fn scheme(&self) -> &'static str {
+        match self {
+            EngineUrl::Memory(_) => "memory",
+            EngineUrl::Lmdb(_) => "lmdb",
+        }
+    }
+}
 
 impl Url {
     pub(crate) fn parse(text: &str) -> Result<Url> {
@@ -28,18 +65,18 @@ impl Url {
         let Some((scheme, rest)) = text.split_once(':') else {
             return Err(bad("the URL has no scheme; the in-process store is 'memory:'"));
         };
-        if !scheme.eq_ignore_ascii_case("memory") {
-            if OTHER_ENGINES.iter().any(|other| scheme.eq_ignore_ascii_case(other)) {
-                let message = format!("the engine '{}' is not part of this build", shown(scheme));
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
-            return Err(bad(format!("the scheme '{}' is not known", shown(scheme))));
-        }
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query).filter(|query| !query.is_empty())),
             None => (rest, None),
         };
-        let mut url = Url { name: store_name(path)?, ..Url::default() };
+        let mut url = Url {
+            engine: EngineUrl::parse(scheme, path)?,
+            policy: PolicyOptions::default(),
+            manual_clock: None,
+            seal: None,
+            secret_file: None,
+            survives_power_cut: false,
+        };
         let mut seen: Vec<&str> = Vec::new();
         for option in query.into_iter().flat_map(|query| query.split('&')) {
             let (key, value) =
@@ -50,20 +87,41 @@ impl Url {
             seen.push(key);
             url.set(key, &decoded(key, value)?)?;
         }
+        if url.secret_file.is_some() && !url.seals() {
+            return Err(bad("'secret_file' is of no use with seal=off"));
+        }
         Ok(url)
     }
 
+    /// Whether payloads are sealed: by default where others could read them.
+    pub(crate) fn seals(&self) -> bool {
+        self.seal.unwrap_or(!matches!(self.engine, EngineUrl::Memory(_)))
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let in_lmdb = matches!(self.engine, EngineUrl::Lmdb(_));
         match key {
             "timeout" => self.policy.timeout = Some(duration(key, value)?),
             "idle_timeout" => self.policy.idle_timeout = Some(duration(key, value)?),
             "max_payload" => self.policy.max_payload = Some(size(key, value)?),
+            "max_bytes" if in_lmdb && value == "infinity" => {
+                return Err(bad(
+                    "the value 'infinity' of 'max_bytes' is not a size: the file of lmdb: is reserved as a whole",
+                ));
+            }
             "max_bytes" => self.policy.max_bytes = Some(size(key, value)?),
             "max_sessions" => self.policy.max_sessions = Some(number(key, value)?),
             "max_per_principal" => self.policy.max_per_principal = Some(number(key, value)?),
             "clock" => self.manual_clock = Some(choice(key, value, ["system", "manual"])? == "manual"),
             "seal" => self.seal = Some(choice(key, value, ["off", "on"])? == "on"),
-            _ => return Err(bad(format!("the option '{}' is not one of memory:", shown(key)))),
+            "secret_file" if in_lmdb => self.secret_file = Some(absolute(key, value)?),
+            "durability" if in_lmdb => {
+                self.survives_power_cut = choice(key, value, ["process", "power"])? == "power";
+            }
+            _ => {
+                let scheme = self.engine.scheme();
+                return Err(bad(format!("the option '{}' is not one of {scheme}:", shown(key))));
+            }
         }
         Ok(())
     }
@@ -143,24 +201,52 @@ fn store_name(path: &str) -> Result<Option<String>> {
     Ok(Some(path.to_owned()))
 }
 
-/// Percent-decoding (RFC 3986 section 2.1).
+/// The directory of an `lmdb:` store: `/dir` or `///dir`.
+fn directory(path: &str) -> Result<PathBuf> {
+    let path = match path.strip_prefix("//") {
+        Some(local) if local.starts_with('/') => local,
+        Some(_) => return Err(bad("lmdb: has no host: write 'lmdb:/dir'")),
+        None => path,
+    };
+    let bytes =
+        percent_decoded(path).ok_or_else(|| bad("the path has a '%' that is not followed by two hex digits"))?;
+    if !bytes.starts_with(b"/") {
+        // A server changes its directory: a relative path would name another one there.
+        return Err(bad("the path of an lmdb: store begins with '/'"));
+    }
+    if bytes.contains(&0) {
+        return Err(bad("the path of an lmdb: store has a NUL in it"));
+    }
+    Ok(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+fn absolute(key: &str, value: &str) -> Result<PathBuf> {
+    match value.starts_with('/') && !value.contains('\0') {
+        true => Ok(PathBuf::from(value)),
+        false => Err(bad(format!("the value of '{key}' is not a path that begins with '/'"))),
+    }
+}
+
+/// The value of an option, decoded.
 fn decoded(key: &str, value: &str) -> Result<String> {
-    let wrong =
-        || bad(format!("the value of '{}' has a '%' that is not followed by two hex digits of UTF-8", shown(key)));
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
+    percent_decoded(value).and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| {
+        bad(format!("the value of '{}' has a '%' that is not followed by two hex digits of UTF-8", shown(key)))
+    })
+}
+
+/// Percent-decoding (RFC 3986 section 2.1).
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         if byte != b'%' {
             bytes.push(byte);
             continue;
         }
         let mut hex = || rest.next().and_then(|digit| char::from(digit).to_digit(16));
-        match (hex(), hex()) {
-            (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-            _ => return Err(wrong()),
-        }
+        bytes.push((hex()? * 16 + hex()?) as u8);
     }
-    String::from_utf8(bytes).map_err(|_| wrong())
+    Some(bytes)
 }
 
 /// Text from the URL as a message may show it: short, and on one line.
@@ -244,7 +330,7 @@ mod tests {
 
     #[test]
     fn engines_to_come_are_unsupported_not_unknown() {
-        for url in ["lmdb:/dir", "redis://h", "rediss://u:hunter2@h", "redis+cluster://h1,h2"] {
+        for url in ["redis+unix:///s", "redis://h", "rediss://u:hunter2@h", "redis+cluster://h1,h2"] {
             let error = Url::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(!error.to_string().contains("hunter2"));
@@ -253,8 +339,29 @@ mod tests {
 
     #[test]
     fn a_name_is_kept() {
-        assert_eq!(Url::parse("memory:app-1").unwrap().name.as_deref(), Some("app-1"));
-        assert_eq!(Url::parse("MEMORY:").unwrap(), Url::default());
-        assert_eq!(Url::parse("memory:?").unwrap(), Url::default());
+        let engine = |url: &str| Url::parse(url).unwrap().engine;
+        assert_eq!(engine("memory:app-1"), EngineUrl::Memory(Some("app-1".to_owned())));
+        assert_eq!(engine("MEMORY:"), EngineUrl::Memory(None));
+        assert_eq!(engine("memory:?"), EngineUrl::Memory(None));
+    }
+
+    #[test]
+    fn the_directory_of_lmdb_is_absolute() {
+        let url = Url::parse("lmdb:/var/lib/a%20b?durability=power&secret_file=/run/key").unwrap();
+        assert_eq!(url.engine, EngineUrl::Lmdb("/var/lib/a b".into()));
+        assert_eq!(url.secret_file, Some("/run/key".into()));
+        assert!(url.survives_power_cut && url.seals());
+        assert_eq!(Url::parse("lmdb:///dir").unwrap().engine, EngineUrl::Lmdb("/dir".into()));
+        assert!(refused("lmdb:").contains("begins with '/'"));
+        assert!(refused("lmdb:sessions").contains("begins with '/'"));
+        assert!(refused("lmdb://host/dir").contains("no host"));
+        assert!(refused("lmdb:/a%00b").contains("NUL"));
+        assert!(refused("lmdb:/a%0").contains("hex"));
+        assert!(refused("lmdb:/d?durability=maybe").contains("process or power"));
+        assert!(refused("lmdb:/d?secret_file=key").contains("secret_file"));
+        assert!(refused("lmdb:/d?secret_file=/key&seal=off").contains("secret_file"));
+        assert!(refused("lmdb:/d?max_bytes=infinity").contains("max_bytes"));
+        assert!(refused("memory:?durability=power").contains("durability"));
+        assert!(refused("memory:?secret_file=/key").contains("secret_file"));
     }
 }

@@ -1,6 +1,8 @@
 //! Runs the scenarios of tests/conformance/*.txt through the safe Rust API; README.md there has the format.
 //! It knows the format and nothing of the contract: what must happen is written in the data and only there.
+//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb or lmdb-power.
 
+mod common;
 #[path = "conformance/words.rs"]
 mod words;
 #[path = "conformance/world.rs"]
@@ -14,10 +16,9 @@ use std::{
     sync::Mutex,
 };
 
+use common::Engine;
 use world::World;
 
-/// What scenarios may need of this driver and of the engine under test.
-const ABILITIES: [&str; 2] = ["options", "memory"];
 const KNOWN_ABILITIES: [&str; 7] = ["buffers", "handles", "close", "fork", "options", "flags", "memory"];
 
 /// One test per file, and one that no file is forgotten.
@@ -115,8 +116,10 @@ fn scenarios(file: &str) -> Vec<Scenario> {
 fn run_file(file: &'static str) {
     let (mut passed, mut skipped, mut failures) = (0, BTreeSet::new(), Vec::new());
     let mut not_applicable = 0;
+    // What scenarios may need of this driver and of the engine under test.
+    let has = |need: &str| need == "options" || (need == "memory" && Engine::under_test() == Engine::Memory);
     for scenario in scenarios(file) {
-        let lacking: Vec<&String> = scenario.needs.iter().filter(|need| !ABILITIES.contains(&need.as_str())).collect();
+        let lacking: Vec<&String> = scenario.needs.iter().filter(|need| !has(need)).collect();
         if !lacking.is_empty() {
             not_applicable += 1;
             skipped.extend(lacking.into_iter().cloned());

@@ -2,6 +2,7 @@
 //! engine is shared (`list` and `revoke`: in the set of sessions, `sweep`: for each session); the rules that a step
 //! applies come from `record` and `policy`.
 
+pub(crate) mod lmdb;
 pub(crate) mod memory;
 
 use crate::{
@@ -9,14 +10,14 @@ use crate::{
     error::Result,
     key::{Key, PrincipalKey},
     policy::{Moment, Policy},
-    record::{Entry, Grace, Meta, Stored, Write},
-    seal::Token,
+    record::{Alias, Entry, Grace, Meta, Stored, Write},
     stats::Counters,
 };
 
 /// What a step is taken by.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
-    pub clock: &'a Clock,
+    pub clock: Clock<'a>,
     pub policy: &'a Policy,
     /// Where the engine counts what only it sees: sessions cleared because expired, ended by a limit.
     pub counters: &'a Counters,
@@ -24,6 +25,7 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// Now: to be taken under the locks of the step.
+    #[inline]
     pub(crate) fn moment(&self) -> Moment {
         Moment { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
     }
@@ -34,8 +36,8 @@ pub(crate) struct Found<'a> {
     pub stored: Stored<'a>,
     /// Its end is that of the key that was given, if that is before the session's own.
     pub meta: Meta,
-    /// If the key was that of a renewed session: what each key on the way left for the next one, if the store seals.
-    pub way: &'a [(Key, Option<Box<Token>>)],
+    /// If the key was that of a renewed session: the aliases on the way from it to the session.
+    pub way: &'a [Alias],
 }
 
 /// What an engine holds, and how often it was read.
@@ -50,6 +52,10 @@ pub(crate) struct Usage {
 pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 
 pub(crate) trait Engine: Send + Sync {
+    /// What every step begins with: the clock, the rules in force and the counters of the store, in this process.
+    /// `FORKED` where the engine cannot be used in a forked child. Takes no lock before it has looked for a fork.
+    fn enter(&self) -> Result<Context<'_>>;
+
     /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
     /// expired; ends the least recently used session of the principal that has too many.
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
@@ -64,7 +70,7 @@ pub(crate) trait Engine: Send + Sync {
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
 
     /// Moves a living session to a new key. The old one dies, or within the grace time reads what the new one holds.
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Meta>;
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta>;
 
     fn delete(&self, cx: &Context, key: &Key) -> Result<()>;
 
@@ -79,8 +85,8 @@ pub(crate) trait Engine: Send + Sync {
     /// Ends the sessions of a principal but the one that `except` reads, and says how many.
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64>;
 
-    fn usage(&self) -> Result<Usage>;
+    fn usage(&self, cx: &Context) -> Result<Usage>;
 
     /// A timeout became shorter: sessions may be due earlier than was noted.
-    fn timeouts_shortened(&self);
+    fn timeouts_shortened(&self) -> Result<()>;
 }

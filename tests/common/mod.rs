@@ -18,9 +18,84 @@ pub fn grace(ms: i64) -> Options<'static> {
     Options { grace_ms: ms, ..PLAIN }
 }
 
-/// A store of its own.
+/// The engine under test: SSS_TEST_ENGINE in the environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Memory,
+    Lmdb,
+    LmdbPower,
+}
+
+impl Engine {
+    pub fn under_test() -> Engine {
+        match std::env::var("SSS_TEST_ENGINE").as_deref() {
+            Err(_) | Ok("memory") => Engine::Memory,
+            Ok("lmdb") => Engine::Lmdb,
+            Ok("lmdb-power") => Engine::LmdbPower,
+            Ok(other) => panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb or lmdb-power"),
+        }
+    }
+}
+
+/// Where a store of its own is, of the engine under test; what is there goes when this is dropped.
+pub struct Place {
+    engine: Engine,
+    name: String,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        Place::of(Engine::under_test())
+    }
+
+    pub fn of(engine: Engine) -> Place {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        match engine {
+            Engine::Memory => Place { engine, name },
+            _ => Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() },
+        }
+    }
+
+    /// The URL of the store there, with these options.
+    pub fn url(&self, options: &str) -> String {
+        let mut options: Vec<&str> = options.split('&').filter(|option| !option.is_empty()).collect();
+        let scheme = if self.engine == Engine::Memory { "memory" } else { "lmdb" };
+        if self.engine != Engine::Memory && !options.iter().any(|option| option.starts_with("max_bytes=")) {
+            // Tests make many stores, and each file is reserved as a whole.
+            options.push("max_bytes=16MiB");
+        }
+        if self.engine == Engine::LmdbPower {
+            options.push("durability=power");
+        }
+        format!("{scheme}:{}?{}", self.name, options.join("&"))
+    }
+
+    pub fn open(&self, options: &str) -> Store {
+        Store::open(&self.url(options)).unwrap()
+    }
+
+    /// The directory of an `lmdb:` store.
+    pub fn directory(&self) -> &std::path::Path {
+        std::path::Path::new(&self.name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.engine != Engine::Memory {
+            // It may never have been opened.
+            let _ = std::fs::remove_dir_all(&self.name);
+        }
+    }
+}
+
+/// A store of its own, of the engine under test. (Its directory, if it has one, goes with the test run's.)
 pub fn open(options: &str) -> Store {
-    Store::open(&format!("memory:?{options}")).unwrap()
+    let place = Place::new();
+    let store = place.open(options);
+    std::mem::forget(place);
+    store
 }
 
 /// A name for `memory:NAME` that no other test has.

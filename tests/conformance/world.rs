@@ -1,23 +1,24 @@
 //! The state of one conformance scenario, and its steps: each one is translated to one call of the safe Rust API, and
 //! its answer compared. It must not know what the right answer is.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::collections::HashMap;
 
 use sss::{Access, Entry, Error, ErrorKind, FOREVER, Meta, Ref, Stats, Store};
 
-use crate::words::{Opts, brief, bytes, counter, duration, name};
+use crate::{
+    common::Place,
+    words::{Opts, brief, bytes, counter, duration, name},
+};
 
 /// The state of one scenario.
 pub struct World {
-    base: String,
     stores: HashMap<String, Store>,
     /// Ids and references.
     values: HashMap<String, Vec<u8>>,
     advanced_ms: i64,
     origin_ms: Option<i64>,
+    // Last: dropping it removes what the stores are in.
+    place: Place,
 }
 
 /// What a successful call returned.
@@ -35,14 +36,7 @@ type Outcome = Result<Result<Got, Error>, String>;
 
 impl World {
     pub fn new() -> World {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        World {
-            base: format!("memory:conformance-{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
-            stores: HashMap::new(),
-            values: HashMap::new(),
-            advanced_ms: 0,
-            origin_ms: None,
-        }
+        World { stores: HashMap::new(), values: HashMap::new(), advanced_ms: 0, origin_ms: None, place: Place::new() }
     }
 
     pub fn step(&mut self, step: &str) -> Result<(), String> {
@@ -176,7 +170,7 @@ impl World {
         if !options.iter().any(|option| option.starts_with("clock=")) {
             options.push("clock=manual");
         }
-        Ok(Store::open(&format!("{}?{}", self.base, options.join("&"))).map(|store| {
+        Ok(Store::open(&self.place.url(&options.join("&"))).map(|store| {
             self.stores.insert(handle.to_owned(), store);
             Got::default()
         }))

@@ -7,15 +7,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use crate::seal::Token;
-
-pub(super) struct Alias {
-    pub target: u128,
-    /// It reads while `now < until`.
-    pub until: i64,
-    /// What opens the target's payload, if the store seals.
-    pub token: Option<Box<Token>>,
-}
+use crate::record::Alias;
 
 #[derive(Default)]
 pub(super) struct Aliases {
@@ -37,7 +29,8 @@ impl Aliases {
         self.by_end.try_reserve(1)
     }
 
-    pub(super) fn insert(&mut self, key: u128, alias: Alias) {
+    pub(super) fn insert(&mut self, alias: Alias) {
+        let key = alias.key.0;
         self.by_end.push(Reverse((alias.until, key)));
         self.by_key.insert(key, alias);
     }

@@ -18,7 +18,7 @@ mod usage;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     thread::available_parallelism,
 };
@@ -36,13 +36,14 @@ use self::{
 };
 use super::{Context, Engine, Found, Reader};
 use crate::{
+    clock::{self, Clock},
     engine,
     error::{Error, ErrorKind, Result},
+    fork,
     key::{Key, PrincipalKey},
-    policy::{Limits, Moment},
-    record::{Entry, Grace, Head, Meta, PrincipalChange, Write},
-    seal::Token,
-    stats::Count,
+    policy::{Limits, Moment, Policy, PolicyOptions},
+    record::{Alias, Entry, Grace, Head, Meta, PrincipalChange, Write},
+    stats::{Count, Counters},
 };
 
 /// Four shards for each core, so that cores seldom meet, within these bounds: more shards make a small store larger.
@@ -58,6 +59,12 @@ const NEIGHBOURS: u32 = 4;
 const ROOM: u64 = 64;
 
 pub(crate) struct Memory {
+    /// The process that opened the store: no other has it.
+    generation: u32,
+    offset_ms: i64,
+    manual_ms: Option<AtomicI64>,
+    policy: Policy,
+    counters: Counters,
     shards: Box<[Padded<Mutex<Shard>>]>,
     principals: Principals,
     usage: Usage,
@@ -82,15 +89,20 @@ struct Way<'a> {
     moment: Moment,
     /// When the way ends.
     until: i64,
-    tokens: Vec<(Key, Option<Box<Token>>)>,
+    aliases: Vec<Alias>,
 }
 
 impl Memory {
-    pub(crate) fn new(overhead: usize) -> Memory {
+    pub(crate) fn new(options: &PolicyOptions, manual_clock: bool, overhead: usize) -> Memory {
         let cores = available_parallelism().map_or(*SHARDS.start(), |cores| cores.get());
         let shards = (4 * cores).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
         let pool = Pool::new();
         Memory {
+            generation: fork::generation(),
+            offset_ms: clock::steady_offset_ms(),
+            manual_ms: manual_clock.then(|| AtomicI64::new(clock::wall_ms())),
+            policy: Policy::new(options),
+            counters: Counters::default(),
             shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new(Arc::clone(&pool))))).collect(),
             principals: Principals::default(),
             usage: Usage::default(),
@@ -201,7 +213,7 @@ impl Memory {
         };
         let mut meta = way.head.meta(way.moment.timeouts);
         meta.expires_ms = meta.expires_ms.min(way.until);
-        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.tokens })?;
+        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.aliases })?;
         way.shard.hits += 1;
         Ok(())
     }
@@ -209,7 +221,7 @@ impl Memory {
     /// Follows aliases from `key` to a living session, and leaves its shard locked: between two looks at it, it might have
     /// been renewed again.
     fn follow(&self, cx: &Context, key: u128) -> Option<Way<'_>> {
-        let (mut key, mut until, mut tokens) = (key, i64::MAX, Vec::new());
+        let (mut key, mut until, mut aliases) = (key, i64::MAX, Vec::new());
         // Ends: a target is always minted after what points to it.
         loop {
             let shard = self.lock(key);
@@ -219,19 +231,34 @@ impl Memory {
                 return None;
             }
             if let Some((at, head)) = shard.living(key, &moment) {
-                return Some(Way { key, shard, at, head, moment, until, tokens });
+                return Some(Way { key, shard, at, head, moment, until, aliases });
             }
             let alias = shard.aliases.find(key, moment.now)?;
-            tokens.push((Key(key, 0), alias.token.clone()));
-            (key, until) = (alias.target, until.min(alias.until));
+            aliases.push(alias.clone());
+            (key, until) = (alias.target.0, until.min(alias.until));
         }
     }
 }
 
 impl Engine for Memory {
+    fn enter(&self) -> Result<Context<'_>> {
+        if self.generation != fork::generation() {
+            return Err(Error::fixed(
+                ErrorKind::Forked,
+                "the memory: store was opened before fork and is not shared with this process; open one in the child, \
+                 or use an engine for several processes, such as lmdb:",
+            ));
+        }
+        let clock = match &self.manual_ms {
+            Some(now_ms) => Clock::Manual(now_ms),
+            None => Clock::Steady { offset_ms: self.offset_ms },
+        };
+        Ok(Context { clock, policy: &self.policy, counters: &self.counters })
+    }
+
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
         match write.principal {
-            PrincipalChange::Set(_) => self.rewrite(cx, None, key.0, write, NO_GRACE),
+            PrincipalChange::Set(_) => self.rewrite(cx, None, key.0, write, &Grace::NONE),
             _ => self.create_alone(cx, key.0, write),
         }
     }
@@ -272,14 +299,14 @@ impl Engine for Memory {
 
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
         if write.principal != PrincipalChange::Keep {
-            return self.rewrite(cx, Some(key.0), key.0, write, NO_GRACE);
+            return self.rewrite(cx, Some(key.0), key.0, write, &Grace::NONE);
         }
         let mut none_left = false;
         loop {
             let mut shard = self.lock(key.0);
             let moment = cx.moment();
             let (at, before) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
-            check_version(&before, write)?;
+            write.check_version(&before)?;
             let head = before.written(moment.now, write);
             let len = write.content.stored_len(0);
             let sizes = [shard.slots.payload(at).len(), len].map(|stored_len| (1, self.payload_len(stored_len)));
@@ -298,7 +325,7 @@ impl Engine for Memory {
         }
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: Grace) -> Result<Meta> {
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
         self.rewrite(cx, Some(old.0), new.0, write, grace)
     }
 
@@ -406,7 +433,7 @@ impl Engine for Memory {
         Ok(revoked)
     }
 
-    fn usage(&self) -> Result<engine::Usage> {
+    fn usage(&self, _: &Context) -> Result<engine::Usage> {
         let (sessions, bytes) = self.usage.get();
         let mut usage = engine::Usage { sessions, bytes, hits: 0, misses: 0 };
         for shard in &self.shards {
@@ -417,8 +444,9 @@ impl Engine for Memory {
         Ok(usage)
     }
 
-    fn timeouts_shortened(&self) {
+    fn timeouts_shortened(&self) -> Result<()> {
         self.shards.iter().for_each(|shard| shard.0.lock().slots.expiry.arm_all());
+        Ok(())
     }
 }
 
@@ -428,18 +456,8 @@ impl Drop for Memory {
     }
 }
 
-const NO_GRACE: Grace = Grace { ms: 0, token: None };
 const NO_LIMITS: Limits = Limits { max_sessions: u64::MAX, max_bytes: u64::MAX, max_per_principal: u64::MAX };
 
 fn taken() -> Error {
     Error::fixed(ErrorKind::Exists, "the new id is taken")
-}
-
-fn check_version(head: &Head, write: &Write) -> Result<()> {
-    match write.if_version {
-        Some(version) if version != head.version => {
-            Err(Error::fixed(ErrorKind::Conflict, "the session has another version: it was changed in between"))
-        }
-        _ => Ok(()),
-    }
 }

@@ -7,8 +7,6 @@ use zeroize::Zeroizing;
 
 use super::{
     Memory,
-    aliases::Alias,
-    check_version,
     principals::LockedPairs,
     shard::{Expired, Shard},
     taken,
@@ -38,12 +36,12 @@ impl Memory {
         old: Option<u128>,
         new: u128,
         write: &Write,
-        mut grace: Grace,
+        grace: &Grace,
     ) -> Result<Meta> {
         self.pool.top_up();
         let mut none_left = false;
         loop {
-            match self.try_rewrite(cx, old, new, write, &mut grace)? {
+            match self.try_rewrite(cx, old, new, write, grace)? {
                 Attempt::Done(meta, expired) => {
                     self.forget(&expired);
                     return Ok(meta);
@@ -54,14 +52,7 @@ impl Memory {
         }
     }
 
-    fn try_rewrite(
-        &self,
-        cx: &Context,
-        old: Option<u128>,
-        new: u128,
-        write: &Write,
-        grace: &mut Grace,
-    ) -> Result<Attempt> {
+    fn try_rewrite(&self, cx: &Context, old: Option<u128>, new: u128, write: &Write, grace: &Grace) -> Result<Attempt> {
         let moves = old != Some(new);
         // The principal's lock comes before the shard's, so the principal is read first and checked again below.
         let from = match old {
@@ -88,7 +79,7 @@ impl Memory {
         }
         let head = match before {
             Some((_, (_, head))) => {
-                check_version(&head, write)?;
+                write.check_version(&head)?;
                 head.written(moment.now, write)
             }
             None => Head::begin(moment.now, write),
@@ -96,8 +87,12 @@ impl Memory {
         if moves && shards.of(new).holds(new) {
             return Err(taken());
         }
-        if let (Some(key), true) = (old, grace.ms > 0) {
-            shards.of(key).aliases.reserve().map_err(|_| Error::no_memory())?;
+        let alias = match old {
+            Some(key) => grace.alias(Key(key, 0), Key(new, 0), &head, &moment)?,
+            None => None,
+        };
+        if let Some(alias) = &alias {
+            shards.of(alias.key.0).aliases.reserve().map_err(|_| Error::no_memory())?;
         }
 
         // The new record, which nobody finds yet.
@@ -135,11 +130,8 @@ impl Memory {
             Some((key, (old_at, _))) if !moves => shards.of(key).replace(key, old_at, at),
             Some((key, _)) => {
                 shards.of(key).remove(key);
-                if grace.ms > 0 {
-                    // Not longer than the session can live as it is now, so that its memory comes back.
-                    let end = head.created.saturating_add(head.own.or(moment.timeouts).absolute);
-                    let until = moment.now.saturating_add(grace.ms).min(end);
-                    shards.of(key).aliases.insert(key, Alias { target: new, until, token: grace.token.take() });
+                if let Some(alias) = alias {
+                    shards.of(key).aliases.insert(alias);
                 }
                 shards.of(new).link(new, at);
             }

@@ -215,7 +215,7 @@ mod tests {
 
     fn head(now: i64, principal: Option<u128>) -> Head {
         let own = Timeouts { absolute: 0, idle: 0 };
-        Head { version: 1, created: now, last_seen: now, own, principal: principal.map(PrincipalKey) }
+        Head { version: 1, created: now, last_seen: now, own, principal: principal.map(|key| PrincipalKey(key, 0)) }
     }
 
     /// Bytes that tell what they belong to.

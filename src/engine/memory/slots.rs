@@ -103,7 +103,7 @@ impl Slots {
         if flags & EXTENDED != 0 {
             head.own = Timeouts { absolute: time(ABSOLUTE), idle: time(IDLE) };
             if flags & HAS_PRINCIPAL != 0 {
-                head.principal = Some(PrincipalKey(u128::from_le_bytes(field(slot, PRINCIPAL))));
+                head.principal = Some(PrincipalKey(u128::from_le_bytes(field(slot, PRINCIPAL)), 0));
             }
         }
         head

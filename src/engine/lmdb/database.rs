@@ -1,0 +1,426 @@
+//! One directory, open in this process: found again by all handles to it, whatever the spelling of its path; opened anew by
+//! a forked child; checked before it is mapped by whoever opens it alone; and marked as whole by whoever closes it last.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd,
+    path::Path,
+    sync::{Arc, Once, Weak, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    ffi::{Env, Table},
+    files::{self, Directory},
+    group::Group,
+    map::{self, Hold, Lock, MAGIC, Map},
+    verify,
+};
+use crate::{
+    clock::{self, Clock},
+    engine::Context,
+    error::{Error, ErrorKind, Result},
+    fork::{self, PerProcess},
+    key::{self, SALT},
+    policy::{Policy, PolicyOptions},
+    url::Url,
+};
+
+/// The file's size unless `max_bytes` says otherwise: 256 MiB.
+const MAX_BYTES: u64 = 256 << 20;
+/// LMDB needs some room of its own, however little is to be stored.
+const SMALLEST_FILE: u64 = 4 << 20;
+/// No session takes less of the file, so this many bytes of it for each cell are enough.
+const BYTES_PER_CELL: u64 = 256;
+/// How long to wait for another process that is opening or closing the store; it checks or writes the whole file.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is asked for by who opens a store.
+#[derive(Clone)]
+pub(super) struct Wishes {
+    pub policy: PolicyOptions,
+    pub manual_clock: Option<bool>,
+    pub survives_power_cut: bool,
+    pub seals: bool,
+    pub has_secret: bool,
+}
+
+impl Wishes {
+    pub(super) fn new(url: &Url, has_secret: bool) -> Wishes {
+        Wishes {
+            policy: url.policy,
+            manual_clock: url.manual_clock,
+            survives_power_cut: url.survives_power_cut,
+            seals: url.seals(),
+            has_secret,
+        }
+    }
+
+    fn policy(&self) -> PolicyOptions {
+        PolicyOptions { max_bytes: self.policy.max_bytes.or(Some(MAX_BYTES)), ..self.policy }
+    }
+}
+
+pub(super) struct Database {
+    /// Taken by dropping only.
+    open: Option<Box<Open>>,
+    /// The process that opened it: another one must not touch what it inherited.
+    generation: u32,
+    identity: (u64, u64),
+}
+
+pub(super) struct Open {
+    // In the order in which they are dropped: LMDB's files are closed before the locks are given up.
+    pub env: Env,
+    pub map: Map,
+    /// Where commits wait for the disk.
+    pub group: Option<Group>,
+    pub salt: [u8; SALT],
+    /// In bytes.
+    pub file_size: u64,
+    locks: File,
+}
+
+/// A directory stays in it until it is closed: two opens of LMDB's files in one process would undo each other's locks.
+type Registry = Mutex<HashMap<(u64, u64), Weak<Database>>>;
+static REGISTRY: PerProcess<Registry> = PerProcess::new();
+
+impl Database {
+    /// Opens the store in a directory, or finds it if this process has it open.
+    pub(super) fn open(path: &Path, wishes: &Wishes) -> Result<Arc<Database>> {
+        static AT_EXIT: Once = Once::new();
+        AT_EXIT.call_once(|| map::at_exit(save_all));
+        let directory = Directory::open(path)?;
+        let identity = directory.identity;
+        loop {
+            let mut registry = REGISTRY.get().lock();
+            let found = match registry.get(&identity) {
+                None => {
+                    let open = Some(Box::new(Open::new(&directory, wishes)?));
+                    let database = Arc::new(Database { open, generation: fork::generation(), identity });
+                    registry.insert(identity, Arc::downgrade(&database));
+                    return Ok(database);
+                }
+                Some(database) => database.upgrade(),
+            };
+            // Without the lock: dropping a database takes it.
+            drop(registry);
+            match found {
+                Some(database) => return database.get().join(wishes).map(|()| database),
+                // Another thread is just closing it.
+                None => thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    pub(super) fn get(&self) -> &Open {
+        match &self.open {
+            Some(open) => open,
+            None => unreachable!("only dropping takes it"),
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let open = self.open.take();
+        if self.generation != fork::generation() {
+            // The parent's: closing it would take its locks and its readers' slots.
+            std::mem::forget(open);
+            return;
+        }
+        let mut registry = REGISTRY.get().lock();
+        if let Some(open) = open {
+            // What fails here is noticed at the next open: the store does not count as closed.
+            let _ = open.save();
+        }
+        registry.remove(&self.identity);
+    }
+}
+
+/// When the process ends without closing its stores: a restart of the machine must not look like a power cut.
+extern "C" fn save_all() {
+    let Some(registry) = REGISTRY.get().try_lock() else { return };
+    for database in registry.values().filter_map(Weak::upgrade) {
+        let _ = database.get().save();
+        // Not closed: other threads may still be using it.
+        std::mem::forget(database);
+    }
+}
+
+impl Open {
+    fn new(directory: &Directory, wishes: &Wishes) -> Result<Open> {
+        let locks = map::open(&directory.map())?;
+        let doing = Doing::begin(&locks)?;
+        let alone = map::lock(&locks, Lock::Using, Hold::Alone)?;
+        let (env, map, file_size, is_shorter) = match alone {
+            true => Open::alone(directory, wishes, &locks)?,
+            false => Open::beside_others(directory, wishes, &locks)?,
+        };
+        // Before the other lock is given up, so that nobody else can believe to be alone.
+        if !map::lock(&locks, Lock::Using, Hold::Shared)? {
+            return Err(busy());
+        }
+        drop(doing);
+        let salt = salt(&env, wishes)?;
+        let group = wishes.survives_power_cut.then(Group::default);
+        let open = Open { env, map, group, salt, file_size, locks };
+        if is_shorter {
+            open.arm_anew()?;
+        }
+        if !alone {
+            open.join(wishes)?;
+        }
+        Ok(open)
+    }
+
+    /// Nobody else has the store open: looks at what is there before it is mapped, and sets the rules.
+    fn alone(directory: &Directory, wishes: &Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+        let mut there = length(&directory.data())?;
+        let map_len = length(&directory.map())?;
+        let old = match map_len {
+            0 => None,
+            len if len < map::size_for(0) as u64 => return Err(foreign("sss.map")),
+            len => Some(Map::new(locks, len as usize)?),
+        };
+        if old.as_ref().is_some_and(|old| ![0, MAGIC].contains(&old.head().magic.load(Ordering::Acquire))) {
+            return Err(foreign("sss.map"));
+        }
+        if there > 0 && !is_whole(old.as_ref()) {
+            set_aside(directory)?;
+            there = 0;
+        }
+        let wanted = wishes.policy().max_bytes.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
+        let file_size = wanted.max(there);
+        if there > 0 {
+            let data = File::open(directory.data()).map_err(|error| files::failed("open data.mdb", error))?;
+            verify::verify(&data, file_size).map_err(|why| {
+                let message = format!("data.mdb is damaged ({why}): move it away to begin a new store");
+                Error::new(ErrorKind::Corrupt, message)
+            })?;
+        }
+
+        let cells = (file_size / BYTES_PER_CELL) as usize;
+        let len = map::size_for(cells).max(map_len as usize);
+        map::reserve(locks.as_raw_fd(), len)?;
+        let map = Map::new(locks, len)?;
+        let head = map.head();
+        let before = (old.is_some() && there > 0).then(|| head.policy.timeouts());
+        drop(old);
+        let boot = files::boot();
+        head.boot.iter().zip(boot).for_each(|(kept, now)| kept.store(now, Ordering::Release));
+        head.clean.store(0, Ordering::Release);
+        head.survives_power_cut.store(wishes.survives_power_cut.into(), Ordering::Release);
+        head.manual_clock.store(u32::from(wishes.manual_clock == Some(true)), Ordering::Release);
+        head.pid_namespace.store(files::pid_namespace(), Ordering::Release);
+        if head.manual_ms.load(Ordering::Acquire) == 0 {
+            head.manual_ms.store(clock::wall_ms(), Ordering::Release);
+        }
+        head.policy.reset(&wishes.policy());
+        head.magic.store(MAGIC, Ordering::Release);
+        // Before anything is written to the data: from now on a power cut matters.
+        map.sync()?;
+
+        let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
+        env.reserve(usize_of(file_size)?)?;
+        if wishes.survives_power_cut {
+            // What was written before without being synced.
+            env.sync()?;
+        }
+        directory.sync()?;
+        let now = map.head().policy.timeouts();
+        let is_shorter = before.is_some_and(|before| now.absolute < before.absolute || now.idle < before.idle);
+        Ok((env, map, file_size, is_shorter))
+    }
+
+    /// Others have the store open: follows what they agreed on.
+    fn beside_others(directory: &Directory, wishes: &Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+        let len = length(&directory.map())?;
+        if len < map::size_for(0) as u64 {
+            return Err(foreign("sss.map"));
+        }
+        let map = Map::new(locks, usize_of(len)?)?;
+        if map.head().magic.load(Ordering::Acquire) != MAGIC {
+            return Err(Error::fixed(ErrorKind::Exists, "another version of the library has the lmdb: store open"));
+        }
+        if map.head().pid_namespace.load(Ordering::Acquire) != files::pid_namespace() {
+            return Err(Error::fixed(
+                ErrorKind::Unsupported,
+                "the lmdb: store is open in another PID namespace (another container): let them share one, or use redis:",
+            ));
+        }
+        if (map.head().survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
+            return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another durability"));
+        }
+        let file_size = length(&directory.data())?;
+        let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
+        Ok((env, map, file_size, false))
+    }
+
+    /// Takes over the stricter settings of one more who opened it.
+    fn join(&self, wishes: &Wishes) -> Result<()> {
+        let head = self.map.head();
+        if (head.survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
+            return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another durability"));
+        }
+        if wishes.manual_clock.is_some_and(|manual| manual != self.clock().is_manual()) {
+            return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
+        }
+        salt(&self.env, wishes)?;
+        if self.policy().tighten(&wishes.policy) {
+            self.arm_anew()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.map.head().policy
+    }
+
+    fn clock(&self) -> Clock<'_> {
+        match self.map.head().manual_clock.load(Ordering::Acquire) {
+            0 => Clock::Wall,
+            _ => Clock::Manual(&self.map.head().manual_ms),
+        }
+    }
+
+    pub(super) fn context(&self) -> Context<'_> {
+        Context { clock: self.clock(), policy: self.policy(), counters: &self.map.head().counters }
+    }
+
+    /// Before every write: what was whole on the disk will not be.
+    pub(super) fn note_write(&self) -> Result<()> {
+        let clean = &self.map.head().clean;
+        if clean.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        clean.store(0, Ordering::Release);
+        self.map.sync()
+    }
+
+    /// If nobody else has the store open: has everything written to the disk, and says so there.
+    fn save(&self) -> Result<()> {
+        let _doing = Doing::begin(&self.locks)?;
+        let clean = &self.map.head().clean;
+        if clean.load(Ordering::Acquire) == 0 && map::lock(&self.locks, Lock::Using, Hold::Alone)? {
+            let saved = self.env.sync().and_then(|()| self.map.sync());
+            if saved.is_ok() {
+                clean.store(1, Ordering::Release);
+                self.map.sync()?;
+            }
+            map::lock(&self.locks, Lock::Using, Hold::Shared)?;
+            saved?;
+        }
+        Ok(())
+    }
+}
+
+/// The lock of who opens or closes a store.
+struct Doing<'a>(&'a File);
+
+impl Doing<'_> {
+    fn begin(locks: &File) -> Result<Doing<'_>> {
+        let end = Instant::now() + PATIENCE;
+        while !map::lock(locks, Lock::Doing, Hold::Alone)? {
+            if Instant::now() > end {
+                return Err(busy());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(Doing(locks))
+    }
+}
+
+impl Drop for Doing<'_> {
+    fn drop(&mut self) {
+        // Fails only for want of memory in the kernel; closing the file gives it up as well.
+        let _ = map::lock(self.0, Lock::Doing, Hold::Not);
+    }
+}
+
+const STORE: &[u8] = b"store";
+const STORE_FORMAT: u8 = 1;
+
+/// The store's salt; made, if the store is new. What it was made with cannot be changed later.
+fn salt(env: &Env, wishes: &Wishes) -> Result<[u8; SALT]> {
+    let described = |record: &[u8]| -> Result<[u8; SALT]> {
+        let Some(([STORE_FORMAT, seals, has_secret], salt)) = record.split_first_chunk() else {
+            return Err(foreign("data.mdb"));
+        };
+        let salt = <[u8; SALT]>::try_from(salt).map_err(|_| foreign("data.mdb"))?;
+        for (name, was, is) in [("seal", *seals, wishes.seals), ("secret_file", *has_secret, wishes.has_secret)] {
+            if (was == 1) != is {
+                let (was, is) = if was == 1 { ("with", "without") } else { ("without", "with") };
+                let message = format!("the store was made {was} {name} and cannot be opened {is} it");
+                return Err(Error::new(ErrorKind::Exists, message));
+            }
+        }
+        Ok(salt)
+    };
+    if let Some(record) = env.read()?.get(Table::Meta, STORE)? {
+        return described(record);
+    }
+    let mut txn = env.write()?;
+    // Another process may have been here first.
+    if let Some(record) = txn.get(Table::Meta, STORE)? {
+        return described(record);
+    }
+    if txn.entries(Table::Sessions)? > 0 {
+        return Err(foreign("data.mdb"));
+    }
+    let salt = key::random::<SALT>()?;
+    let mut record = vec![STORE_FORMAT, wishes.seals.into(), wishes.has_secret.into()];
+    record.extend_from_slice(&*salt);
+    txn.put(Table::Meta, STORE, &record)?;
+    txn.commit()?;
+    Ok(*salt)
+}
+
+/// Whether the data can be trusted: written in this boot of the machine, or synced since.
+fn is_whole(map: Option<&Map>) -> bool {
+    let Some(head) = map.map(Map::head) else { return false };
+    let here = head.boot.iter().zip(files::boot()).all(|(kept, now)| kept.load(Ordering::Acquire) == now);
+    head.magic.load(Ordering::Acquire) == MAGIC
+        && (here || head.clean.load(Ordering::Acquire) == 1 || head.survives_power_cut.load(Ordering::Acquire) == 1)
+}
+
+/// Puts data of before a power cut out of the way.
+fn set_aside(directory: &Directory) -> Result<()> {
+    let aside = directory.set_aside();
+    fs::rename(directory.data(), &aside).map_err(|error| files::failed("set old data aside", error))?;
+    // An operator must know why everybody is logged out, and no caller asks.
+    eprintln!(
+        "sss: the machine stopped while the lmdb: store in {} was open with durability=process: its sessions are set aside \
+         as {} and a new store begins",
+        directory.path.display(),
+        aside.display()
+    );
+    Ok(())
+}
+
+fn length(path: &Path) -> Result<u64> {
+    match fs::symlink_metadata(path) {
+        Ok(about) if about.is_file() => Ok(about.len()),
+        Ok(_) => Err(foreign(&path.file_name().unwrap_or_default().to_string_lossy())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(files::failed("look at its files", error)),
+    }
+}
+
+fn usize_of(size: u64) -> Result<usize> {
+    usize::try_from(size).map_err(|_| Error::fixed(ErrorKind::Unsupported, "max_bytes is too large for this machine"))
+}
+
+fn foreign(name: &str) -> Error {
+    let message = format!("{name} is not a file of this library: the directory belongs to something else");
+    Error::new(ErrorKind::Corrupt, message)
+}
+
+fn busy() -> Error {
+    Error::fixed(ErrorKind::Busy, "another process is opening or closing the store and takes too long")
+}

@@ -1,0 +1,204 @@
+//! What the processes of a store share beside LMDB: a small file, mapped by all of them, with the rules in force, the
+//! counters, a clock for tests and the cells of [`touches`](super::touches); and the locks on it that say who has the
+//! store open. Everything in the map is an atomic, so any content is valid. The only other `unsafe` of this engine.
+//!
+//! The locks are OFD locks (fcntl(2)): they belong to the open file, so another close in this process does not drop them,
+//! and a child that inherited it cannot give them up while its parent lives.
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::Path,
+    ptr::NonNull,
+    sync::atomic::{AtomicI64, AtomicU32, AtomicU64},
+};
+
+use super::touches::Touches;
+use crate::{
+    error::{Error, Result},
+    policy::Policy,
+    stats::Counters,
+};
+
+/// The beginning of the file.
+#[repr(C)]
+pub(super) struct Head {
+    /// `MAGIC` in a file of this kind and layout.
+    pub magic: AtomicU64,
+    /// The boot of the machine in which the store was used last.
+    pub boot: [AtomicU64; 2],
+    /// 1: everything is on the disk, so that another boot does not matter.
+    pub clean: AtomicU32,
+    /// Of those who have the store open now: 1 if `durability=power`, 1 if `clock=manual`, their PID namespace.
+    pub survives_power_cut: AtomicU32,
+    pub manual_clock: AtomicU32,
+    pub pid_namespace: AtomicU64,
+    pub manual_ms: AtomicI64,
+    pub hint: AtomicU32,
+    pub generations: AtomicU32,
+    pub policy: Policy,
+    pub counters: Counters,
+}
+
+/// "sss map" and the version of this layout.
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sssmap\x00\x01");
+
+/// Where the cells begin.
+const CELLS: usize = 8 << 10;
+const _: () = assert!(size_of::<Head>() <= CELLS && align_of::<Head>() <= 4096);
+
+pub(super) struct Map {
+    memory: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: all access is through atomics.
+unsafe impl Send for Map {}
+// SAFETY: as above.
+unsafe impl Sync for Map {}
+
+/// The size of a file with so many cells.
+pub(super) fn size_for(cells: usize) -> usize {
+    CELLS + cells * size_of::<AtomicU64>()
+}
+
+impl Map {
+    /// Maps a file that has `len` bytes; they stay there as long as anyone has it.
+    pub(super) fn new(file: &File, len: usize) -> Result<Map> {
+        debug_assert!(len >= CELLS);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of an open file touches no existing memory.
+        let mapped = unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        match NonNull::new(mapped.cast()) {
+            Some(memory) if mapped != libc::MAP_FAILED => Ok(Map { memory, len }),
+            _ => Err(failed("map", io::Error::last_os_error())),
+        }
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        // SAFETY: the mapping is page-aligned and longer than a Head, lives as long as `self`, and has only atomics in it,
+        // for which any bytes are valid.
+        unsafe { self.memory.cast().as_ref() }
+    }
+
+    pub(super) fn touches(&self) -> Touches<'_> {
+        let count = (self.len - CELLS) / size_of::<AtomicU64>();
+        // SAFETY: inside the mapping, aligned, and atomics as above.
+        let cells = unsafe { std::slice::from_raw_parts(self.memory.add(CELLS).cast().as_ptr(), count) };
+        Touches { cells, hint: &self.head().hint, generations: &self.head().generations }
+    }
+
+    /// Writes it to the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        // SAFETY: the whole mapping.
+        match unsafe { libc::msync(self.memory.as_ptr().cast(), self.len, libc::MS_SYNC) } {
+            0 => Ok(()),
+            _ => Err(failed("write to disk", io::Error::last_os_error())),
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; whoever borrowed from it is gone.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Opens or makes the file.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    options.open(path).map_err(|error| failed("open sss.map", error))
+}
+
+/// The two locks: the first is held by whoever opens or closes the store, the second shared by all who have it open.
+#[derive(Clone, Copy)]
+pub(super) enum Lock {
+    Doing = 0,
+    Using = 1,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Hold {
+    Alone,
+    Shared,
+    Not,
+}
+
+/// Takes, changes or gives up a lock, without waiting. False: somebody else has it.
+pub(super) fn lock(file: &File, which: Lock, hold: Hold) -> Result<bool> {
+    // SAFETY: a plain struct of numbers, for which zeros are fine.
+    let mut wanted: libc::flock = unsafe { std::mem::zeroed() };
+    wanted.l_type = match hold {
+        Hold::Alone => libc::F_WRLCK,
+        Hold::Shared => libc::F_RDLCK,
+        Hold::Not => libc::F_UNLCK,
+    } as libc::c_short;
+    wanted.l_whence = libc::SEEK_SET as libc::c_short;
+    wanted.l_start = which as libc::off_t;
+    wanted.l_len = 1;
+    // SAFETY: an open file and a lock description that the call only reads.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &wanted) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+        _ => Err(failed("lock", error)),
+    }
+}
+
+/// Makes the file's blocks up to `size`, without changing what is in them.
+pub(super) fn reserve(file: RawFd, size: usize) -> Result<()> {
+    let size =
+        libc::off_t::try_from(size).map_err(|_| failed("reserve", io::Error::from(io::ErrorKind::FileTooLarge)))?;
+    // SAFETY: an open file and a range of it.
+    match unsafe { libc::posix_fallocate(file, 0, size) } {
+        0 => Ok(()),
+        code => Err(failed("reserve", io::Error::from_raw_os_error(code))),
+    }
+}
+
+/// Waits until everything that was written to the file is on the disk.
+pub(super) fn flush(file: RawFd) -> Result<()> {
+    // SAFETY: an open file.
+    match unsafe { libc::fdatasync(file) } {
+        0 => Ok(()),
+        _ => Err(failed("write to disk", io::Error::last_os_error())),
+    }
+}
+
+/// The kind of the file system that a file is on, as statfs(2) numbers them.
+pub(super) fn file_system(file: &File) -> Result<u64> {
+    // SAFETY: a plain struct of numbers, for which zeros are fine.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open file, and `about` is where the answer goes.
+    match unsafe { libc::fstatfs(file.as_raw_fd(), &mut about) } {
+        0 => Ok(about.f_type as u64),
+        _ => Err(failed("look at", io::Error::last_os_error())),
+    }
+}
+
+/// The user that this process acts as.
+pub(super) fn user() -> u32 {
+    // SAFETY: cannot fail and has no preconditions.
+    unsafe { libc::geteuid() }
+}
+
+/// Has a function called when the process exits, or this library is unloaded.
+pub(super) fn at_exit(f: extern "C" fn()) {
+    // SAFETY: a function of this library, which is there as long as it is registered. (Without memory for it, it is not
+    // called, and the store counts as not closed.)
+    unsafe { libc::atexit(f) };
+}
+
+fn failed(what: &str, error: io::Error) -> Error {
+    super::files::failed(what, error)
+}

@@ -1,0 +1,333 @@
+//! The engine of `lmdb:`: one store for all processes of a host, in a directory. Reads go to LMDB's map and wait for
+//! nobody; a use is noted in shared memory (`touches`); every write is one transaction (`step`), one at a time for all
+//! processes. Each process has the directory open once (`database`), and a forked child opens it anew by itself.
+
+mod database;
+mod ffi;
+mod files;
+mod group;
+mod map;
+mod step;
+mod touches;
+mod verify;
+
+use std::{path::Path, path::PathBuf, sync::Arc, thread, time::Duration};
+
+use once_cell::sync::OnceCell;
+
+use self::{
+    database::{Database, Open, Wishes},
+    ffi::{ReadTxn, Table, WriteTxn},
+    step::{Effects, Row, Step, Way},
+    touches::{Seen, Touches},
+};
+use super::{Context, Engine, Found, Reader, Usage};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    fork::PerProcess,
+    key::{Key, PrincipalKey, SALT},
+    policy::FOREVER,
+    record::{Entry, Grace, Meta, Stored, Write},
+    stats::Count,
+    url::Url,
+};
+
+/// Expired sessions cleared at once when a store is full.
+const ROOM: u64 = 64;
+/// One part of the file's pages is kept for those who make room: deleting takes pages as well.
+const RESERVE: usize = 16;
+/// Pages that a write takes at the most beside those of its payload: some for the way down each of the tables.
+const PAGES_OF_A_WRITE: usize = 40;
+/// Between the turns of a sweep: LMDB's lock is not fair, so taking it again at once would keep others out.
+const TURN: Duration = Duration::from_micros(50);
+/// With `durability=power`, the part of the idle timeout after which a use is written to the file: by so much a session may
+/// die too early after a power cut, and not else.
+const COARSE: i64 = 10;
+const SHORTEST_COARSE_MS: i64 = 1000;
+
+pub(crate) struct Lmdb {
+    path: PathBuf,
+    wishes: Wishes,
+    /// This process's own; a parent's is left alone.
+    database: PerProcess<OnceCell<Arc<Database>>>,
+}
+
+/// Whether a write has to be on the disk when it returns, where the store promises that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acknowledged {
+    Yes,
+    No,
+}
+
+impl Lmdb {
+    /// Opens the store in a directory, or makes it. With it comes the store's salt.
+    pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT])> {
+        let wishes = Wishes::new(url, has_secret);
+        let lmdb = Lmdb { path: path.to_owned(), wishes, database: PerProcess::new() };
+        let salt = lmdb.here()?.salt;
+        Ok((lmdb, salt))
+    }
+
+    /// The store in this process.
+    fn here(&self) -> Result<&Open> {
+        let database = self.database.get().get_or_try_init(|| Database::open(&self.path, &self.wishes))?;
+        Ok(database.get())
+    }
+
+    fn seals(&self) -> bool {
+        self.wishes.seals
+    }
+
+    /// Runs a step in a transaction of its own: all of it happens, or nothing.
+    fn write<T: Send>(
+        &self,
+        cx: &Context,
+        acknowledged: Acknowledged,
+        mut step: impl FnMut(&mut Step) -> Result<T> + Send,
+    ) -> Result<T> {
+        let open = self.here()?;
+        open.note_write()?;
+        let (mut effects, mut result) = (Effects::default(), None);
+        let seals = self.seals();
+        let mut write = |txn: &mut WriteTxn| {
+            result = Some(step(&mut Step::new(txn, open, cx, seals, &mut effects))?);
+            Ok(())
+        };
+        let committed = match &open.group {
+            None => open.env.write().and_then(|mut txn| {
+                write(&mut txn)?;
+                txn.commit()
+            }),
+            Some(group) => group.commit(&open.env, &mut write).and_then(|number| match acknowledged {
+                Acknowledged::Yes => group.flush(&open.env, number),
+                Acknowledged::No => Ok(()),
+            }),
+        };
+        effects.settle(cx, &open.map.touches(), committed.is_ok());
+        committed?;
+        result.ok_or_else(|| Error::fixed(ErrorKind::Panic, "a write was not run"))
+    }
+
+    /// Runs a step that may need more room, after making some if there is none.
+    fn grow<T: Send>(
+        &self,
+        cx: &Context,
+        len: usize,
+        mut step: impl FnMut(&mut Step) -> Result<T> + Send,
+    ) -> Result<T> {
+        let mut none_left = false;
+        loop {
+            let written = self.check_room(len).and_then(|()| self.write(cx, Acknowledged::Yes, &mut step));
+            match written {
+                Err(error) if error.kind() == ErrorKind::Full && !none_left => {
+                    // If there was nothing to clear, one more attempt is due, because others may have cleared it.
+                    none_left = self.sweep(cx, ROOM)? == 0;
+                }
+                written => return written,
+            }
+        }
+    }
+
+    /// `FULL` if the file has so little room left that it is needed for making room.
+    fn check_room(&self, len: usize) -> Result<()> {
+        let open = self.here()?;
+        let page = open.env.page_size()?;
+        let pages = (open.file_size / page as u64) as usize;
+        let wanted = len / page + PAGES_OF_A_WRITE;
+        if open.env.last_page()? + wanted < pages - pages / RESERVE || open.env.read()?.has_free_pages(wanted)? {
+            return Ok(());
+        }
+        Err(Error::fixed(ErrorKind::Full, "the store is full: the file of its directory has no room"))
+    }
+
+    /// Notes a use of a living session that was just read, and returns the last use before it.
+    fn slide(touches: &Touches, row: &mut Row, now: i64) -> Result<i64> {
+        let before = touches.slide(row.place(), now).ok_or_else(Error::not_found)?;
+        row.head = row.head.seen(before.max(now));
+        Ok(before)
+    }
+
+    /// Whether a use has to be written into the record.
+    fn must_refresh(&self, open: &Open, cx: &Context, row: &Row) -> bool {
+        let idle = row.head.own.or(cx.policy.timeouts()).idle;
+        let coarse = (idle / COARSE).max(SHORTEST_COARSE_MS);
+        open.group.is_some() && idle != FOREVER && row.head.last_seen.saturating_sub(row.recorded) >= coarse
+    }
+
+    fn refresh(&self, cx: &Context, key: &Key) -> Result<Meta> {
+        self.write(cx, Acknowledged::No, |step| step.refresh(key))
+    }
+
+    fn read_by_alias(&self, cx: &Context, key: &Key, open: &Open, txn: &ReadTxn, reader: Reader) -> Result<()> {
+        let moment = cx.moment();
+        let Some(Way { row, payload, until, aliases }) = step::follow(txn, key, open, &moment, self.seals())? else {
+            return Err(miss(cx, key));
+        };
+        let mut meta = row.head.meta(moment.timeouts);
+        meta.expires_ms = meta.expires_ms.min(until);
+        reader(Found { stored: Stored { key: row.key, head: &row.head, bytes: payload }, meta, way: &aliases })?;
+        cx.counters.count(Count::Hits, key);
+        Ok(())
+    }
+}
+
+impl Engine for Lmdb {
+    fn enter(&self) -> Result<Context<'_>> {
+        Ok(self.here()?.context())
+    }
+
+    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(None, key, write, &Grace::NONE))
+    }
+
+    fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
+        let open = self.here()?;
+        let txn = open.env.read()?;
+        let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else {
+            return self.read_by_alias(cx, key, open, &txn, reader);
+        };
+        let touches = open.map.touches();
+        let (mut row, payload) = Row::read(*key, bytes, &touches, self.seals())?;
+        let moment = cx.moment();
+        if !row.lives(&moment) {
+            return Err(miss(cx, key));
+        }
+        let noted = !peek && row.seen != Seen::Unknown && Touches::can_note(moment.now);
+        // Before the payload is lent: if it dies just now, nothing may have been copied.
+        let before = match noted {
+            true => Self::slide(&touches, &mut row, moment.now).map_err(|_| miss(cx, key))?,
+            false => row.head.last_seen,
+        };
+        if !peek {
+            row.head = row.head.seen(moment.now);
+        }
+        let found = Found {
+            stored: Stored { key: *key, head: &row.head, bytes: payload },
+            meta: row.head.meta(moment.timeouts),
+            way: &[],
+        };
+        if let Err(error) = reader(found) {
+            if noted {
+                touches.slide_back(row.place(), moment.now, before);
+            }
+            return Err(error);
+        }
+        cx.counters.count(Count::Hits, key);
+        if !peek && (!noted || self.must_refresh(open, cx, &row)) {
+            drop(txn);
+            match self.refresh(cx, key) {
+                // It was read, and that counts: what could not be noted lets it die earlier, not later.
+                Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::NotFound) => {}
+                refreshed => drop(refreshed?),
+            }
+        }
+        Ok(())
+    }
+
+    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
+        let open = self.here()?;
+        let txn = open.env.read()?;
+        let bytes = txn.get(Table::Sessions, &key.bytes())?.ok_or_else(Error::not_found)?;
+        let touches = open.map.touches();
+        let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
+        drop(txn);
+        let moment = cx.moment();
+        if !row.lives(&moment) {
+            return Err(Error::not_found());
+        }
+        if row.seen == Seen::Unknown || !Touches::can_note(moment.now) {
+            return self.refresh(cx, key);
+        }
+        Self::slide(&touches, &mut row, moment.now)?;
+        match self.must_refresh(open, cx, &row) {
+            true => self.refresh(cx, key),
+            false => Ok(row.head.meta(moment.timeouts)),
+        }
+    }
+
+    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(key), key, write, &Grace::NONE))
+    }
+
+    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
+        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(old), new, write, grace))
+    }
+
+    fn delete(&self, cx: &Context, key: &Key) -> Result<()> {
+        self.write(cx, Acknowledged::Yes, |step| step.delete(key))
+    }
+
+    fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
+        let open = self.here()?;
+        let txn = open.env.read()?;
+        let way = step::follow(&txn, key, open, &cx.moment(), self.seals())?;
+        way.map(|way| way.row.key).ok_or_else(Error::not_found)
+    }
+
+    fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
+        let open = self.here()?;
+        open.env.clear_dead_readers()?;
+        let is_arming = || open.env.read().and_then(|txn| step::is_arming(&txn));
+        while max > 0 && is_arming()? && self.write(cx, Acknowledged::No, |step| step.arm_some())? {
+            thread::sleep(TURN);
+        }
+        let first_deadline = || open.env.read().and_then(|txn| step::first_deadline(&txn));
+        let mut removed = 0;
+        while removed < max && first_deadline()?.is_some_and(|deadline| deadline <= cx.clock.now_ms()) {
+            let (more, is_more) = self.write(cx, Acknowledged::No, |step| step.sweep(max - removed))?;
+            removed += more;
+            if !is_more {
+                break;
+            }
+            thread::sleep(TURN);
+        }
+        Ok(removed)
+    }
+
+    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
+        let open = self.here()?;
+        let txn = open.env.read()?;
+        let moment = cx.moment();
+        let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &Key(0, 0)).to_vec());
+        while let Some(key) = step::next_of(&txn, principal, &mut next)? {
+            let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else { continue };
+            let (row, _) = Row::read(key, bytes, &open.map.touches(), self.seals())?;
+            if row.lives(&moment) {
+                entries.try_reserve(1).map_err(|_| Error::no_memory())?;
+                entries.push(row.head.entry(key, row.payload_len(self.seals()), moment.timeouts));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+        let mut revoked = 0;
+        loop {
+            // Each time from the beginning: what was renewed meanwhile may be anywhere.
+            let (count, is_done) = self.write(cx, Acknowledged::Yes, |step| {
+                let spared = step.spared(except)?;
+                let is_done = step.revoke(principal, spared)?;
+                Ok((step.revoked(), is_done))
+            })?;
+            revoked += count;
+            if is_done {
+                return Ok(revoked);
+            }
+        }
+    }
+
+    fn usage(&self, _: &Context) -> Result<Usage> {
+        let txn = self.here()?.env.read()?;
+        Ok(Usage { sessions: txn.entries(Table::Sessions)?, bytes: step::bytes_held(&txn)?, hits: 0, misses: 0 })
+    }
+
+    fn timeouts_shortened(&self) -> Result<()> {
+        self.here()?.arm_anew()
+    }
+}
+
+/// Counts a read that found nothing.
+fn miss(cx: &Context, key: &Key) -> Error {
+    cx.counters.count(Count::Misses, key);
+    Error::not_found()
+}

@@ -1,0 +1,539 @@
+//! One write transaction, in terms of sessions: a record, its deadline in the expiry table and its principal's pair are
+//! written and removed together. And what a record says, together with its cell: the only place that joins the two.
+
+use std::{
+    collections::BinaryHeap,
+    time::{Duration, Instant},
+};
+
+use smallvec::SmallVec;
+use zeroize::Zeroizing;
+
+use super::{
+    database::Open,
+    ffi::{Table, Txn, WriteTxn},
+    touches::{Place, Seen, Touches},
+};
+use crate::{
+    engine::Context,
+    error::{Error, ErrorKind, Result},
+    format::{self, Private},
+    key::{Key, PrincipalKey, Ref},
+    policy::Moment,
+    record::{Alias, Grace, Head, Meta, PrincipalChange, Stored, Write},
+    seal::OVERHEAD,
+    stats::Count,
+};
+
+/// For how long a step that visits many sessions goes on: others wait for it.
+const HOLD: Duration = Duration::from_millis(1);
+/// And how many it visits at the most.
+const VISITS: u64 = 64;
+/// Expired sessions that a create clears, so that a store that nobody sweeps does not fill up.
+const NEIGHBOURS: u64 = 4;
+
+/// In `Table::Meta`: the bytes of all payloads, and where arming goes on when timeouts were shortened.
+const BYTES: &[u8] = b"bytes";
+const ARM_FROM: &[u8] = b"arm from";
+
+/// What stands after the deadline's key.
+const OF_SESSION: &[u8] = b"";
+const OF_ALIAS: &[u8] = b"alias";
+
+/// A session, as its record and its cell say.
+pub(super) struct Row {
+    pub key: Key,
+    /// With the last use that is in the cell.
+    pub head: Head,
+    /// The last use that is in the record.
+    pub recorded: i64,
+    pub private: Private,
+    pub seen: Seen,
+    pub stored_len: usize,
+}
+
+/// What is to be done outside of LMDB when the transaction has ended.
+#[derive(Default)]
+pub(super) struct Effects {
+    taken: SmallVec<[Place; 2]>,
+    freed: SmallVec<[Place; 4]>,
+    revoked: u64,
+    expired: u64,
+}
+
+pub(super) struct Step<'a, 'e> {
+    txn: &'a mut WriteTxn<'e>,
+    open: &'a Open,
+    cx: &'a Context<'a>,
+    seals: bool,
+    effects: &'a mut Effects,
+}
+
+impl Row {
+    /// What a record says, and its payload as it is stored.
+    pub(super) fn read<'a>(key: Key, bytes: &'a [u8], touches: &Touches, seals: bool) -> Result<(Row, &'a [u8])> {
+        let record = format::decode(bytes, seals)?;
+        let (mut head, recorded) = (record.head, record.head.last_seen);
+        let seen = touches.seen(place(&record.private));
+        if let Seen::At(ms) = seen {
+            head.last_seen = head.last_seen.max(ms);
+        }
+        let row = Row { key, head, recorded, private: record.private, seen, stored_len: record.bytes.len() };
+        Ok((row, record.bytes))
+    }
+
+    pub(super) fn lives(&self, moment: &Moment) -> bool {
+        self.seen != Seen::Dead && self.head.lives(moment)
+    }
+
+    pub(super) fn place(&self) -> Place {
+        place(&self.private)
+    }
+
+    pub(super) fn payload_len(&self, seals: bool) -> u64 {
+        payload_len(self.stored_len, seals)
+    }
+}
+
+impl Effects {
+    /// Frees the cells that nobody needs any more.
+    pub(super) fn settle(&mut self, cx: &Context, touches: &Touches, is_committed: bool) {
+        let unneeded = if is_committed { &self.freed[..] } else { &self.taken[..] };
+        unneeded.iter().for_each(|&place| touches.free(place));
+        if is_committed {
+            cx.counters.add(Count::Revoked, self.revoked);
+            cx.counters.add(Count::Expired, self.expired);
+        }
+        *self = Effects::default();
+    }
+}
+
+impl<'a, 'e> Step<'a, 'e> {
+    pub(super) fn new(
+        txn: &'a mut WriteTxn<'e>,
+        open: &'a Open,
+        cx: &'a Context<'a>,
+        seals: bool,
+        effects: &'a mut Effects,
+    ) -> Step<'a, 'e> {
+        Step { txn, open, cx, seals, effects }
+    }
+
+    /// Writes a session whose key or principal may change, or that is new: from `old` (if any) to `new`.
+    pub(super) fn rewrite(&mut self, old: Option<&Key>, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
+        let moment = self.cx.moment();
+        let moves = old != Some(new);
+        let before = old.map(|key| self.living(key, &moment)).transpose()?;
+        let head = match &before {
+            Some(before) => {
+                write.check_version(&before.head)?;
+                before.head.written(moment.now, write)
+            }
+            None => Head::begin(moment.now, write),
+        };
+        if moves && self.holds(new)? {
+            return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
+        }
+        let alias = match &before {
+            Some(before) if moves => grace.alias(before.key, *new, &head, &moment)?,
+            _ => None,
+        };
+        if let Some(principal) = head.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
+            self.end_surplus(principal, [old, Some(new)], &moment)?;
+        }
+
+        let mut old_bytes = Zeroizing::new(Vec::new());
+        if let Some(before) = before.as_ref().filter(|_| write.content.reads_old()) {
+            let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
+            let (_, payload) = Row::read(before.key, bytes, &self.open.map.touches(), self.seals)?;
+            old_bytes.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
+            old_bytes.extend_from_slice(payload);
+        }
+        let stored_len = write.content.stored_len(old_bytes.len());
+        let held = before.as_ref().map(|before| before.payload_len(self.seals));
+        self.book(held, Some(payload_len(stored_len, self.seals)))?;
+
+        let deadline = head.deadline(moment.timeouts);
+        let mut private = Private { armed: deadline, ..Private::default() };
+        match &before {
+            Some(before) if !moves => {
+                private = before.private;
+                // What was armed is not later than the old deadline: it stands, unless the new one is nearer.
+                if deadline < private.armed {
+                    self.disarm(private.armed, new)?;
+                    self.arm(deadline, new)?;
+                    private.armed = deadline;
+                }
+                if before.head.principal != head.principal {
+                    self.unbind(before)?;
+                    self.bind(&head, new)?;
+                }
+            }
+            _ => {
+                if let Some(before) = &before {
+                    self.take_out(before)?;
+                }
+                let place = self.open.map.touches().take(moment.now);
+                self.effects.taken.push(place);
+                (private.cell, private.generation) = (place.cell, place.generation);
+                self.arm(deadline, new)?;
+                self.bind(&head, new)?;
+            }
+        }
+        let out = self.txn.reserve(Table::Sessions, &new.bytes(), format::record_len(&head, stored_len))?;
+        let out = format::encode(&head, &private, self.seals, out);
+        let replaced = before.as_ref().map(|before| Stored { key: before.key, head: &before.head, bytes: &old_bytes });
+        write.content.fill(new, &head, replaced, out)?;
+        if let Some(alias) = alias {
+            self.txn.put(Table::Aliases, &alias.key.bytes(), &format::encode_alias(&alias))?;
+            self.txn.put(Table::Expiry, &deadline_key(alias.until, &alias.key), OF_ALIAS)?;
+        }
+        if before.is_none() {
+            self.expire(u64::MAX, NEIGHBOURS, &moment)?;
+        }
+        Ok(head.meta(moment.timeouts))
+    }
+
+    pub(super) fn delete(&mut self, key: &Key) -> Result<()> {
+        let row = self.living(key, &self.cx.moment())?;
+        self.remove(&row)
+    }
+
+    /// Writes into a session's record when it was used last, and gives it a cell if it has none.
+    pub(super) fn refresh(&mut self, key: &Key) -> Result<Meta> {
+        let moment = self.cx.moment();
+        let row = self.living(key, &moment)?;
+        let head = row.head.seen(moment.now);
+        let mut private = row.private;
+        if row.seen == Seen::Unknown {
+            let place = self.open.map.touches().take(moment.now);
+            self.effects.taken.push(place);
+            (private.cell, private.generation) = (place.cell, place.generation);
+        }
+        self.amend(key, head.last_seen, &private)?;
+        Ok(head.meta(moment.timeouts))
+    }
+
+    /// Ends the sessions of a principal but one, as many as fit into a transaction. False: there may be more.
+    pub(super) fn revoke(&mut self, principal: PrincipalKey, spared: Option<Key>) -> Result<bool> {
+        const MOST: usize = 4096;
+        let mut keys = Vec::new();
+        let mut next = pair_key(principal, &Key(0, 0)).to_vec();
+        while let Some(key) = next_of(self.txn, principal, &mut next)? {
+            if Some(key) != spared {
+                keys.try_reserve(1).map_err(|_| Error::no_memory())?;
+                keys.push(key);
+            }
+            if keys.len() == MOST {
+                break;
+            }
+        }
+        let moment = self.cx.moment();
+        for key in &keys {
+            if let Some(row) = self.find(key)? {
+                *(if row.lives(&moment) { &mut self.effects.revoked } else { &mut self.effects.expired }) += 1;
+                self.remove(&row)?;
+            }
+        }
+        Ok(keys.len() < MOST)
+    }
+
+    /// How many sessions were ended by `revoke` and `end_surplus` so far.
+    pub(super) fn revoked(&self) -> u64 {
+        self.effects.revoked
+    }
+
+    /// Removes up to `max` expired sessions, and says how many. True: there may be more.
+    pub(super) fn sweep(&mut self, max: u64) -> Result<(u64, bool)> {
+        let moment = self.cx.moment();
+        let removed = self.expire(max, VISITS, &moment)?;
+        Ok((removed, first_deadline(self.txn)?.is_some_and(|deadline| deadline <= moment.now)))
+    }
+
+    /// Clears what is due: expired sessions, up to `max`, and aliases that have ended. Sessions that were used again are
+    /// armed anew, since what is armed is only a lower bound.
+    fn expire(&mut self, max: u64, visits: u64, moment: &Moment) -> Result<u64> {
+        let (mut removed, begun) = (0, Instant::now());
+        for _ in 0..visits {
+            let Some((entry, value)) = self.txn.first_from(Table::Expiry, &[])? else { break };
+            let (deadline, key) = parse_deadline_key(entry)?;
+            if deadline > moment.now || removed >= max || begun.elapsed() > HOLD {
+                break;
+            }
+            let is_alias = value == OF_ALIAS;
+            if is_alias {
+                self.txn.delete(Table::Aliases, &key.bytes())?;
+                self.disarm(deadline, &key)?;
+                continue;
+            }
+            let Some(row) = self.find(&key)?.filter(|row| row.private.armed == deadline) else {
+                // Of no session: cannot be, and must not be met again and again.
+                self.disarm(deadline, &key)?;
+                continue;
+            };
+            if row.lives(moment) {
+                self.arm_again(&row, moment)?;
+            } else if self.open.map.touches().end(row.place(), row.seen) {
+                self.effects.expired += 1;
+                removed += 1;
+                self.remove(&row)?;
+            }
+            // Else it was used just now: it is looked at again.
+        }
+        Ok(removed)
+    }
+
+    /// Goes on arming sessions that may be due earlier than was noted, since timeouts were shortened. False: all are.
+    pub(super) fn arm_some(&mut self) -> Result<bool> {
+        let Some(from) = self.txn.get(Table::Meta, ARM_FROM)? else { return Ok(false) };
+        let (mut next, moment, begun) = (from.to_vec(), self.cx.moment(), Instant::now());
+        for _ in 0..VISITS {
+            if begun.elapsed() > HOLD {
+                break;
+            }
+            let Some((key, bytes)) = self.txn.first_from(Table::Sessions, &next)? else {
+                self.txn.delete(Table::Meta, ARM_FROM)?;
+                return Ok(false);
+            };
+            next = successor(key);
+            let (row, _) = Row::read(parse_key(key)?, bytes, &self.open.map.touches(), self.seals)?;
+            if row.head.deadline(moment.timeouts) < row.private.armed {
+                self.arm_again(&row, &moment)?;
+            }
+        }
+        self.txn.put(Table::Meta, ARM_FROM, &next)?;
+        Ok(true)
+    }
+
+    /// Ends the least recently used sessions of a principal that have to make room for one more.
+    fn end_surplus(&mut self, principal: PrincipalKey, spared: [Option<&Key>; 2], moment: &Moment) -> Result<()> {
+        let most = self.cx.policy.limits().max_per_principal;
+        if most == u64::MAX {
+            return Ok(());
+        }
+        let mut living = BinaryHeap::new();
+        let mut next = pair_key(principal, &Key(0, 0)).to_vec();
+        while let Some(key) = next_of(self.txn, principal, &mut next)? {
+            if spared.contains(&Some(&key)) {
+                continue;
+            }
+            if let Some(row) = self.find(&key)?.filter(|row| row.lives(moment)) {
+                living.push(std::cmp::Reverse((row.head.last_seen, row.head.created, key)));
+            }
+        }
+        while living.len() as u64 >= most {
+            let Some(std::cmp::Reverse((_, _, key))) = living.pop() else { break };
+            if let Some(row) = self.find(&key)? {
+                self.effects.revoked += 1;
+                self.remove(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The session that `except` reads, which a revocation spares.
+    pub(super) fn spared(&self, except: Option<&Key>) -> Result<Option<Key>> {
+        let Some(key) = except else { return Ok(None) };
+        let way = follow(self.txn, key, self.open, &self.cx.moment(), self.seals)?;
+        Ok(way.map(|way| way.row.key))
+    }
+
+    fn find(&self, key: &Key) -> Result<Option<Row>> {
+        let bytes = self.txn.get(Table::Sessions, &key.bytes())?;
+        bytes.map(|bytes| Ok(Row::read(*key, bytes, &self.open.map.touches(), self.seals)?.0)).transpose()
+    }
+
+    fn living(&self, key: &Key, moment: &Moment) -> Result<Row> {
+        self.find(key)?.filter(|row| row.lives(moment)).ok_or_else(Error::not_found)
+    }
+
+    fn holds(&self, key: &Key) -> Result<bool> {
+        let key = key.bytes();
+        Ok(self.txn.get(Table::Sessions, &key)?.is_some() || self.txn.get(Table::Aliases, &key)?.is_some())
+    }
+
+    /// Takes a session out of the store.
+    fn remove(&mut self, row: &Row) -> Result<()> {
+        self.book(Some(row.payload_len(self.seals)), None)?;
+        self.take_out(row)
+    }
+
+    fn take_out(&mut self, row: &Row) -> Result<()> {
+        self.txn.delete(Table::Sessions, &row.key.bytes())?;
+        self.disarm(row.private.armed, &row.key)?;
+        self.unbind(row)?;
+        self.effects.freed.push(row.place());
+        Ok(())
+    }
+
+    /// Books a change of the payloads' lengths (`None`: no session), or fails if it would pass a limit. What shrinks or stays
+    /// always fits.
+    fn book(&mut self, old: Option<u64>, new: Option<u64>) -> Result<()> {
+        let limits = self.cx.policy.limits();
+        let (old_len, new_len) = (old.unwrap_or(0), new.unwrap_or(0));
+        let grows = old.is_none() && self.txn.entries(Table::Sessions)? >= limits.max_sessions;
+        let mut bytes = 0;
+        if old_len != new_len {
+            bytes = bytes_held(self.txn)?.wrapping_sub(old_len).wrapping_add(new_len);
+        }
+        if grows || (new_len > old_len && bytes > limits.max_bytes) {
+            return Err(Error::fixed(ErrorKind::Full, "the store is full: max_sessions or max_bytes is reached"));
+        }
+        if old_len != new_len {
+            self.txn.put(Table::Meta, BYTES, &bytes.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Notes a session's true deadline and last use.
+    fn arm_again(&mut self, row: &Row, moment: &Moment) -> Result<()> {
+        let deadline = row.head.deadline(moment.timeouts);
+        self.disarm(row.private.armed, &row.key)?;
+        self.arm(deadline, &row.key)?;
+        self.amend(&row.key, row.head.last_seen, &Private { armed: deadline, ..row.private })
+    }
+
+    fn amend(&mut self, key: &Key, last_seen: i64, private: &Private) -> Result<()> {
+        let key = key.bytes();
+        let mut record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default().to_vec();
+        format::amend(&mut record, last_seen, private)?;
+        self.txn.put(Table::Sessions, &key, &record)
+    }
+
+    /// What never ends is not in the table.
+    fn arm(&mut self, deadline: i64, key: &Key) -> Result<()> {
+        match deadline {
+            i64::MAX => Ok(()),
+            _ => self.txn.put(Table::Expiry, &deadline_key(deadline, key), OF_SESSION),
+        }
+    }
+
+    fn disarm(&mut self, deadline: i64, key: &Key) -> Result<()> {
+        self.txn.delete(Table::Expiry, &deadline_key(deadline, key)).map(|_| ())
+    }
+
+    fn bind(&mut self, head: &Head, key: &Key) -> Result<()> {
+        match head.principal {
+            Some(principal) => self.txn.put(Table::Principals, &pair_key(principal, key), &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn unbind(&mut self, row: &Row) -> Result<()> {
+        if let Some(principal) = row.head.principal {
+            self.txn.delete(Table::Principals, &pair_key(principal, &row.key))?;
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Has the next sweep look at all sessions, some of which may be due earlier than is noted.
+    pub(super) fn arm_anew(&self) -> Result<()> {
+        self.note_write()?;
+        let mut txn = self.env.write()?;
+        txn.put(Table::Meta, ARM_FROM, &[0])?;
+        txn.commit()
+    }
+}
+
+/// The bytes of all payloads.
+pub(super) fn bytes_held(txn: &Txn) -> Result<u64> {
+    let bytes = txn.get(Table::Meta, BYTES)?;
+    Ok(bytes.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+}
+
+pub(super) fn is_arming(txn: &Txn) -> Result<bool> {
+    Ok(txn.get(Table::Meta, ARM_FROM)?.is_some())
+}
+
+/// The earliest deadline that is armed.
+pub(super) fn first_deadline(txn: &Txn) -> Result<Option<i64>> {
+    let first = txn.first_from(Table::Expiry, &[])?;
+    first.map(|(entry, _)| Ok(parse_deadline_key(entry)?.0)).transpose()
+}
+
+/// The next session of a principal, from `next` on, which is moved behind it.
+pub(super) fn next_of(txn: &Txn, principal: PrincipalKey, next: &mut Vec<u8>) -> Result<Option<Key>> {
+    let Some((pair, _)) = txn.first_from(Table::Principals, next)? else { return Ok(None) };
+    match pair.strip_prefix(&principal.bytes()) {
+        None => Ok(None),
+        Some(key) => {
+            let key = parse_key(key)?;
+            *next = successor(pair);
+            Ok(Some(key))
+        }
+    }
+}
+
+pub(super) fn pair_key(principal: PrincipalKey, key: &Key) -> [u8; 64] {
+    let mut pair = [0; 64];
+    pair[..32].copy_from_slice(&principal.bytes());
+    pair[32..].copy_from_slice(&key.bytes());
+    pair
+}
+
+/// The way from a key over aliases to a living session's record.
+pub(super) struct Way<'t> {
+    pub row: Row,
+    /// The payload as it is stored.
+    pub payload: &'t [u8],
+    /// When the way ends.
+    pub until: i64,
+    pub aliases: Vec<Alias>,
+}
+
+pub(super) fn follow<'t>(
+    txn: &'t Txn,
+    key: &Key,
+    open: &Open,
+    moment: &Moment,
+    seals: bool,
+) -> Result<Option<Way<'t>>> {
+    let (mut key, mut until, mut aliases) = (*key, i64::MAX, Vec::new());
+    loop {
+        if let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? {
+            let (row, payload) = Row::read(key, bytes, &open.map.touches(), seals)?;
+            return Ok(row.lives(moment).then_some(Way { row, payload, until, aliases }));
+        }
+        let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
+        let alias = format::decode_alias(key, bytes, seals)?;
+        // A target is always minted after what points to it, so only an edited file could lead round in a circle.
+        if moment.now >= alias.until || aliases.len() as u64 > txn.entries(Table::Aliases)? {
+            return Ok(None);
+        }
+        (key, until) = (alias.target, until.min(alias.until));
+        aliases.push(alias);
+    }
+}
+
+fn payload_len(stored_len: usize, seals: bool) -> u64 {
+    stored_len.saturating_sub(if seals { OVERHEAD } else { 0 }) as u64
+}
+
+fn place(private: &Private) -> Place {
+    Place { cell: private.cell, generation: private.generation }
+}
+
+/// In the order of the deadlines: big-endian, with the sign turned.
+fn deadline_key(deadline: i64, key: &Key) -> [u8; 40] {
+    let mut entry = [0; 40];
+    entry[..8].copy_from_slice(&(deadline ^ i64::MIN).to_be_bytes());
+    entry[8..].copy_from_slice(&key.bytes());
+    entry
+}
+
+fn parse_deadline_key(entry: &[u8]) -> Result<(i64, Key)> {
+    let (deadline, key) = entry.split_first_chunk().ok_or_else(crate::seal::corrupt)?;
+    Ok((i64::from_be_bytes(*deadline) ^ i64::MIN, parse_key(key)?))
+}
+
+fn parse_key(bytes: &[u8]) -> Result<Key> {
+    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| crate::seal::corrupt())?;
+    Ok(Key::from(&Ref(bytes)))
+}
+
+/// The key that comes next in the order of bytes.
+fn successor(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}

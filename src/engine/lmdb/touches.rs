@@ -1,0 +1,198 @@
+//! When each session was last used: a cell of shared memory per session, beside LMDB, so that a `get` slides the idle
+//! deadline exactly and at once for all processes, and still needs no write transaction.
+//!
+//! ```text
+//! cell = 0: free | generation (16 bits) and milliseconds (48 bits) | generation and 0: the session was found expired
+//! ```
+//! A record names its cell and the cell's generation, which tells a reader of an old snapshot that the cell is another
+//! session's by now. Cells are taken and freed under the write transaction only. A cell that is freed too late because
+//! its process died is lost until the store's next beginning; one that is lost with its file costs nothing but a write,
+//! because the record's own time stands then.
+//!
+//! Whoever ends an expired session marks its cell first, and a use that comes later fails: so a session that was used
+//! just before its deadline is not ended just after it by somebody who had not seen the use.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A session's cell. Number 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub cell: u32,
+    pub generation: u16,
+}
+
+/// What a cell says of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// The last use.
+    At(i64),
+    /// The session was found expired.
+    Dead,
+    /// The session has no cell.
+    Unknown,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Touches<'a> {
+    pub cells: &'a [AtomicU64],
+    /// Where to look for a free cell first.
+    pub hint: &'a AtomicU32,
+    pub generations: &'a AtomicU32,
+}
+
+const TIME_BITS: u32 = 48;
+const TIME: u64 = (1 << TIME_BITS) - 1;
+
+/// A time that a cell can hold.
+fn fits(ms: i64) -> Option<u64> {
+    u64::try_from(ms).ok().filter(|ms| (1..=TIME).contains(ms))
+}
+
+fn cell(generation: u16, ms: u64) -> u64 {
+    u64::from(generation) << TIME_BITS | ms
+}
+
+impl Touches<'_> {
+    /// Takes a free cell for a session that was used now. Under the write transaction.
+    pub(super) fn take(&self, now: i64) -> Place {
+        let Some(ms) = fits(now) else { return Place::default() };
+        let count = self.cells.len();
+        let first = self.hint.load(Ordering::Relaxed) as usize;
+        // Never 0, so that no cell in use looks free.
+        let generation = (self.generations.fetch_add(1, Ordering::Relaxed) % 0xFFFF) as u16 + 1;
+        for i in 0..count {
+            let at = (first + i) % count;
+            if at > 0 && self.cells[at].load(Ordering::Relaxed) == 0 {
+                self.cells[at].store(cell(generation, ms), Ordering::Release);
+                self.hint.store((at + 1) as u32, Ordering::Relaxed);
+                return Place { cell: at as u32, generation };
+            }
+        }
+        Place::default()
+    }
+
+    /// Frees the cell of a session that is gone. Under the write transaction, or for a session that nobody has seen.
+    pub(super) fn free(&self, place: Place) {
+        if let Some((at, _)) = self.find(place) {
+            at.store(0, Ordering::Release);
+        }
+    }
+
+    pub(super) fn seen(&self, place: Place) -> Seen {
+        match self.find(place) {
+            None => Seen::Unknown,
+            Some((_, 0)) => Seen::Dead,
+            Some((_, ms)) => Seen::At(ms as i64),
+        }
+    }
+
+    /// Notes a use. `Some(before)`: it is noted, and what was there before; `None`: the session has died.
+    pub(super) fn slide(&self, place: Place, now: i64) -> Option<i64> {
+        loop {
+            let (at, before) = self.find(place).filter(|&(_, before)| before != 0)?;
+            let Some(ms) = fits(now).filter(|&ms| ms > before) else {
+                return Some(before as i64);
+            };
+            let (old, new) = (cell(place.generation, before), cell(place.generation, ms));
+            if at.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return Some(before as i64);
+            }
+        }
+    }
+
+    /// Takes back a use, unless there was a later one.
+    pub(super) fn slide_back(&self, place: Place, from: i64, to: i64) {
+        if let (Some((at, _)), Some(from), Some(to)) = (self.find(place), fits(from), fits(to)) {
+            let (old, new) = (cell(place.generation, from), cell(place.generation, to));
+            // Another value: somebody used it since.
+            let _ = at.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// Marks a session as found expired, if its last use is still the one that was seen. False: look again.
+    pub(super) fn end(&self, place: Place, seen: Seen) -> bool {
+        let (Some((at, _)), Seen::At(ms)) = (self.find(place), seen) else { return true };
+        let old = cell(place.generation, ms as u64);
+        at.compare_exchange(old, cell(place.generation, 0), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Whether a use at this time can be noted in a cell.
+    pub(super) fn can_note(now: i64) -> bool {
+        fits(now).is_some()
+    }
+
+    /// The cell, and the time in it, if it is this session's.
+    fn find(&self, place: Place) -> Option<(&AtomicU64, u64)> {
+        let at = self.cells.get(place.cell as usize).filter(|_| place.cell > 0)?;
+        let value = at.load(Ordering::Acquire);
+        (value >> TIME_BITS == u64::from(place.generation) && place.generation > 0).then_some((at, value & TIME))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Cells(Vec<AtomicU64>, AtomicU32, AtomicU32);
+
+    impl Cells {
+        fn new(count: usize) -> Cells {
+            Cells((0..count).map(|_| AtomicU64::new(0)).collect(), AtomicU32::new(0), AtomicU32::new(0))
+        }
+
+        fn touches(&self) -> Touches<'_> {
+            Touches { cells: &self.0, hint: &self.1, generations: &self.2 }
+        }
+    }
+
+    #[test]
+    fn a_use_is_noted_and_time_never_goes_back() {
+        let cells = Cells::new(8);
+        let place = cells.touches().take(100);
+        assert_eq!(cells.touches().seen(place), Seen::At(100));
+        assert_eq!(cells.touches().slide(place, 150), Some(100));
+        assert_eq!(cells.touches().slide(place, 120), Some(150));
+        assert_eq!(cells.touches().seen(place), Seen::At(150));
+        cells.touches().slide_back(place, 120, 100);
+        assert_eq!(cells.touches().seen(place), Seen::At(150), "a later use stays");
+        cells.touches().slide_back(place, 150, 100);
+        assert_eq!(cells.touches().seen(place), Seen::At(100));
+    }
+
+    #[test]
+    fn an_ended_session_cannot_be_used_and_a_used_one_not_be_ended_unseen() {
+        let cells = Cells::new(8);
+        let place = cells.touches().take(100);
+        let seen = cells.touches().seen(place);
+        cells.touches().slide(place, 101);
+        assert!(!cells.touches().end(place, seen));
+        assert!(cells.touches().end(place, Seen::At(101)));
+        assert_eq!(cells.touches().seen(place), Seen::Dead);
+        assert_eq!(cells.touches().slide(place, 102), None);
+    }
+
+    #[test]
+    fn a_cell_that_is_anothers_by_now_is_not_touched() {
+        let cells = Cells::new(2);
+        let old = cells.touches().take(100);
+        cells.touches().free(old);
+        let new = cells.touches().take(200);
+        assert_eq!(old.cell, new.cell);
+        assert_eq!(cells.touches().seen(old), Seen::Unknown);
+        assert_eq!(cells.touches().slide(old, 300), None);
+        cells.touches().free(old);
+        assert_eq!(cells.touches().seen(new), Seen::At(200));
+    }
+
+    #[test]
+    fn when_no_cell_is_left_or_the_time_does_not_fit_there_is_none() {
+        let cells = Cells::new(3);
+        let places = [1, 2, 3].map(|now| cells.touches().take(now));
+        assert_eq!(places[2], Place::default());
+        assert_eq!(cells.touches().seen(places[2]), Seen::Unknown);
+        cells.touches().free(places[0]);
+        assert_eq!(cells.touches().take(i64::MAX), Place::default());
+        assert_eq!(cells.touches().take(0), Place::default());
+        assert_ne!(cells.touches().take(4), Place::default());
+    }
+}
