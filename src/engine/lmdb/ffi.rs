@@ -268,6 +268,12 @@ impl Txn<'_> {
 }
 
 impl ReadTxn<'_> {
+    /// The number of the snapshot: that of the last transaction in it.
+    pub(super) fn id(&self) -> usize {
+        // SAFETY: a live transaction.
+        unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) }
+    }
+
     /// Whether at least `wanted` pages are free again, as far as the free list says.
     pub(super) fn has_free_pages(&self, wanted: usize) -> Result<bool> {
         // LMDB's table 0: number of the transaction to pages that it freed, the first word of which is their count.

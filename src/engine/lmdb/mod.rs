@@ -19,7 +19,7 @@ use self::{
     database::{Database, Open, Wishes},
     ffi::{ReadTxn, Table, WriteTxn},
     step::{Effects, Row, Step, Way},
-    touches::{Seen, Touches},
+    touches::{Place, Seen, Touches},
 };
 use super::{Context, Engine, Found, Reader, Usage};
 use crate::{
@@ -85,27 +85,32 @@ impl Lmdb {
         acknowledged: Acknowledged,
         mut step: impl FnMut(&mut Step) -> Result<T> + Send,
     ) -> Result<T> {
-        let open = self.here()?;
+        let (open, seals) = (self.here()?, self.seals());
         open.note_write()?;
-        let (mut effects, mut result) = (Effects::default(), None);
-        let seals = self.seals();
-        let mut write = |txn: &mut WriteTxn| {
-            result = Some(step(&mut Step::new(txn, open, cx, seals, &mut effects))?);
-            Ok(())
-        };
-        let committed = match &open.group {
-            None => open.env.write().and_then(|mut txn| {
-                write(&mut txn)?;
-                txn.commit()
-            }),
-            Some(group) => group.commit(&open.env, &mut write).and_then(|number| match acknowledged {
-                Acknowledged::Yes => group.flush(&open.env, number),
-                Acknowledged::No => Ok(()),
-            }),
-        };
-        effects.settle(cx, &open.map.touches(), committed.is_ok());
-        committed?;
-        result.ok_or_else(|| Error::fixed(ErrorKind::Panic, "a write was not run"))
+        loop {
+            let (mut effects, mut result) = (Effects::default(), None);
+            let mut write = |txn: &mut WriteTxn| {
+                result = Some(step(&mut Step::new(txn, open, cx, seals, &mut effects))?);
+                Ok(())
+            };
+            let committed = match &open.group {
+                None => open.env.write().and_then(|mut txn| {
+                    write(&mut txn)?;
+                    txn.commit()
+                }),
+                Some(group) => group.commit(&open.env, &mut write).and_then(|number| match acknowledged {
+                    Acknowledged::Yes => group.flush(&open.env, number),
+                    Acknowledged::No => Ok(()),
+                }),
+            };
+            let again = effects.again;
+            effects.settle(cx, &open.map.touches(), committed.is_ok());
+            if again {
+                continue;
+            }
+            committed?;
+            return result.ok_or_else(|| Error::fixed(ErrorKind::Panic, "a write was not run"));
+        }
     }
 
     /// Runs a step that may need more room, after making some if there is none.
@@ -140,11 +145,17 @@ impl Lmdb {
         Err(Error::fixed(ErrorKind::Full, "the store is full: the file of its directory has no room"))
     }
 
-    /// Notes a use of a living session that was just read, and returns the last use before it.
-    fn slide(touches: &Touches, row: &mut Row, now: i64) -> Result<i64> {
-        let before = touches.slide(row.place(), now).ok_or_else(Error::not_found)?;
-        row.head = row.head.seen(before.max(now));
-        Ok(before)
+    /// Reads in a snapshot, and again in a newer one for as long as `read` finds it to be an old one (`None`). What it finds
+    /// twice in the same snapshot is as it is: `is_settled`.
+    fn look<T>(&self, open: &Open, mut read: impl FnMut(&ReadTxn, bool) -> Result<Option<T>>) -> Result<T> {
+        let mut last = None;
+        loop {
+            let txn = open.env.read()?;
+            let is_settled = last.replace(txn.id()) == last;
+            if let Some(found) = read(&txn, is_settled)? {
+                return Ok(found);
+            }
+        }
     }
 
     /// Whether a use has to be written into the record.
@@ -157,17 +168,31 @@ impl Lmdb {
     fn refresh(&self, cx: &Context, key: &Key) -> Result<Meta> {
         self.write(cx, Acknowledged::No, |step| step.refresh(key))
     }
+}
 
-    fn read_by_alias(&self, cx: &Context, key: &Key, open: &Open, txn: &ReadTxn, reader: Reader) -> Result<()> {
-        let moment = cx.moment();
-        let Some(Way { row, payload, until, aliases }) = step::follow(txn, key, open, &moment, self.seals())? else {
-            return Err(miss(cx, key));
-        };
-        let mut meta = row.head.meta(moment.timeouts);
-        meta.expires_ms = meta.expires_ms.min(until);
-        reader(Found { stored: Stored { key: row.key, head: &row.head, bytes: payload }, meta, way: &aliases })?;
-        cx.counters.count(Count::Hits, key);
-        Ok(())
+/// A use of a session that is noted, but taken back unless it is confirmed.
+struct Use<'a> {
+    touches: Touches<'a>,
+    place: Place,
+    from: i64,
+    to: i64,
+}
+
+impl<'a> Use<'a> {
+    /// `NOT_FOUND` if it has died meanwhile.
+    fn begin(touches: Touches<'a>, row: &Row, now: i64) -> Result<Use<'a>> {
+        let from = touches.slide(row.place(), now).ok_or_else(Error::not_found)?;
+        Ok(Use { touches, place: row.place(), from, to: now })
+    }
+
+    fn confirm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.touches.slide_back(self.place, self.to, self.from);
     }
 }
 
@@ -181,40 +206,38 @@ impl Engine for Lmdb {
     }
 
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
-        let open = self.here()?;
-        let txn = open.env.read()?;
-        let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else {
-            return self.read_by_alias(cx, key, open, &txn, reader);
-        };
+        let (open, seals) = (self.here()?, self.seals());
         let touches = open.map.touches();
-        let (mut row, payload) = Row::read(*key, bytes, &touches, self.seals())?;
-        let moment = cx.moment();
-        if !row.lives(&moment) {
-            return Err(miss(cx, key));
-        }
-        let noted = !peek && row.seen != Seen::Unknown && Touches::can_note(moment.now);
-        // Before the payload is lent: if it dies just now, nothing may have been copied.
-        let before = match noted {
-            true => Self::slide(&touches, &mut row, moment.now).map_err(|_| miss(cx, key))?,
-            false => row.head.last_seen,
-        };
-        if !peek {
-            row.head = row.head.seen(moment.now);
-        }
-        let found = Found {
-            stored: Stored { key: *key, head: &row.head, bytes: payload },
-            meta: row.head.meta(moment.timeouts),
-            way: &[],
-        };
-        if let Err(error) = reader(found) {
-            if noted {
-                touches.slide_back(row.place(), moment.now, before);
+        let must_refresh = self.look(open, |txn, is_settled| {
+            let moment = cx.moment();
+            let Some(Way { mut row, payload, until, aliases }) = step::follow(txn, key, open, &moment, seals)? else {
+                return Err(miss(cx, key));
+            };
+            if row.is_stale() && !is_settled {
+                return Ok(None);
             }
-            return Err(error);
-        }
-        cx.counters.count(Count::Hits, key);
-        if !peek && (!noted || self.must_refresh(open, cx, &row)) {
-            drop(txn);
+            if !row.lives(&touches, &moment) {
+                return Err(miss(cx, key));
+            }
+            // The old id of a session does not keep it alive.
+            let slides = !peek && aliases.is_empty();
+            let can_note = row.seen != Seen::Unknown && Touches::can_note(moment.now);
+            // Before the payload is lent: if it dies just now, nothing may have been copied.
+            let noted = match slides && can_note {
+                true => Some(Use::begin(touches, &row, moment.now).map_err(|_| miss(cx, key))?),
+                false => None,
+            };
+            if slides {
+                row.head = row.head.seen(moment.now);
+            }
+            let mut meta = row.head.meta(moment.timeouts);
+            meta.expires_ms = meta.expires_ms.min(until);
+            reader(Found { stored: Stored { key: row.key, head: &row.head, bytes: payload }, meta, way: &aliases })?;
+            cx.counters.count(Count::Hits, key);
+            noted.into_iter().for_each(Use::confirm);
+            Ok(Some(slides && (!can_note || self.must_refresh(open, cx, &row))))
+        })?;
+        if must_refresh {
             match self.refresh(cx, key) {
                 // It was read, and that counts: what could not be noted lets it die earlier, not later.
                 Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::NotFound) => {}
@@ -226,23 +249,25 @@ impl Engine for Lmdb {
 
     fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
         let open = self.here()?;
-        let txn = open.env.read()?;
-        let bytes = txn.get(Table::Sessions, &key.bytes())?.ok_or_else(Error::not_found)?;
         let touches = open.map.touches();
-        let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
-        drop(txn);
-        let moment = cx.moment();
-        if !row.lives(&moment) {
-            return Err(Error::not_found());
-        }
-        if row.seen == Seen::Unknown || !Touches::can_note(moment.now) {
-            return self.refresh(cx, key);
-        }
-        Self::slide(&touches, &mut row, moment.now)?;
-        match self.must_refresh(open, cx, &row) {
-            true => self.refresh(cx, key),
-            false => Ok(row.head.meta(moment.timeouts)),
-        }
+        let noted = self.look(open, |txn, is_settled| {
+            let bytes = txn.get(Table::Sessions, &key.bytes())?.ok_or_else(Error::not_found)?;
+            let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
+            if row.is_stale() && !is_settled {
+                return Ok(None);
+            }
+            let moment = cx.moment();
+            if !row.lives(&touches, &moment) {
+                return Err(Error::not_found());
+            }
+            if row.seen == Seen::Unknown || !Touches::can_note(moment.now) {
+                return Ok(Some(None));
+            }
+            Use::begin(touches, &row, moment.now)?.confirm();
+            row.head = row.head.seen(moment.now);
+            Ok(Some((!self.must_refresh(open, cx, &row)).then(|| row.head.meta(moment.timeouts))))
+        })?;
+        noted.map_or_else(|| self.refresh(cx, key), Ok)
     }
 
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
@@ -258,10 +283,15 @@ impl Engine for Lmdb {
     }
 
     fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
-        let open = self.here()?;
-        let txn = open.env.read()?;
-        let way = step::follow(&txn, key, open, &cx.moment(), self.seals())?;
-        way.map(|way| way.row.key).ok_or_else(Error::not_found)
+        let (open, seals) = (self.here()?, self.seals());
+        self.look(open, |txn, is_settled| {
+            let moment = cx.moment();
+            let mut way = step::follow(txn, key, open, &moment, seals)?.ok_or_else(Error::not_found)?;
+            if way.row.is_stale() && !is_settled {
+                return Ok(None);
+            }
+            way.row.lives(&open.map.touches(), &moment).then_some(Some(way.row.key)).ok_or_else(Error::not_found)
+        })
     }
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
@@ -285,19 +315,23 @@ impl Engine for Lmdb {
     }
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
-        let open = self.here()?;
-        let txn = open.env.read()?;
-        let moment = cx.moment();
-        let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &Key(0, 0)).to_vec());
-        while let Some(key) = step::next_of(&txn, principal, &mut next)? {
-            let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else { continue };
-            let (row, _) = Row::read(key, bytes, &open.map.touches(), self.seals())?;
-            if row.lives(&moment) {
-                entries.try_reserve(1).map_err(|_| Error::no_memory())?;
-                entries.push(row.head.entry(key, row.payload_len(self.seals()), moment.timeouts));
+        let (open, seals) = (self.here()?, self.seals());
+        self.look(open, |txn, is_settled| {
+            let moment = cx.moment();
+            let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &Key(0, 0)).to_vec());
+            while let Some(key) = step::next_of(txn, principal, &mut next)? {
+                let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else { continue };
+                let (mut row, _) = Row::read(key, bytes, &open.map.touches(), seals)?;
+                if row.is_stale() && !is_settled {
+                    return Ok(None);
+                }
+                if row.lives(&open.map.touches(), &moment) {
+                    entries.try_reserve(1).map_err(|_| Error::no_memory())?;
+                    entries.push(row.head.entry(key, row.payload_len(seals), moment.timeouts));
+                }
             }
-        }
-        Ok(entries)
+            Ok(Some(entries))
+        })
     }
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {

@@ -1,10 +1,7 @@
 //! One write transaction, in terms of sessions: a record, its deadline in the expiry table and its principal's pair are
 //! written and removed together. And what a record says, together with its cell: the only place that joins the two.
 
-use std::{
-    collections::BinaryHeap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
@@ -57,8 +54,14 @@ pub(super) struct Row {
 pub(super) struct Effects {
     taken: SmallVec<[Place; 2]>,
     freed: SmallVec<[Place; 4]>,
+    /// Uses that were noted: from when, to when.
+    used: SmallVec<[(Place, i64, i64); 1]>,
+    /// Living sessions that were ended.
+    ended: SmallVec<[(Place, Seen); 1]>,
     revoked: u64,
     expired: u64,
+    /// What the step had seen has changed: it has to be taken again.
+    pub again: bool,
 }
 
 pub(super) struct Step<'a, 'e> {
@@ -82,8 +85,29 @@ impl Row {
         Ok((row, record.bytes))
     }
 
-    pub(super) fn lives(&self, moment: &Moment) -> bool {
-        self.seen != Seen::Dead && self.head.lives(moment)
+    /// Whether the session lives. If it does not, nobody can use it any more from now on.
+    pub(super) fn lives(&mut self, touches: &Touches, moment: &Moment) -> bool {
+        loop {
+            if self.seen == Seen::Dead {
+                return false;
+            }
+            if self.head.lives(moment) {
+                return true;
+            }
+            if touches.end(self.place(), self.seen) {
+                return false;
+            }
+            // It was used just now.
+            self.seen = touches.seen(self.place());
+            if let Seen::At(ms) = self.seen {
+                self.head.last_seen = self.head.last_seen.max(ms);
+            }
+        }
+    }
+
+    /// Whether its cell is another session's by now: so this is an old snapshot, or the cells were lost.
+    pub(super) fn is_stale(&self) -> bool {
+        self.seen == Seen::Unknown && self.private.cell != 0
     }
 
     pub(super) fn place(&self) -> Place {
@@ -96,15 +120,17 @@ impl Row {
 }
 
 impl Effects {
-    /// Frees the cells that nobody needs any more.
-    pub(super) fn settle(&mut self, cx: &Context, touches: &Touches, is_committed: bool) {
-        let unneeded = if is_committed { &self.freed[..] } else { &self.taken[..] };
-        unneeded.iter().for_each(|&place| touches.free(place));
+    /// Frees the cells that nobody needs any more; if nothing was committed, nothing has happened to the others.
+    pub(super) fn settle(self, cx: &Context, touches: &Touches, is_committed: bool) {
         if is_committed {
+            self.freed.iter().for_each(|&place| touches.free(place));
             cx.counters.add(Count::Revoked, self.revoked);
             cx.counters.add(Count::Expired, self.expired);
+        } else {
+            self.taken.iter().for_each(|&place| touches.free(place));
+            self.used.iter().for_each(|&(place, from, to)| touches.slide_back(place, to, from));
+            self.ended.iter().for_each(|&(place, seen)| touches.restore(place, seen));
         }
-        *self = Effects::default();
     }
 }
 
@@ -123,7 +149,7 @@ impl<'a, 'e> Step<'a, 'e> {
     pub(super) fn rewrite(&mut self, old: Option<&Key>, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
         let moment = self.cx.moment();
         let moves = old != Some(new);
-        let before = old.map(|key| self.living(key, &moment)).transpose()?;
+        let before = old.map(|key| self.used(key, &moment)).transpose()?;
         let head = match &before {
             Some(before) => {
                 write.check_version(&before.head)?;
@@ -138,9 +164,10 @@ impl<'a, 'e> Step<'a, 'e> {
             Some(before) if moves => grace.alias(before.key, *new, &head, &moment)?,
             _ => None,
         };
-        if let Some(principal) = head.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
-            self.end_surplus(principal, [old, Some(new)], &moment)?;
-        }
+        let surplus = match head.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
+            Some(principal) => self.take_surplus(principal, [old, Some(new)], &moment)?,
+            None => Vec::new(),
+        };
 
         let mut old_bytes = Zeroizing::new(Vec::new());
         if let Some(before) = before.as_ref().filter(|_| write.content.reads_old()) {
@@ -191,18 +218,20 @@ impl<'a, 'e> Step<'a, 'e> {
         if before.is_none() {
             self.expire(u64::MAX, NEIGHBOURS, &moment)?;
         }
+        // Last, when nothing else can fail: to others they are gone from here on.
+        self.end(&surplus)?;
         Ok(head.meta(moment.timeouts))
     }
 
     pub(super) fn delete(&mut self, key: &Key) -> Result<()> {
-        let row = self.living(key, &self.cx.moment())?;
+        let row = self.used(key, &self.cx.moment())?;
         self.remove(&row)
     }
 
     /// Writes into a session's record when it was used last, and gives it a cell if it has none.
     pub(super) fn refresh(&mut self, key: &Key) -> Result<Meta> {
         let moment = self.cx.moment();
-        let row = self.living(key, &moment)?;
+        let row = self.used(key, &moment)?;
         let head = row.head.seen(moment.now);
         let mut private = row.private;
         if row.seen == Seen::Unknown {
@@ -230,8 +259,9 @@ impl<'a, 'e> Step<'a, 'e> {
         }
         let moment = self.cx.moment();
         for key in &keys {
-            if let Some(row) = self.find(key)? {
-                *(if row.lives(&moment) { &mut self.effects.revoked } else { &mut self.effects.expired }) += 1;
+            if let Some(mut row) = self.find(key)? {
+                let lives = row.lives(&self.open.map.touches(), &moment);
+                *(if lives { &mut self.effects.revoked } else { &mut self.effects.expired }) += 1;
                 self.remove(&row)?;
             }
         }
@@ -266,19 +296,18 @@ impl<'a, 'e> Step<'a, 'e> {
                 self.disarm(deadline, &key)?;
                 continue;
             }
-            let Some(row) = self.find(&key)?.filter(|row| row.private.armed == deadline) else {
+            let Some(mut row) = self.find(&key)?.filter(|row| row.private.armed == deadline) else {
                 // Of no session: cannot be, and must not be met again and again.
                 self.disarm(deadline, &key)?;
                 continue;
             };
-            if row.lives(moment) {
+            if row.lives(&self.open.map.touches(), moment) {
                 self.arm_again(&row, moment)?;
-            } else if self.open.map.touches().end(row.place(), row.seen) {
+            } else {
                 self.effects.expired += 1;
                 removed += 1;
                 self.remove(&row)?;
             }
-            // Else it was used just now: it is looked at again.
         }
         Ok(removed)
     }
@@ -305,28 +334,44 @@ impl<'a, 'e> Step<'a, 'e> {
         Ok(true)
     }
 
-    /// Ends the least recently used sessions of a principal that have to make room for one more.
-    fn end_surplus(&mut self, principal: PrincipalKey, spared: [Option<&Key>; 2], moment: &Moment) -> Result<()> {
+    /// Takes out the least recently used sessions of a principal that have to make room for one more.
+    fn take_surplus(
+        &mut self,
+        principal: PrincipalKey,
+        spared: [Option<&Key>; 2],
+        moment: &Moment,
+    ) -> Result<Vec<Row>> {
         let most = self.cx.policy.limits().max_per_principal;
+        let mut living = Vec::new();
         if most == u64::MAX {
-            return Ok(());
+            return Ok(living);
         }
-        let mut living = BinaryHeap::new();
         let mut next = pair_key(principal, &Key(0, 0)).to_vec();
         while let Some(key) = next_of(self.txn, principal, &mut next)? {
             if spared.contains(&Some(&key)) {
                 continue;
             }
-            if let Some(row) = self.find(&key)?.filter(|row| row.lives(moment)) {
-                living.push(std::cmp::Reverse((row.head.last_seen, row.head.created, key)));
+            if let Some(mut row) = self.find(&key)?
+                && row.lives(&self.open.map.touches(), moment)
+            {
+                living.push(row);
             }
         }
-        while living.len() as u64 >= most {
-            let Some(std::cmp::Reverse((_, _, key))) = living.pop() else { break };
-            if let Some(row) = self.find(&key)? {
-                self.effects.revoked += 1;
-                self.remove(&row)?;
+        living.sort_unstable_by_key(|row| (row.head.last_seen, row.head.created, row.key));
+        living.truncate((living.len() as u64 + 1).saturating_sub(most) as usize);
+        living.iter().try_for_each(|row| self.remove(row))?;
+        self.effects.revoked += living.len() as u64;
+        Ok(living)
+    }
+
+    /// Ends living sessions that were chosen because of their last use; if one was used since, others have to be chosen.
+    fn end(&mut self, rows: &[Row]) -> Result<()> {
+        for row in rows {
+            if !self.open.map.touches().end(row.place(), row.seen) {
+                self.effects.again = true;
+                return Err(Error::fixed(ErrorKind::Busy, "a session was used while it was about to be ended"));
             }
+            self.effects.ended.push((row.place(), row.seen));
         }
         Ok(())
     }
@@ -334,8 +379,9 @@ impl<'a, 'e> Step<'a, 'e> {
     /// The session that `except` reads, which a revocation spares.
     pub(super) fn spared(&self, except: Option<&Key>) -> Result<Option<Key>> {
         let Some(key) = except else { return Ok(None) };
-        let way = follow(self.txn, key, self.open, &self.cx.moment(), self.seals)?;
-        Ok(way.map(|way| way.row.key))
+        let moment = self.cx.moment();
+        let Some(mut way) = follow(self.txn, key, self.open, &moment, self.seals)? else { return Ok(None) };
+        Ok(way.row.lives(&self.open.map.touches(), &moment).then_some(way.row.key))
     }
 
     fn find(&self, key: &Key) -> Result<Option<Row>> {
@@ -343,8 +389,18 @@ impl<'a, 'e> Step<'a, 'e> {
         bytes.map(|bytes| Ok(Row::read(*key, bytes, &self.open.map.touches(), self.seals)?.0)).transpose()
     }
 
-    fn living(&self, key: &Key, moment: &Moment) -> Result<Row> {
-        self.find(key)?.filter(|row| row.lives(moment)).ok_or_else(Error::not_found)
+    /// A living session, which is used by this step: it cannot expire meanwhile.
+    fn used(&mut self, key: &Key, moment: &Moment) -> Result<Row> {
+        let touches = self.open.map.touches();
+        let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
+        if !row.lives(&touches, moment) {
+            return Err(Error::not_found());
+        }
+        if row.seen != Seen::Unknown {
+            let before = touches.slide(row.place(), moment.now).ok_or_else(Error::not_found)?;
+            self.effects.used.push((row.place(), before, moment.now));
+        }
+        Ok(row)
     }
 
     fn holds(&self, key: &Key) -> Result<bool> {
@@ -473,7 +529,7 @@ pub(super) fn pair_key(principal: PrincipalKey, key: &Key) -> [u8; 64] {
     pair
 }
 
-/// The way from a key over aliases to a living session's record.
+/// The way from a key over aliases to a session's record.
 pub(super) struct Way<'t> {
     pub row: Row,
     /// The payload as it is stored.
@@ -494,7 +550,7 @@ pub(super) fn follow<'t>(
     loop {
         if let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? {
             let (row, payload) = Row::read(key, bytes, &open.map.touches(), seals)?;
-            return Ok(row.lives(moment).then_some(Way { row, payload, until, aliases }));
+            return Ok(Some(Way { row, payload, until, aliases }));
         }
         let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
         let alias = format::decode_alias(key, bytes, seals)?;

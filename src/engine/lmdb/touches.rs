@@ -9,8 +9,10 @@
 //! its process died is lost until the store's next beginning; one that is lost with its file costs nothing but a write,
 //! because the record's own time stands then.
 //!
-//! Whoever ends an expired session marks its cell first, and a use that comes later fails: so a session that was used
-//! just before its deadline is not ended just after it by somebody who had not seen the use.
+//! Readers take no lock, so the cell is also where a use and the end of a session meet: whoever finds a session expired, or
+//! ends it for others to have room, marks its cell, and does so only while the last use is the one that was looked at;
+//! whoever uses or writes a session notes it first, and finds it gone if the cell is marked. So nobody sees a session dead
+//! and another one uses it afterwards, whatever their clocks said when they began.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -116,6 +118,13 @@ impl Touches<'_> {
         at.compare_exchange(old, cell(place.generation, 0), Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// Takes back that a session was ended.
+    pub(super) fn restore(&self, place: Place, seen: Seen) {
+        if let (Some((at, 0)), Seen::At(ms)) = (self.find(place), seen) {
+            at.store(cell(place.generation, ms as u64), Ordering::Release);
+        }
+    }
+
     /// Whether a use at this time can be noted in a cell.
     pub(super) fn can_note(now: i64) -> bool {
         fits(now).is_some()
@@ -169,6 +178,8 @@ mod tests {
         assert!(cells.touches().end(place, Seen::At(101)));
         assert_eq!(cells.touches().seen(place), Seen::Dead);
         assert_eq!(cells.touches().slide(place, 102), None);
+        cells.touches().restore(place, Seen::At(101));
+        assert_eq!(cells.touches().slide(place, 102), Some(101));
     }
 
     #[test]
