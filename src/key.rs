@@ -126,18 +126,23 @@ impl Keys {
             Keys::Hashed { session, .. } => (Key(hash(session, sid), 0), None),
             Keys::Derived { session, short, ring, .. } => {
                 let mut hasher = blake3::Hasher::new_keyed(session);
-                let mut output = hasher.update(sid).finalize_xof();
-                let mut lookup = Ref([0; 32]);
-                output.fill(&mut lookup.0);
+                let mut reader = hasher.update(sid).finalize_xof();
+                // At once: each read computes a block anew.
+                let mut output = Zeroizing::new([0; 64]);
+                reader.fill(&mut *output);
+                // What is left of the id is in the buffers of the one chunk. (zeroize would go over the whole stack of the
+                // tree, which takes longer than the hash.)
+                hasher.reset();
+                std::hint::black_box(&mut hasher);
+                reader.zeroize();
+                let (lookup, of_id) = output.split_at(32);
                 let data_key = ring.as_ref().map(|ring| {
                     let mut data_key = DataKey::blank(ring);
-                    output.fill(data_key.bytes_mut());
+                    data_key.bytes_mut().copy_from_slice(of_id);
                     data_key
                 });
-                hasher.zeroize();
-                output.zeroize();
-                let key = Key::from(&lookup);
-                (if *short { Key(key.0, 0) } else { key }, data_key)
+                let half = |at: usize| u128::from_le_bytes(std::array::from_fn(|i| lookup[at + i]));
+                (Key(half(0), if *short { 0 } else { half(16) }), data_key)
             }
         }
     }

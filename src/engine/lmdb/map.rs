@@ -21,6 +21,7 @@ use std::{
 use super::touches::Touches;
 use crate::{
     error::{Error, Result},
+    key::Key,
     policy::Policy,
     stats::Counters,
 };
@@ -39,7 +40,6 @@ pub(super) struct Head {
     pub manual_clock: AtomicU32,
     pub pid_namespace: AtomicU64,
     pub manual_ms: AtomicI64,
-    pub hint: AtomicU32,
     pub generations: AtomicU32,
     pub policy: Policy,
     pub counters: Counters,
@@ -90,7 +90,13 @@ impl Map {
         let count = (self.len - CELLS) / size_of::<AtomicU64>();
         // SAFETY: inside the mapping, aligned, and atomics as above.
         let cells = unsafe { std::slice::from_raw_parts(self.memory.add(CELLS).cast().as_ptr(), count) };
-        Touches { cells, hint: &self.head().hint, generations: &self.head().generations }
+        Touches { cells, generations: &self.head().generations }
+    }
+
+    /// Begins to fetch the cell of a session, and what pages of the map are on the way to it.
+    pub(super) fn prefetch_cell(&self, key: &Key) {
+        let touches = self.touches();
+        prefetch(touches.cells.as_ptr().wrapping_add(touches.home(key)).cast());
     }
 
     /// Writes it to the disk.
@@ -197,6 +203,19 @@ pub(super) fn at_exit(f: extern "C" fn()) {
     // SAFETY: a function of this library, which is there as long as it is registered. (Without memory for it, it is not
     // called, and the store counts as not closed.)
     unsafe { libc::atexit(f) };
+}
+
+/// Begins to fetch a cache line.
+#[inline]
+pub(super) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is only a hint and accesses nothing, also where the address is not mapped.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 fn failed(what: &str, error: io::Error) -> Error {

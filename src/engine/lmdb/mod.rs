@@ -208,6 +208,7 @@ impl Engine for Lmdb {
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
         let (open, seals) = (self.here()?, self.seals());
         let touches = open.map.touches();
+        open.map.prefetch_cell(key);
         let must_refresh = self.look(open, |txn, is_settled| {
             let moment = cx.moment();
             let Some(Way { mut row, payload, until, aliases }) = step::follow(txn, key, open, &moment, seals)? else {
@@ -251,7 +252,7 @@ impl Engine for Lmdb {
         let open = self.here()?;
         let touches = open.map.touches();
         let noted = self.look(open, |txn, is_settled| {
-            let bytes = txn.get(Table::Sessions, &key.bytes())?.ok_or_else(Error::not_found)?;
+            let bytes = txn.session(key)?.ok_or_else(Error::not_found)?;
             let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
             if row.is_stale() && !is_settled {
                 return Ok(None);
@@ -320,7 +321,7 @@ impl Engine for Lmdb {
             let moment = cx.moment();
             let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &Key(0, 0)).to_vec());
             while let Some(key) = step::next_of(txn, principal, &mut next)? {
-                let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? else { continue };
+                let Some(bytes) = txn.session(&key)? else { continue };
                 let (mut row, _) = Row::read(key, bytes, &open.map.touches(), seals)?;
                 if row.is_stale() && !is_settled {
                     return Ok(None);

@@ -200,7 +200,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 if let Some(before) = &before {
                     self.take_out(before)?;
                 }
-                let place = self.open.map.touches().take(moment.now);
+                let place = self.open.map.touches().take(new, moment.now);
                 self.effects.taken.push(place);
                 (private.cell, private.generation) = (place.cell, place.generation);
                 self.arm(deadline, new)?;
@@ -235,7 +235,7 @@ impl<'a, 'e> Step<'a, 'e> {
         let head = row.head.seen(moment.now);
         let mut private = row.private;
         if row.seen == Seen::Unknown {
-            let place = self.open.map.touches().take(moment.now);
+            let place = self.open.map.touches().take(key, moment.now);
             self.effects.taken.push(place);
             (private.cell, private.generation) = (place.cell, place.generation);
         }
@@ -385,7 +385,7 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 
     fn find(&self, key: &Key) -> Result<Option<Row>> {
-        let bytes = self.txn.get(Table::Sessions, &key.bytes())?;
+        let bytes = self.txn.session(key)?;
         bytes.map(|bytes| Ok(Row::read(*key, bytes, &self.open.map.touches(), self.seals)?.0)).transpose()
     }
 
@@ -548,7 +548,7 @@ pub(super) fn follow<'t>(
 ) -> Result<Option<Way<'t>>> {
     let (mut key, mut until, mut aliases) = (*key, i64::MAX, Vec::new());
     loop {
-        if let Some(bytes) = txn.get(Table::Sessions, &key.bytes())? {
+        if let Some(bytes) = txn.session(&key)? {
             let (row, payload) = Row::read(key, bytes, &open.map.touches(), seals)?;
             return Ok(Some(Way { row, payload, until, aliases }));
         }

@@ -16,6 +16,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::key::Key;
+
 /// A session's cell. Number 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
@@ -37,8 +39,6 @@ pub(super) enum Seen {
 #[derive(Clone, Copy)]
 pub(super) struct Touches<'a> {
     pub cells: &'a [AtomicU64],
-    /// Where to look for a free cell first.
-    pub hint: &'a AtomicU32,
     pub generations: &'a AtomicU32,
 }
 
@@ -55,18 +55,22 @@ fn cell(generation: u16, ms: u64) -> u64 {
 }
 
 impl Touches<'_> {
+    /// Where the cell of a session is, or near there: known before its record is, so that it can be on its way meanwhile.
+    pub(super) fn home(&self, key: &Key) -> usize {
+        // Not the end of the key by which LMDB's tree is ordered: sessions that lie together should not crowd here.
+        (key.1 as u64 % self.cells.len().max(1) as u64) as usize
+    }
+
     /// Takes a free cell for a session that was used now. Under the write transaction.
-    pub(super) fn take(&self, now: i64) -> Place {
+    pub(super) fn take(&self, key: &Key, now: i64) -> Place {
         let Some(ms) = fits(now) else { return Place::default() };
-        let count = self.cells.len();
-        let first = self.hint.load(Ordering::Relaxed) as usize;
+        let (count, first) = (self.cells.len(), self.home(key));
         // Never 0, so that no cell in use looks free.
         let generation = (self.generations.fetch_add(1, Ordering::Relaxed) % 0xFFFF) as u16 + 1;
-        for i in 0..count {
-            let at = (first + i) % count;
-            if at > 0 && self.cells[at].load(Ordering::Relaxed) == 0 {
+        // More cells than sessions fit into the file, so one is free soon.
+        for at in (first..count).chain(0..first).filter(|&at| at > 0) {
+            if self.cells[at].load(Ordering::Relaxed) == 0 {
                 self.cells[at].store(cell(generation, ms), Ordering::Release);
-                self.hint.store((at + 1) as u32, Ordering::Relaxed);
                 return Place { cell: at as u32, generation };
             }
         }
@@ -142,22 +146,24 @@ impl Touches<'_> {
 mod tests {
     use super::*;
 
-    struct Cells(Vec<AtomicU64>, AtomicU32, AtomicU32);
+    struct Cells(Vec<AtomicU64>, AtomicU32);
+
+    const KEY: Key = Key(1, 5);
 
     impl Cells {
         fn new(count: usize) -> Cells {
-            Cells((0..count).map(|_| AtomicU64::new(0)).collect(), AtomicU32::new(0), AtomicU32::new(0))
+            Cells((0..count).map(|_| AtomicU64::new(0)).collect(), AtomicU32::new(0))
         }
 
         fn touches(&self) -> Touches<'_> {
-            Touches { cells: &self.0, hint: &self.1, generations: &self.2 }
+            Touches { cells: &self.0, generations: &self.1 }
         }
     }
 
     #[test]
     fn a_use_is_noted_and_time_never_goes_back() {
         let cells = Cells::new(8);
-        let place = cells.touches().take(100);
+        let place = cells.touches().take(&KEY, 100);
         assert_eq!(cells.touches().seen(place), Seen::At(100));
         assert_eq!(cells.touches().slide(place, 150), Some(100));
         assert_eq!(cells.touches().slide(place, 120), Some(150));
@@ -171,7 +177,7 @@ mod tests {
     #[test]
     fn an_ended_session_cannot_be_used_and_a_used_one_not_be_ended_unseen() {
         let cells = Cells::new(8);
-        let place = cells.touches().take(100);
+        let place = cells.touches().take(&KEY, 100);
         let seen = cells.touches().seen(place);
         cells.touches().slide(place, 101);
         assert!(!cells.touches().end(place, seen));
@@ -185,9 +191,9 @@ mod tests {
     #[test]
     fn a_cell_that_is_anothers_by_now_is_not_touched() {
         let cells = Cells::new(2);
-        let old = cells.touches().take(100);
+        let old = cells.touches().take(&KEY, 100);
         cells.touches().free(old);
-        let new = cells.touches().take(200);
+        let new = cells.touches().take(&KEY, 200);
         assert_eq!(old.cell, new.cell);
         assert_eq!(cells.touches().seen(old), Seen::Unknown);
         assert_eq!(cells.touches().slide(old, 300), None);
@@ -198,12 +204,12 @@ mod tests {
     #[test]
     fn when_no_cell_is_left_or_the_time_does_not_fit_there_is_none() {
         let cells = Cells::new(3);
-        let places = [1, 2, 3].map(|now| cells.touches().take(now));
+        let places = [1, 2, 3].map(|now| cells.touches().take(&KEY, now));
         assert_eq!(places[2], Place::default());
         assert_eq!(cells.touches().seen(places[2]), Seen::Unknown);
         cells.touches().free(places[0]);
-        assert_eq!(cells.touches().take(i64::MAX), Place::default());
-        assert_eq!(cells.touches().take(0), Place::default());
-        assert_ne!(cells.touches().take(4), Place::default());
+        assert_eq!(cells.touches().take(&KEY, i64::MAX), Place::default());
+        assert_eq!(cells.touches().take(&KEY, 0), Place::default());
+        assert_ne!(cells.touches().take(&KEY, 4), Place::default());
     }
 }
