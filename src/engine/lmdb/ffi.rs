@@ -192,11 +192,20 @@ impl Env {
 
     /// The number of the last page that was ever used.
     pub(super) fn last_page(&self) -> Result<usize> {
+        Ok(self.info()?.me_last_pgno)
+    }
+
+    /// The number of the last transaction that was committed.
+    pub(super) fn last_transaction(&self) -> Result<u64> {
+        Ok(self.info()?.me_last_txnid as u64)
+    }
+
+    fn info(&self) -> Result<lmdb::MDB_envinfo> {
         // SAFETY: a plain struct of numbers, for which zeros are fine.
         let mut info: lmdb::MDB_envinfo = unsafe { std::mem::zeroed() };
         // SAFETY: the environment is open, and `info` is where the numbers go.
         check(unsafe { lmdb::mdb_env_info(self.raw.as_ptr(), &mut info) })?;
-        Ok(info.me_last_pgno)
+        Ok(info)
     }
 
     pub(super) fn page_size(&self) -> Result<usize> {
@@ -228,6 +237,12 @@ impl Drop for Env {
 }
 
 impl Txn<'_> {
+    /// The number of the snapshot, which is that of the last transaction in it; or of the transaction that writes.
+    pub(super) fn id(&self) -> u64 {
+        // SAFETY: a live transaction.
+        unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) as u64 }
+    }
+
     fn handle(&self, table: Table) -> lmdb::MDB_dbi {
         self.env.handles[table as usize]
     }
@@ -283,12 +298,6 @@ impl Txn<'_> {
 }
 
 impl ReadTxn<'_> {
-    /// The number of the snapshot: that of the last transaction in it.
-    pub(super) fn id(&self) -> usize {
-        // SAFETY: a live transaction.
-        unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) }
-    }
-
     /// Whether at least `wanted` pages are free again, as far as the free list says.
     pub(super) fn has_free_pages(&self, wanted: usize) -> Result<bool> {
         // LMDB's table 0: number of the transaction to pages that it freed, the first word of which is their count.

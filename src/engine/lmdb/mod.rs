@@ -98,10 +98,12 @@ impl Lmdb {
                     write(&mut txn)?;
                     txn.commit()
                 }),
-                Some(group) => group.commit(&open.env, &mut write).and_then(|number| match acknowledged {
-                    Acknowledged::Yes => group.flush(&open.env, number),
-                    Acknowledged::No => Ok(()),
-                }),
+                Some(group) => {
+                    group.commit(&open.env, open.shared(), &mut write).and_then(|number| match acknowledged {
+                        Acknowledged::Yes => group.flush(&open.env, open.shared(), number),
+                        Acknowledged::No => Ok(()),
+                    })
+                }
             };
             let again = effects.again;
             effects.settle(cx, &open.map.touches(), committed.is_ok());
