@@ -10,7 +10,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -26,14 +26,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// to is not waited for a second time.
 const RELIANCE: Duration = Duration::from_millis(5);
 
+/// How long to wait for as many writes as usual: a part of what a disk takes.
+const GATHERING: Duration = Duration::from_micros(100);
+
 type Write<'a> = &'a mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send);
 
 /// What the processes of a store tell one another. Only ever a hint when to wait, but for `on_disk`.
 #[repr(C)]
 pub(super) struct Shared {
-    /// How many are about to commit.
+    /// How many writes are about to be committed.
     committing: AtomicU32,
-    /// Changes whenever one of them is done, and whenever `on_disk` does.
+    /// Changes whenever some of them are done, and whenever `on_disk` does.
     turns: AtomicU32,
     /// The number of the last transaction whose meta page is on the disk.
     on_disk: AtomicU64,
@@ -46,6 +49,8 @@ pub(super) struct Group {
     leading: Mutex<()>,
     /// Held by who asks the disk.
     flushing: Mutex<()>,
+    /// How many writes have been met in one transaction lately.
+    usual: AtomicUsize,
 }
 
 /// A write that waits, and where its outcome goes: the number of the transaction that it was committed in.
@@ -63,6 +68,14 @@ impl Shared {
     pub(super) fn reset(&self, last: u64) {
         self.committing.store(0, Ordering::Release);
         self.on_disk.store(last, Ordering::Release);
+    }
+
+    fn are_done(&self, writes: u32) {
+        // Not below zero: somebody may have stopped relying on them.
+        let less = |count: u32| Some(count.saturating_sub(writes));
+        // The closure always gives a value, so there is no error to look at.
+        let _ = self.committing.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.next_turn();
     }
 
     fn is_on_disk(&self, number: u64) -> bool {
@@ -90,17 +103,13 @@ impl Group {
         // and the leader catches panics).
         let write =
             unsafe { std::mem::transmute::<*mut _, *mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send)>(write) };
+        shared.committing.fetch_add(1, Ordering::AcqRel);
         self.waiting.lock().push(Job { write, outcome: &outcome });
         let leading = self.leading.lock();
         if let Some(outcome) = outcome.lock().take() {
             return outcome;
         }
-        shared.committing.fetch_add(1, Ordering::AcqRel);
         let results = catch_unwind(AssertUnwindSafe(|| self.lead(env, shared)));
-        // Not below zero: somebody may have stopped relying on this.
-        let less = |count: u32| Some(count.saturating_sub(1));
-        let _ = shared.committing.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-        shared.next_turn();
         drop(leading);
         let outcome = outcome.lock().take();
         outcome.unwrap_or_else(|| Err(results.err().map_or_else(not_run, |_| panicked())))
@@ -133,9 +142,16 @@ impl Group {
 
     /// Runs the writes of all who wait, and gives them their outcomes.
     fn lead(&self, env: &Env, shared: &Shared) {
+        // Those who were acknowledged just now are likely to be back soon, and a wait for the disk is long.
+        let usual = self.usual.load(Ordering::Relaxed);
+        let end = Instant::now() + GATHERING;
+        while self.waiting.lock().len() < usual && Instant::now() < end {
+            std::thread::yield_now();
+        }
         // Waiting for other processes first: meanwhile more may come.
         let txn = env.write();
         let jobs = std::mem::take(&mut *self.waiting.lock());
+        self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
         let results = txn
             .and_then(|txn| catch_unwind(AssertUnwindSafe(|| run_all(txn, &jobs, shared))).map_err(|_| panicked())?);
         let mut results = match results {
@@ -147,6 +163,7 @@ impl Group {
             let outcome = unsafe { &*job.outcome };
             *outcome.lock() = Some(results.pop().unwrap_or_else(|| Err(not_run())));
         }
+        shared.are_done(jobs.len() as u32);
     }
 }
 
