@@ -48,6 +48,7 @@ const SHORTEST_COARSE_MS: i64 = 1000;
 pub(crate) struct Lmdb {
     path: PathBuf,
     wishes: Wishes,
+    salt: [u8; SALT],
     /// This process's own; a parent's is left alone.
     database: PerProcess<OnceCell<Arc<Database>>>,
 }
@@ -63,14 +64,26 @@ impl Lmdb {
     /// Opens the store in a directory, or makes it. With it comes the store's salt.
     pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT])> {
         let wishes = Wishes::new(url, has_secret);
-        let lmdb = Lmdb { path: path.to_owned(), wishes, database: PerProcess::new() };
-        let salt = lmdb.here()?.salt;
+        let opened = Database::open(path, &wishes)?;
+        let salt = opened.get().salt;
+        let lmdb = Lmdb { path: path.to_owned(), wishes, salt, database: PerProcess::new() };
+        lmdb.database.get().get_or_init(|| opened);
         Ok((lmdb, salt))
     }
 
     /// The store in this process.
     fn here(&self) -> Result<&Open> {
-        let database = self.database.get().get_or_try_init(|| Database::open(&self.path, &self.wishes))?;
+        let database = self.database.get().get_or_try_init(|| {
+            let reopened = Database::open(&self.path, &self.wishes)?;
+            match reopened.get().salt == self.salt {
+                true => Ok(reopened),
+                // The keys are made from the salt: nothing would be found, and what is written not by others.
+                false => Err(Error::fixed(
+                    ErrorKind::Io,
+                    "there is another store in the directory than before fork: open it in the child",
+                )),
+            }
+        })?;
         Ok(database.get())
     }
 
@@ -199,6 +212,11 @@ impl Drop for Use<'_> {
 impl Engine for Lmdb {
     fn enter(&self) -> Result<Context<'_>> {
         Ok(self.here()?.context())
+    }
+
+    fn reopened(&self) -> Option<Box<dyn Engine>> {
+        let (path, wishes) = (self.path.clone(), self.wishes.clone());
+        Some(Box::new(Lmdb { path, wishes, salt: self.salt, database: PerProcess::new() }))
     }
 
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
