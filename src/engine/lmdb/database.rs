@@ -7,7 +7,10 @@ use std::{
     io,
     os::fd::AsRawFd,
     path::Path,
-    sync::{Arc, Once, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -93,8 +96,11 @@ static REGISTRY: PerProcess<Registry> = PerProcess::new();
 impl Database {
     /// Opens the store in a directory, or finds it if this process has it open.
     pub(super) fn open(path: &Path, wishes: &Wishes) -> Result<Arc<Database>> {
-        static AT_EXIT: Once = Once::new();
-        AT_EXIT.call_once(|| map::at_exit(save_all));
+        // Not a Once: a child would wait for a thread that only its parent has. (What is to be done at exit is inherited.)
+        static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+        if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+            map::at_exit(save_all);
+        }
         let directory = Directory::open(path)?;
         let identity = directory.identity;
         loop {
