@@ -31,6 +31,7 @@ fn next_generation(mark: &AtomicU32) -> u32 {
 
 /// A value that every process has its own of: after a fork the child begins with a new one, and the inherited one
 /// is neither locked, changed nor freed. Reaching it takes no lock.
+#[derive(Default)]
 pub(crate) struct PerProcess<T> {
     first: OnceBox<Node<T>>,
 }

@@ -18,7 +18,8 @@ static GLOBAL: PerProcess<OnceCell<Global>> = PerProcess::new();
 /// Opens the process-wide store. The same URL again is fine; another one is [`ErrorKind::Exists`], also if the store was
 /// opened as `memory:` by its first use.
 ///
-/// In a forked child the store is the parent's and not usable ([`ErrorKind::Forked`]) until the child calls this itself.
+/// In a forked child it is the parent's store where the engine can be used there; else it is [`ErrorKind::Forked`] until
+/// the child calls this itself.
 pub fn open_global(url: &str) -> Result<()> {
     if opened(url)?.url == url {
         Ok(())
@@ -36,13 +37,19 @@ pub(crate) fn global_store() -> Result<&'static Store> {
     if let Some(global) = GLOBAL.get().get() {
         return Ok(&global.store);
     }
-    if GLOBAL.inherited().any(|of_ancestor| of_ancestor.get().is_some()) {
-        return Err(Error::fixed(
-            ErrorKind::Forked,
-            "the process-wide store was opened before fork; open it in the child with open_global",
-        ));
-    }
-    Ok(&opened("memory:")?.store)
+    let Some(of_parent) = GLOBAL.inherited().filter_map(OnceCell::get).last() else {
+        return Ok(&opened("memory:")?.store);
+    };
+    let for_child = || {
+        let store = of_parent.store.reopened().ok_or_else(|| {
+            Error::fixed(
+                ErrorKind::Forked,
+                "the process-wide store was opened before fork; open it in the child with open_global",
+            )
+        })?;
+        Ok(Global { url: of_parent.url.clone(), store })
+    };
+    Ok(&GLOBAL.get().get_or_try_init(for_child)?.store)
 }
 
 /// This process's own, opened with `url` if it was not open.

@@ -77,7 +77,8 @@ pub struct Options<'a> {
 /// dropped. All methods may be called from any number of threads at once, and each is one atomic step; but `list` and
 /// `revoke` fix their set of sessions at one moment and meet each at a moment of its own, and `sweep` goes in turns.
 ///
-/// Every method fails with [`ErrorKind::Forked`] in a process that was forked after the store was opened.
+/// In a process that was forked after the store was opened, every method fails with [`ErrorKind::Forked`] if it is a
+/// `memory:` store; an `lmdb:` store is opened anew by the child's first call.
 /// Methods that take a session id take any bytes: what is not the id of a living session is
 /// [`ErrorKind::NotFound`], whatever the reason.
 #[derive(Clone)]
@@ -85,7 +86,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     engine: Box<dyn Engine>,
-    keys: Keys,
+    keys: Arc<Keys>,
 }
 
 impl fmt::Debug for Store {
@@ -129,7 +130,13 @@ impl Store {
     }
 
     fn over(engine: impl Engine + 'static, keys: Keys) -> Store {
-        Store(Arc::new(Inner { engine: Box::new(engine), keys }))
+        Store(Arc::new(Inner { engine: Box::new(engine), keys: Arc::new(keys) }))
+    }
+
+    /// This store for a forked child, which opens it anew; `None` where the engine cannot be used there.
+    pub(crate) fn reopened(&self) -> Option<Store> {
+        let engine = self.0.engine.reopened()?;
+        Some(Store(Arc::new(Inner { engine, keys: Arc::clone(&self.0.keys) })))
     }
 
     /// This store for one more who opened it, with the settings that were given.

@@ -19,7 +19,7 @@ use std::{
 use common::Engine;
 use world::World;
 
-const KNOWN_ABILITIES: [&str; 7] = ["buffers", "handles", "close", "fork", "options", "flags", "memory"];
+const KNOWN_ABILITIES: [&str; 8] = ["buffers", "handles", "close", "fork", "options", "flags", "memory", "processes"];
 
 /// One test per file, and one that no file is forgotten.
 macro_rules! files {
@@ -117,7 +117,13 @@ fn run_file(file: &'static str) {
     let (mut passed, mut skipped, mut failures) = (0, BTreeSet::new(), Vec::new());
     let mut not_applicable = 0;
     // What scenarios may need of this driver and of the engine under test.
-    let has = |need: &str| need == "options" || (need == "memory" && Engine::under_test() == Engine::Memory);
+    let in_memory = Engine::under_test() == Engine::Memory;
+    let has = |need: &str| match need {
+        "options" => true,
+        "memory" => in_memory,
+        "processes" => !in_memory,
+        _ => false,
+    };
     for scenario in scenarios(file) {
         let lacking: Vec<&String> = scenario.needs.iter().filter(|need| !has(need)).collect();
         if !lacking.is_empty() {

@@ -16,6 +16,8 @@ if [ "$purpose" = test ]; then
   need nm binutils
   need valgrind valgrind
   need mix elixir
+  # uWSGI is compiled against it.
+  python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || packages+=(python3-dev)
 fi
 
 problems=()
@@ -67,3 +69,9 @@ if ! cmp -s $wanted ".venv/ready-for-$purpose" && ! cmp -s $wanted .venv/ready-f
   cp $wanted ".venv/ready-for-$purpose"
 fi
 pip_install --no-build-isolation --no-deps ./bindings/python
+
+# It is compiled here, which may fail on other systems. Its tests are skipped then, and quote the reason.
+if [ "$purpose" = test ] && ! [ -x .venv/bin/uwsgi ]; then
+  pip_install "$(sed -n 's/^uwsgi = \["\(.*\)"\]$/\1/p' $wanted)" >.venv/uwsgi.log 2>&1 ||
+    echo "setup: uWSGI could not be built: see .venv/uwsgi.log" >&2
+fi

@@ -4,7 +4,8 @@
     python3 login_app.py --serve    keeps it running for your browser (pages.py has the HTML)
 
 Needs the package: pip install ./bindings/python
-This file is the server: how a cookie becomes a session, and what each page does with it.
+This file is the site, a WSGI application: how a cookie becomes a session, and what each page does with it. It runs
+here in one process with threads; wsgi.py is for gunicorn and uWSGI.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import hmac
-import http.client
+import io
+import os
 import secrets
 import signal
 import sys
@@ -22,18 +24,24 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Callable, Optional
+from http.client import responses
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any, Callable, Optional, TextIO
 from urllib.parse import parse_qsl
+from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 
 import pages
 import walk
 
 from session_server_store import ConflictError, Session, SessionStoreError, Store
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
 Data = dict[str, Any]
 Header = tuple[str, str]
 
+STORE_VARIABLE = "SESSION_STORE"
 SERVE_URL = "memory:?idle_timeout=10m&timeout=8h&max_sessions=100000&max_per_principal=10"
 WALK_URL = "memory:?idle_timeout=10m&timeout=8h&clock=manual"
 
@@ -100,7 +108,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
 
 
 class LoginApp:
-    """What the site does. A session is a dictionary: `csrf` (token of its forms), `visits`, and after login `user`."""
+    """What the site does. A session is a dictionary: `csrf` (token of its forms), `visits`, and after login `user`.
+
+    It keeps nothing itself, so that any of its processes can answer any request.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -114,15 +125,33 @@ class LoginApp:
             "/devices/end-others": {"POST": self.end_others},
         }
 
-    def answer(self, method: str, path: str, sid: str, read_form: Callable[[], dict[str, str]]) -> Answer:
-        views = self.routes.get(path)
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        try:
+            answer = self.answer(environ)
+        except Refusal as refusal:
+            answer = refusal.answer
+        except SessionStoreError as error:
+            # Not "no session": nobody is logged out, no cookie changes, no empty session takes the place of a full one.
+            print(f"session store: {error.name}: {error}", file=environ["wsgi.errors"], flush=True)
+            text = "The sessions cannot be reached right now. Nobody was logged out; please try again in a moment."
+            answer = Answer(503, pages.problem("Please try again", text), (("Retry-After", "5"),))
+        except Exception:
+            traceback.print_exc(file=environ["wsgi.errors"])
+            answer = Answer(500, pages.problem("Internal error", "This is our fault. Nothing more is known."))
+        headers, body = rendered(answer)
+        start_response(f"{answer.status} {responses[answer.status]}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def answer(self, environ: WSGIEnvironment) -> Answer:
+        method, sid = environ["REQUEST_METHOD"], cookie(environ, "sid")
+        views = self.routes.get(environ["PATH_INFO"])
         if views is None:
             raise Refusal(404, "Not found", "There is no such page.")
         view = views.get("GET" if method == "HEAD" else method)
         if view is None:
             allow = ", ".join([*views, "HEAD"] if "GET" in views else views)
             raise Refusal(405, "Method not allowed", f"This page answers to {allow}.", ("Allow", allow))
-        form = read_form() if method == "POST" else {}
+        form = read_form(environ) if method == "POST" else {}
         # The one way from a cookie to a session. Unknown, made up, expired, logged out: all the same, there is none.
         session = self.store.get(sid) if sid else None
         request = Request(sid, session, form)
@@ -212,86 +241,42 @@ class LoginApp:
         return data, (carry(self.store.create(data)),)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """HTTP. HTTP/1.0 on purpose: one request per connection, so nothing unread is ever mistaken for the next one."""
+class Handler(WSGIRequestHandler):
+    """HTTP/1.0: one request per connection, so nothing unread is ever mistaken for the next one."""
 
     server: Server
     timeout = 10  # seconds for a silent client
 
-    def respond(self) -> None:
-        path = self.path.partition("?")[0]
-        try:
-            answer = self.server.app.answer(self.command, path, self.cookie("sid"), self.form)
-        except Refusal as refusal:
-            answer = refusal.answer
-        except SessionStoreError as error:
-            # Not "no session": nobody is logged out, no cookie changes, no empty session takes the place of a full one.
-            self.log_error("session store: %s: %s", error.name, error)
-            text = "The sessions cannot be reached right now. Nobody was logged out; please try again in a moment."
-            answer = Answer(503, pages.problem("Please try again", text), (("Retry-After", "5"),))
-        except OSError:
-            raise  # the client has gone, or sleeps
-        except Exception:
-            traceback.print_exc()
-            answer = Answer(500, pages.problem("Internal error", "This is our fault. Nothing more is known."))
-        self.send(answer)
-
-    do_GET = do_HEAD = do_POST = respond  # noqa: N815 - names of http.server
-    do_PUT = do_PATCH = do_DELETE = do_OPTIONS = respond  # noqa: N815 - these get their 404 or 405
-
-    def send(self, answer: Answer) -> None:
-        body = answer.page.encode()
-        self.send_response(answer.status)
-        for name, value in (*ALWAYS, *answer.headers, ("Content-Length", str(len(body)))):
+    def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
+        """The base class calls it for what is no HTTP, or too long."""
+        self.send_response(code)
+        headers, body = rendered(Answer(code, pages.problem(responses[code], "This request makes no sense here.")))
+        for name, value in headers:
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
-        """The base class calls it for what is no HTTP, too long, or an unknown method."""
-        title = http.client.responses.get(code, "Error")
-        self.send(Answer(code, pages.problem(title, "This request makes no sense here.")))
-
-    def cookie(self, name: str) -> str:
-        """By hand: http.cookies drops every cookie when one of them is malformed."""
-        for pair in self.headers.get("Cookie", "").split(";"):
-            key, _, value = pair.partition("=")
-            if key.strip() == name:
-                return value.strip()
-        return ""
-
-    def form(self) -> dict[str, str]:
-        if self.headers.get_content_type() != "application/x-www-form-urlencoded":
-            raise Refusal(415, "Unsupported media type", "Only ordinary forms are understood.")
-        length = self.headers.get("Content-Length", "")
-        if not length:
-            raise Refusal(411, "Length required", "The form does not say how long it is.")
-        if not (length.isascii() and length.isdigit()):
-            raise Refusal(400, "Bad request", "The length of the form is no number.")
-        if len(length) > 9 or int(length) > MAX_FORM_BYTES:
-            raise Refusal(413, "Too large", "No form of this site is that long.")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise ConnectionAbortedError("the form ends early")
-        try:
-            return dict(parse_qsl(body.decode("ascii"), errors="strict", max_num_fields=MAX_FORM_FIELDS))
-        except ValueError:
-            raise Refusal(400, "Bad request", "This form cannot be read.") from None
+        self.wfile.write(body)
 
     def version_string(self) -> str:
-        return "login_app"
+        return ServerHandler.server_software
+
+    def get_stderr(self) -> TextIO:
+        return sys.stderr if self.server.log else io.StringIO()
 
     def log_message(self, format: str, *args: Any) -> None:
         if self.server.log:
             super().log_message(format, *args)
 
 
-class Server(ThreadingHTTPServer):
+ServerHandler.server_software = "login_app"  # versions are nobody's business
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, app: LoginApp, port: int, *, log: bool) -> None:
         super().__init__(("127.0.0.1", port), Handler)
+        self.set_app(app)
         self.app = app
         self.log = log
         self.address = f"http://127.0.0.1:{self.server_port}"
@@ -307,8 +292,45 @@ class Server(ThreadingHTTPServer):
                 print(f"sweep: {error.name}: {error}", file=sys.stderr)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that hangs up is no news
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that hangs up or sleeps is no news
             super().handle_error(request, client_address)
+
+
+def cookie(environ: WSGIEnvironment, name: str) -> str:
+    """By hand: http.cookies drops every cookie when one of them is malformed."""
+    for pair in environ.get("HTTP_COOKIE", "").split(";"):
+        key, _, value = pair.partition("=")
+        if key.strip() == name:
+            return str(value.strip())
+    return ""
+
+
+def read_form(environ: WSGIEnvironment) -> dict[str, str]:
+    kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise Refusal(415, "Unsupported media type", "Only ordinary forms are understood.")
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length:
+        raise Refusal(411, "Length required", "The form does not say how long it is.")
+    if not (length.isascii() and length.isdigit()):
+        raise Refusal(400, "Bad request", "The length of the form is no number.")
+    if len(length) > 9 or int(length) > MAX_FORM_BYTES:
+        raise Refusal(413, "Too large", "No form of this site is that long.")
+    try:
+        body = environ["wsgi.input"].read(int(length))
+    except OSError:  # the client has gone, or sleeps
+        body = b""
+    if len(body) < int(length):
+        raise Refusal(400, "Bad request", "The form ends early.")
+    try:
+        return dict(parse_qsl(body.decode("ascii"), errors="strict", max_num_fields=MAX_FORM_FIELDS))
+    except ValueError:
+        raise Refusal(400, "Bad request", "This form cannot be read.") from None
+
+
+def rendered(answer: Answer) -> tuple[list[Header], bytes]:
+    body = answer.page.encode()
+    return [*ALWAYS, *answer.headers, ("Content-Length", str(len(body)))], body
 
 
 def redirect(location: str, *headers: Header) -> Answer:
@@ -359,7 +381,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A web login on session_server_store. Without --serve: a guided walk.")
     parser.add_argument("--serve", action="store_true", help="keep it running for a browser")
     parser.add_argument("--port", type=int, default=0, help="with --serve: the port on 127.0.0.1 (a free one)")
-    parser.add_argument("--url", default=SERVE_URL, help="with --serve: the store (%(default)s)")
+    url = os.environ.get(STORE_VARIABLE, SERVE_URL)
+    parser.add_argument("--url", default=url, help=f"with --serve: the store ({STORE_VARIABLE}, or %(default)s)")
     options = parser.parse_args()
     if options.serve:
         try:

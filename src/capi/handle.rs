@@ -7,8 +7,11 @@
 //! ```
 //! `instance` is random per process (and copy of the library), never 0 and never all ones, and not an ancestor's;
 //! `generation` counts how often the slot was filled and emptied, so it is odd while a store is in it, and a slot whose
-//! count would wrap is not used again. A forked child begins with a
-//! table of its own, and reaches the inherited one without a lock, only to tell what is inherited.
+//! count would wrap is not used again.
+//!
+//! A forked child begins with a table of its own, and reaches the inherited ones without a lock: it never waits for a thread
+//! that only its parent has. Where the engine can be used there, an inherited handle works: its slot has a place for each
+//! process, and the child opens the store anew into its own.
 
 use std::{
     ops::Deref,
@@ -39,10 +42,11 @@ struct Table {
     unused: Mutex<Unused>,
 }
 
+#[derive(Default)]
 struct Slot {
     /// Odd: that of the handle whose store is in the slot. Even: the slot is empty.
     generation: AtomicU32,
-    store: RwLock<Option<Store>>,
+    store: PerProcess<RwLock<Option<Store>>>,
 }
 
 #[derive(Default)]
@@ -79,7 +83,10 @@ pub(super) fn close(handle: sss_store) -> Result<()> {
     if handle == SSS_GLOBAL {
         return Err(Error::fixed(ErrorKind::Unsupported, "the process-wide store stays open as long as the process"));
     }
-    let store = TABLE.get().close(handle).ok_or_else(|| refused(handle))?;
+    let slot = slot(handle)?;
+    slot.adopt(handle)?;
+    let store = slot.empty(handle).ok_or_else(closed)?;
+    TABLE.get().reuse(handle);
     drop(store);
     Ok(())
 }
@@ -89,16 +96,28 @@ pub(super) fn resolve(handle: sss_store) -> Result<Resolved> {
     if handle == SSS_GLOBAL {
         return Ok(Resolved::Global(global_store()?));
     }
-    TABLE.get().get(handle).map(Resolved::Slot).ok_or_else(|| refused(handle))
+    let slot = slot(handle)?;
+    match slot.get(handle) {
+        Some(store) => Ok(Resolved::Slot(store)),
+        None => {
+            slot.adopt(handle)?;
+            slot.get(handle).map(Resolved::Slot).ok_or_else(closed)
+        }
+    }
+}
+
+/// The slot of a handle that was given out by this process, or by one that it descends from.
+fn slot(handle: sss_store) -> Result<&'static Slot> {
+    let own = TABLE.get().slot(handle);
+    own.or_else(|| TABLE.inherited().find_map(|table| table.slot(handle))).ok_or_else(|| match handle {
+        0 => Error::fixed(ErrorKind::Handle, "the store handle is 0"),
+        _ => closed(),
+    })
 }
 
 #[cold]
-fn refused(handle: sss_store) -> Error {
-    if TABLE.inherited().any(|table| table.is_open(handle)) {
-        return Error::fixed(ErrorKind::Forked, "the store was opened before fork: open one in the child");
-    }
-    let message = if handle == 0 { "the store handle is 0" } else { "the store handle is closed, or never was one" };
-    Error::fixed(ErrorKind::Handle, message)
+fn closed() -> Error {
+    Error::fixed(ErrorKind::Handle, "the store handle is closed, or never was one")
 }
 
 impl Table {
@@ -118,44 +137,19 @@ impl Table {
         let chunk =
             self.chunks[number as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = &chunk[number as usize % CHUNK];
-        let mut place = slot.store.write();
+        let mut place = slot.store.get().write();
         *place = Some(store);
         let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(place);
         Ok(u64::from(self.instance.load(Ordering::Relaxed)) << 48 | u64::from(generation) << 16 | u64::from(number))
     }
 
-    fn close(&self, handle: sss_store) -> Option<Store> {
-        let slot = self.slot(handle)?;
-        let mut store = slot.store.write();
-        let generation = slot.generation.load(Ordering::Acquire);
-        if generation != generation_of(handle) {
-            return None;
+    /// Has the slot of a handle that was closed used again, if it is one of this table's.
+    fn reuse(&self, handle: sss_store) {
+        // Never again after its last generation: that handle must not fit a later store.
+        if self.slot(handle).is_some() && generation_of(handle) != u32::MAX {
+            self.unused.lock().freed.push(handle as u16);
         }
-        let closed = store.take()?;
-        if generation == u32::MAX {
-            // Never filled again: its last handle must not fit a later store.
-            return Some(closed);
-        }
-        slot.generation.store(generation + 1, Ordering::Release);
-        drop(store);
-        self.unused.lock().freed.push(handle as u16);
-        Some(closed)
-    }
-
-    fn get(&self, handle: sss_store) -> Option<MappedRwLockReadGuard<'_, Store>> {
-        let slot = self.slot(handle)?;
-        let store = slot.store.read();
-        // Under the lock: a slot's generation changes together with its store.
-        if slot.generation.load(Ordering::Acquire) != generation_of(handle) {
-            return None;
-        }
-        RwLockReadGuard::try_map(store, Option::as_ref).ok()
-    }
-
-    /// Without a lock, for inherited tables.
-    fn is_open(&self, handle: sss_store) -> bool {
-        self.slot(handle).is_some_and(|slot| slot.generation.load(Ordering::Acquire) == generation_of(handle))
     }
 
     fn slot(&self, handle: sss_store) -> Option<&Slot> {
@@ -165,6 +159,49 @@ impl Table {
             return None;
         }
         Some(&self.chunks[number / CHUNK].get()?[number % CHUNK])
+    }
+}
+
+impl Slot {
+    fn get(&self, handle: sss_store) -> Option<MappedRwLockReadGuard<'_, Store>> {
+        let store = self.store.get().read();
+        // Under the lock: a slot's generation changes together with its store.
+        self.is_of(handle).then(|| RwLockReadGuard::try_map(store, Option::as_ref).ok()).flatten()
+    }
+
+    /// Takes the store out, unless another close was faster.
+    fn empty(&self, handle: sss_store) -> Option<Store> {
+        let mut place = self.store.get().write();
+        let store = place.take_if(|_| self.is_of(handle))?;
+        if generation_of(handle) != u32::MAX {
+            self.generation.store(generation_of(handle) + 1, Ordering::Release);
+        }
+        Some(store)
+    }
+
+    /// In a forked child: opens the parent's store anew, unless that was done.
+    #[cold]
+    fn adopt(&self, handle: sss_store) -> Result<()> {
+        let mut place = self.store.get().write();
+        if !self.is_of(handle) {
+            return Err(closed());
+        }
+        if place.is_none() {
+            // A lock that cannot be had is held by a thread of the parent that was just closing the handle.
+            let stores = self.store.inherited().filter_map(RwLock::try_read);
+            *place = stores.filter_map(|store| store.as_ref()?.reopened()).last();
+        }
+        match *place {
+            Some(_) => Ok(()),
+            None => Err(Error::fixed(
+                ErrorKind::Forked,
+                "the memory: store was opened before fork: open one in the child, or use lmdb:, which processes share",
+            )),
+        }
+    }
+
+    fn is_of(&self, handle: sss_store) -> bool {
+        self.generation.load(Ordering::Acquire) == generation_of(handle)
     }
 }
 
@@ -191,12 +228,6 @@ impl Default for Table {
     }
 }
 
-impl Default for Slot {
-    fn default() -> Slot {
-        Slot { generation: AtomicU32::new(0), store: RwLock::new(None) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,10 +237,12 @@ mod tests {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
-        table.slot(first).unwrap().generation.store(u32::MAX, Ordering::Release);
+        let slot = table.slot(first).unwrap();
+        slot.generation.store(u32::MAX, Ordering::Release);
         let last = first | u64::from(u32::MAX) << 16;
-        assert!(table.close(last).is_some());
-        assert!(table.get(last).is_none());
+        assert!(slot.empty(last).is_some());
+        table.reuse(last);
+        assert!(slot.get(last).is_none());
         let next = table.open(store).unwrap();
         assert_ne!(next as u16, first as u16);
     }
@@ -219,13 +252,16 @@ mod tests {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
-        assert!(table.close(first).is_some());
+        assert!(table.slot(first).unwrap().empty(first).is_some());
+        table.reuse(first);
         let second = table.open(store).unwrap();
         assert_eq!(first as u16, second as u16);
+        let is_open = |handle| table.slot(handle).is_some_and(|slot| slot.get(handle).is_some());
         assert!(
             (0..=u16::MAX)
-                .all(|number| number == second as u16 || !table.is_open(second - second % 65_536 + u64::from(number)))
+                .all(|number| number == second as u16 || !is_open(second - second % 65_536 + u64::from(number)))
         );
-        assert!(table.get(first).is_none() && table.close(first).is_none() && table.get(second).is_some());
+        let slot = table.slot(first).unwrap();
+        assert!(slot.get(first).is_none() && slot.empty(first).is_none() && slot.get(second).is_some());
     }
 }

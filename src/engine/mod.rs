@@ -56,6 +56,10 @@ pub(crate) trait Engine: Send + Sync {
     /// `FORKED` where the engine cannot be used in a forked child. Takes no lock before it has looked for a fork.
     fn enter(&self) -> Result<Context<'_>>;
 
+    /// This engine for a forked child, with nothing in common with the parent's but where the sessions are; `None`: it
+    /// cannot be used there.
+    fn reopened(&self) -> Option<Box<dyn Engine>>;
+
     /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
     /// expired; ends the least recently used session of the principal that has too many.
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;

@@ -3,7 +3,15 @@
  * happen stands in the data. Also: a failing call must not have written its outputs. */
 #include "steps.h"
 
-static const char *const abilities[] = {"buffers", "handles", "close", "fork", "options", "flags", "memory"};
+/* What scenarios may need: of this driver, which has all that there are, and of the engine under test. */
+static const struct {
+    const char *name;
+    int by_engine, memory; /* 1: had by memory: only; 0: by all others only */
+} abilities[] = {
+    {"buffers", 0, 0}, {"handles", 0, 0}, {"close", 0, 0},  {"fork", 0, 0},
+    {"options", 0, 0}, {"flags", 0, 0},   {"memory", 1, 1}, {"processes", 1, 0},
+};
+
 /* ---- checks ---- */
 
 static int is_number(const char *check, const char *value, uint64_t came) {
@@ -121,20 +129,20 @@ static struct {
     long passed, failed, not_applicable;
 } count;
 
-static enum { OUTSIDE, RUNNING, SKIPPING } state; /* SKIPPING: the scenario failed, or its child runs the rest */
+static enum { OUTSIDE, RUNNING, SKIPPING, NOT_APPLICABLE } state; /* SKIPPING: it failed, or a child runs these steps */
 static int failed_now;
-static pid_t child_of; /* not 0: this process is the child of a `fork` step */
+static pid_t child_of;  /* not 0: this process is the child of a `fork` step */
+static int forks_ahead; /* while a child runs: how many `join` until it is this process's turn */
 static long tally_failed_before;
 
 static void begin_scenario(const char *name) {
-    static long serial;
     memset(&world, 0, sizeof world);
     snprintf(world.scenario, sizeof world.scenario, "%s", name);
-    snprintf(world.base, sizeof world.base, "memory:conformance-%ld", ++serial);
+    world.place = new_place(engine_under_test());
     world.stale = open_store("memory:");
     CHECK_OK(sss_close(world.stale));
     tally_failed_before = tally->failed;
-    failed_now = 0;
+    failed_now = forks_ahead = 0;
     state = RUNNING;
 }
 
@@ -144,10 +152,13 @@ static void end_scenario(void) {
     for (i = 0; i < MAX_NAMES && !child_of; i++) {
         if (world.handles[i].open) CHECK_OK(sss_close(world.handles[i].store));
     }
+    if (child_of) _exit(failed_now | (tally->failed != tally_failed_before));
+    remove_place(&world.place);
     failed_now |= tally->failed != tally_failed_before;
-    if (child_of) _exit(failed_now);
     if (failed_now) {
         count.failed++;
+    } else if (state == NOT_APPLICABLE) {
+        count.not_applicable++;
     } else {
         count.passed++;
     }
@@ -167,6 +178,29 @@ static void fork_here(void) {
     if (!CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0))
         failed_now = !fail("the child failed or hung");
     state = SKIPPING;
+    forks_ahead = 1;
+}
+
+/* The end of a child, whose parent goes on. */
+static void join_here(void) {
+    if (forks_ahead) {
+        if (--forks_ahead == 0 && !failed_now) state = RUNNING;
+    } else if (child_of) {
+        end_scenario();
+    } else if (state == RUNNING) {
+        failed_now = !fail("there is no child");
+        state = SKIPPING;
+    }
+}
+
+static void needs(const char *ability) {
+    size_t k = 0;
+    while (k < COUNT_OF(abilities) && strcmp(abilities[k].name, ability) != 0) k++;
+    if (k == COUNT_OF(abilities)) {
+        failed_now = !fail("unknown ability: %s", ability);
+    } else if (abilities[k].by_engine && abilities[k].memory != (world.place.engine == MEMORY)) {
+        state = NOT_APPLICABLE;
+    }
 }
 
 static void run_line(char *line) {
@@ -183,14 +217,16 @@ static void run_line(char *line) {
         begin_scenario(step.word[1]);
     } else if (state == OUTSIDE) {
         count.failed += !fail("a step outside of a scenario");
-    } else if (strcmp(step.word[0], "needs") == 0) { /* this driver, over memory:, has all abilities that there are */
-        for (i = 1; i < (size_t)step.words; i++) {
-            size_t k = 0;
-            while (k < COUNT_OF(abilities) && strcmp(abilities[k], step.word[i]) != 0) k++;
-            if (k == COUNT_OF(abilities)) failed_now = !fail("unknown ability: %s", step.word[i]);
+    } else if (strcmp(step.word[0], "needs") == 0) {
+        for (i = 1; i < (size_t)step.words; i++) needs(step.word[i]);
+    } else if (strcmp(step.word[0], "join") == 0 && step.words == 2) {
+        join_here();
+    } else if (strcmp(step.word[0], "fork") == 0 && step.words == 2) {
+        if (state == RUNNING) {
+            fork_here();
+        } else if (forks_ahead) {
+            forks_ahead++;
         }
-    } else if (state == RUNNING && strcmp(step.word[0], "fork") == 0 && step.words == 2) {
-        fork_here();
     } else if (state == RUNNING && !step_holds()) {
         failed_now = 1;
         state = SKIPPING;
@@ -228,6 +264,6 @@ int main(int argc, char **argv) {
         test_name = through_buf ? "through sss_get_buf" : "through sss_get";
         for (i = 1; i < argc; i++) run_file(argv[i]);
     }
-    printf("conformance: %ld scenarios passed, %ld not applicable\n", count.passed / 2, count.not_applicable);
+    printf("conformance: %ld scenarios passed, %ld not applicable (to this engine)\n", count.passed / 2, count.not_applicable / 2);
     return close_tally("conformance (by sss_get and by sss_get_buf)", count.passed, count.failed, count.not_applicable);
 }

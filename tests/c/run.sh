@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds and runs all C tests: as C99, as C++11, linked statically, with sealed stores, under AddressSanitizer and UBSan,
-# and under valgrind; the races with fewer rounds after the first time.
+# and under valgrind; the races with fewer rounds after the first time. Last the conformance scenarios on lmdb:.
 # Prints what failed or cannot run there and why, a line per variant, and last `C: N passed, M failed, K not run`; exits
 # non-zero on any failure. The numbers are test cases, once for each variant; a conformance scenario is one, and counts
 # twice, because it runs by sss_get and by sss_get_buf.
@@ -75,6 +75,12 @@ fi
 
 names="api contention fork handles limits principals races readers secrets" # those whose stores may just as well be sealed
 run_all sealed "C99, seal=on" build/c99 env SSS_TEST_SCALE=10 SSS_TEST_OPTIONS=seal=on
+
+names=conformance
+for engine in lmdb lmdb-power; do
+    run_all $engine "conformance on $engine" build/c99 env SSS_TEST_ENGINE=$engine
+    sed -n 's/^\(conformance: .* not applicable .*\)/\1/p' build/$engine.conformance.log
+done
 
 echo "C: $passed passed, $failed failed, $not_run not run"
 [ "$failed" -eq 0 ]

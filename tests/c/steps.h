@@ -30,17 +30,17 @@ static inline int with_meta(sss_status status) {
 }
 
 static inline int do_open(void) {
-    char url[MAX_LINE];
+    char options[MAX_LINE] = "", url[MAX_LINE];
     int i, clock_given = 0;
-    size_t used = (size_t)snprintf(url, sizeof url, "%s", world.base);
+    size_t used = 0;
     sss_store opened = 4711;
     struct handle *handle;
     for (i = 2; i < step.arrow; i++) {
         clock_given |= starts_with(step.word[i], "clock=");
-        used += (size_t)snprintf(url + used, sizeof url - used, "%c%s", i == 2 ? '?' : '&', step.word[i]);
+        used += (size_t)snprintf(options + used, sizeof options - used, "%s%s", i == 2 ? "" : "&", step.word[i]);
     }
-    if (!clock_given) used += (size_t)snprintf(url + used, sizeof url - used, "%cclock=manual", i == 2 ? '?' : '&');
-    got.status = sss_open(url, used, &opened);
+    if (!clock_given) snprintf(options + used, sizeof options - used, "%sclock=manual", i == 2 ? "" : "&");
+    got.status = sss_open(url, url_of(&world.place, options, url, sizeof url), &opened);
     if (got.status != SSS_OK) return CHECK(opened == 4711);
     if (!(handle = handle_named(step.word[1], 1))) return 0;
     if (handle->open) return fail("%s is open already", handle->name);

@@ -52,8 +52,8 @@ def test_url_error_names_the_culprit() -> None:
 
 
 def test_unsupported_engine() -> None:
-    with pytest.raises(sss.UnsupportedError, match="lmdb"):
-        Store("lmdb:/nowhere")
+    with pytest.raises(sss.UnsupportedError, match="redis"):
+        Store("redis://nowhere")
 
 
 def test_unsupported_clock() -> None:

@@ -7,7 +7,10 @@ use std::{
     io,
     os::fd::AsRawFd,
     path::Path,
-    sync::{Arc, Once, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -93,8 +96,11 @@ static REGISTRY: PerProcess<Registry> = PerProcess::new();
 impl Database {
     /// Opens the store in a directory, or finds it if this process has it open.
     pub(super) fn open(path: &Path, wishes: &Wishes) -> Result<Arc<Database>> {
-        static AT_EXIT: Once = Once::new();
-        AT_EXIT.call_once(|| map::at_exit(save_all));
+        // Not a Once: a child would wait for a thread that only its parent has. (What is to be done at exit is inherited.)
+        static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+        if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+            map::at_exit(leave_all);
+        }
         let directory = Directory::open(path)?;
         let identity = directory.identity;
         loop {
@@ -137,17 +143,17 @@ impl Drop for Database {
         let mut registry = REGISTRY.get().lock();
         if let Some(open) = open {
             // What fails here is noticed at the next open: the store does not count as closed.
-            let _ = open.save();
+            let _ = open.leave();
         }
         registry.remove(&self.identity);
     }
 }
 
 /// When the process ends without closing its stores: a restart of the machine must not look like a power cut.
-extern "C" fn save_all() {
+extern "C" fn leave_all() {
     let Some(registry) = REGISTRY.get().try_lock() else { return };
     for database in registry.values().filter_map(Weak::upgrade) {
-        let _ = database.get().save();
+        let _ = database.get().leave();
         // Not closed: other threads may still be using it.
         std::mem::forget(database);
     }
@@ -157,7 +163,7 @@ impl Open {
     fn new(directory: &Directory, wishes: &Wishes) -> Result<Open> {
         let locks = map::open(&directory.map())?;
         let doing = Doing::begin(&locks)?;
-        let alone = map::lock(&locks, Lock::Using, Hold::Alone)?;
+        let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
         let (env, map, file_size, is_shorter) = match alone {
             true => Open::alone(directory, wishes, &locks)?,
             false => Open::beside_others(directory, wishes, &locks)?,
@@ -166,6 +172,7 @@ impl Open {
         if !map::lock(&locks, Lock::Using, Hold::Shared)? {
             return Err(busy());
         }
+        map::lock(&locks, Lock::Leaving, Hold::Not)?;
         drop(doing);
         let salt = salt(&env, wishes)?;
         let group = wishes.survives_power_cut.then(Group::default);
@@ -309,19 +316,20 @@ impl Open {
         self.map.sync()
     }
 
-    /// If nobody else has the store open: has everything written to the disk, and says so there.
-    fn save(&self) -> Result<()> {
+    /// Before it is closed: the last one to come here has everything written to the disk, and says so there. That others who
+    /// were here before are not gone yet does not matter: if they still write, they say so as well.
+    fn leave(&self) -> Result<()> {
         let _doing = Doing::begin(&self.locks)?;
         let clean = &self.map.head().clean;
-        if clean.load(Ordering::Acquire) == 0 && map::lock(&self.locks, Lock::Using, Hold::Alone)? {
-            let saved = self.env.sync().and_then(|()| self.map.sync());
-            if saved.is_ok() {
-                clean.store(1, Ordering::Release);
-                self.map.sync()?;
-            }
-            map::lock(&self.locks, Lock::Using, Hold::Shared)?;
-            saved?;
+        let is_last = map::lock(&self.locks, Lock::Using, Hold::Alone)?;
+        if is_last && clean.load(Ordering::Acquire) == 0 {
+            self.env.sync()?;
+            self.map.sync()?;
+            clean.store(1, Ordering::Release);
+            self.map.sync()?;
         }
+        map::lock(&self.locks, Lock::Leaving, Hold::Shared)?;
+        map::lock(&self.locks, Lock::Using, Hold::Not)?;
         Ok(())
     }
 }

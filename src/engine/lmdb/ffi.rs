@@ -9,7 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, CString, c_int, c_uint},
+    ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
     ops::{Deref, DerefMut},
     os::{fd::RawFd, unix::ffi::OsStrExt},
     path::Path,
@@ -56,6 +56,13 @@ pub(super) struct Env {
 unsafe impl Send for Env {}
 // SAFETY: as above.
 unsafe impl Sync for Env {}
+
+/// A read that is under way.
+pub(super) struct Reading {
+    pub process: u32,
+    /// The number of the last transaction in its snapshot.
+    pub snapshot: u64,
+}
 
 /// What both kinds of transaction can do: read.
 pub(super) struct Txn<'e> {
@@ -206,6 +213,28 @@ impl Env {
         // SAFETY: the environment is open, and `info` is where the numbers go.
         check(unsafe { lmdb::mdb_env_info(self.raw.as_ptr(), &mut info) })?;
         Ok(info)
+    }
+
+    /// The read that is under way in the oldest snapshot, of any process.
+    pub(super) fn oldest_read(&self) -> Result<Option<Reading>> {
+        // LMDB tells of its readers in lines of text only: process, thread, snapshot (or '-').
+        extern "C" fn line(text: *const c_char, oldest: *mut c_void) -> c_int {
+            // SAFETY: LMDB hands over a C string, and what `oldest_read` gave it.
+            let (text, oldest) = unsafe { (CStr::from_ptr(text), &mut *oldest.cast::<Option<Reading>>()) };
+            let mut words = text.to_str().unwrap_or_default().split_ascii_whitespace();
+            let process = words.next().and_then(|word| word.parse().ok());
+            let snapshot = words.nth(1).and_then(|word| word.parse().ok());
+            if let (Some(process), Some(snapshot)) = (process, snapshot)
+                && oldest.as_ref().is_none_or(|oldest| snapshot < oldest.snapshot)
+            {
+                *oldest = Some(Reading { process, snapshot });
+            }
+            0
+        }
+        let mut oldest: Option<Reading> = None;
+        // SAFETY: the environment is open, and `line` takes `oldest` for what it is, during this call only.
+        let code = unsafe { lmdb::mdb_reader_list(self.raw.as_ptr(), Some(line), (&raw mut oldest).cast()) };
+        check(code.min(0)).map(|()| oldest)
     }
 
     pub(super) fn page_size(&self) -> Result<usize> {
@@ -421,9 +450,7 @@ fn found<T>(code: c_int, value: impl FnOnce() -> T) -> Result<Option<T>> {
 fn check(code: c_int) -> Result<()> {
     Err(match code {
         lmdb::MDB_SUCCESS => return Ok(()),
-        lmdb::MDB_MAP_FULL | lmdb::MDB_TXN_FULL => {
-            Error::fixed(ErrorKind::Full, "the store is full: the file of its directory has no room")
-        }
+        lmdb::MDB_MAP_FULL | lmdb::MDB_TXN_FULL => no_room(),
         lmdb::MDB_READERS_FULL => Error::fixed(ErrorKind::Busy, "too many reads are under way at once"),
         libc::ENOMEM => Error::no_memory(),
         lmdb::MDB_VERSION_MISMATCH => Error::fixed(ErrorKind::Corrupt, "data.mdb is of another version of LMDB"),
@@ -431,6 +458,11 @@ fn check(code: c_int) -> Result<()> {
         code if code < 0 => damaged(),
         code => Error::new(ErrorKind::Io, format!("lmdb: {}", std::io::Error::from_raw_os_error(code))),
     })
+}
+
+/// `FULL` for want of pages, not by a limit.
+pub(super) fn no_room() -> Error {
+    Error::fixed(ErrorKind::Full, "the store is full: the file of its directory has no room")
 }
 
 fn damaged() -> Error {

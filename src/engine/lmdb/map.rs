@@ -126,11 +126,13 @@ pub(super) fn open(path: &Path) -> Result<File> {
     options.open(path).map_err(|error| failed("open sss.map", error))
 }
 
-/// The two locks: the first is held by whoever opens or closes the store, the second shared by all who have it open.
+/// The locks: the first is held by whoever opens or closes the store, the second shared by all who have it open, and the
+/// third instead of that by those who are about to close it.
 #[derive(Clone, Copy)]
 pub(super) enum Lock {
     Doing = 0,
     Using = 1,
+    Leaving = 2,
 }
 
 #[derive(Clone, Copy)]

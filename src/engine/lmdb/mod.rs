@@ -11,13 +11,18 @@ mod step;
 mod touches;
 mod verify;
 
-use std::{path::Path, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use once_cell::sync::OnceCell;
 
 use self::{
     database::{Database, Open, Wishes},
-    ffi::{ReadTxn, Table, WriteTxn},
+    ffi::{ReadTxn, Table, WriteTxn, no_room},
     step::{Effects, Row, Step, Way},
     touches::{Place, Seen, Touches},
 };
@@ -40,6 +45,8 @@ const RESERVE: usize = 16;
 const PAGES_OF_A_WRITE: usize = 40;
 /// Between the turns of a sweep: LMDB's lock is not fair, so taking it again at once would keep others out.
 const TURN: Duration = Duration::from_micros(50);
+/// How long a write waits for pages that a read still looks at.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// With `durability=power`, the part of the idle timeout after which a use is written to the file: by so much a session may
 /// die too early after a power cut, and not else.
 const COARSE: i64 = 10;
@@ -48,6 +55,7 @@ const SHORTEST_COARSE_MS: i64 = 1000;
 pub(crate) struct Lmdb {
     path: PathBuf,
     wishes: Wishes,
+    salt: [u8; SALT],
     /// This process's own; a parent's is left alone.
     database: PerProcess<OnceCell<Arc<Database>>>,
 }
@@ -63,14 +71,26 @@ impl Lmdb {
     /// Opens the store in a directory, or makes it. With it comes the store's salt.
     pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT])> {
         let wishes = Wishes::new(url, has_secret);
-        let lmdb = Lmdb { path: path.to_owned(), wishes, database: PerProcess::new() };
-        let salt = lmdb.here()?.salt;
+        let opened = Database::open(path, &wishes)?;
+        let salt = opened.get().salt;
+        let lmdb = Lmdb { path: path.to_owned(), wishes, salt, database: PerProcess::new() };
+        lmdb.database.get().get_or_init(|| opened);
         Ok((lmdb, salt))
     }
 
     /// The store in this process.
     fn here(&self) -> Result<&Open> {
-        let database = self.database.get().get_or_try_init(|| Database::open(&self.path, &self.wishes))?;
+        let database = self.database.get().get_or_try_init(|| {
+            let reopened = Database::open(&self.path, &self.wishes)?;
+            match reopened.get().salt == self.salt {
+                true => Ok(reopened),
+                // The keys are made from the salt: nothing would be found, and what is written not by others.
+                false => Err(Error::fixed(
+                    ErrorKind::Io,
+                    "there is another store in the directory than before fork: open it in the child",
+                )),
+            }
+        })?;
         Ok(database.get())
     }
 
@@ -86,6 +106,7 @@ impl Lmdb {
         mut step: impl FnMut(&mut Step) -> Result<T> + Send,
     ) -> Result<T> {
         let (open, seals) = (self.here()?, self.seals());
+        let (begun, mut is_last_attempt) = (Instant::now(), false);
         open.note_write()?;
         loop {
             let (mut effects, mut result) = (Effects::default(), None);
@@ -108,6 +129,11 @@ impl Lmdb {
             let again = effects.again;
             effects.settle(cx, &open.map.touches(), committed.is_ok());
             if again {
+                continue;
+            }
+            if committed.as_ref() == Err(&no_room()) && !is_last_attempt {
+                // If nobody had to be waited for, one more attempt is due, because they may just have gone.
+                is_last_attempt = !open.wait_for_reads(begun + PATIENCE)?;
                 continue;
             }
             committed?;
@@ -144,7 +170,7 @@ impl Lmdb {
         if open.env.last_page()? + wanted < pages - pages / RESERVE || open.env.read()?.has_free_pages(wanted)? {
             return Ok(());
         }
-        Err(Error::fixed(ErrorKind::Full, "the store is full: the file of its directory has no room"))
+        Err(no_room())
     }
 
     /// Reads in a snapshot, and again in a newer one for as long as `read` finds it to be an old one (`None`). What it finds
@@ -169,6 +195,26 @@ impl Lmdb {
 
     fn refresh(&self, cx: &Context, key: &Key) -> Result<Meta> {
         self.write(cx, Acknowledged::No, |step| step.refresh(key))
+    }
+}
+
+impl Open {
+    /// Pages that were freed cannot be used again as long as a read is under way that may still look at them: waits for
+    /// those that are under way now. False: there are none.
+    fn wait_for_reads(&self, until: Instant) -> Result<bool> {
+        let last = self.env.last_transaction()?;
+        let mut has_waited = false;
+        while let Some(read) = self.env.oldest_read()?.filter(|read| read.snapshot < last) {
+            if Instant::now() > until {
+                let message =
+                    format!("process {} does not end a read, which keeps the store from writing", read.process);
+                return Err(Error::new(ErrorKind::Busy, message));
+            }
+            self.env.clear_dead_readers()?;
+            thread::sleep(TURN);
+            has_waited = true;
+        }
+        Ok(has_waited)
     }
 }
 
@@ -201,6 +247,11 @@ impl Drop for Use<'_> {
 impl Engine for Lmdb {
     fn enter(&self) -> Result<Context<'_>> {
         Ok(self.here()?.context())
+    }
+
+    fn reopened(&self) -> Option<Box<dyn Engine>> {
+        let (path, wishes) = (self.path.clone(), self.wishes.clone());
+        Some(Box::new(Lmdb { path, wishes, salt: self.salt, database: PerProcess::new() }))
     }
 
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {

@@ -256,6 +256,10 @@ impl Engine for Memory {
         Ok(Context { clock, policy: &self.policy, counters: &self.counters })
     }
 
+    fn reopened(&self) -> Option<Box<dyn Engine>> {
+        None
+    }
+
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
         match write.principal {
             PrincipalChange::Set(_) => self.rewrite(cx, None, key.0, write, &Grace::NONE),

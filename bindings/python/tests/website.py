@@ -1,0 +1,92 @@
+"""The example's web site as a client sees it: requests over a TCP port or a Unix socket, and what the pages say."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Optional, Union
+from urllib.parse import urlencode
+
+FORM = "application/x-www-form-urlencoded"
+PATIENCE_SECONDS = 30
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self.body = response.read().decode()
+        self.cookie = self.headers.get("Set-Cookie", "")
+        self.sid = re.sub("^sid=([^;]*).*", r"\1", self.cookie)
+        self.location = self.headers.get("Location", "")
+
+    def find(self, pattern: str) -> list[str]:
+        return re.findall(pattern, self.body)
+
+    @property
+    def csrf(self) -> str:
+        return str(self.find('name="csrf" value="([^"]+)"')[0])
+
+    @property
+    def refs(self) -> list[str]:
+        return self.find('name="ref" value="([^"]+)"')
+
+    @property
+    def visits(self) -> int:
+        return int(self.find(r"<h1>Visit (\d+)</h1>")[0])
+
+
+class Site:
+    def __init__(self, place: Union[int, Path]) -> None:
+        """`place`: a port of this machine, or a Unix socket."""
+        self.place = place
+
+    def connect(self) -> socket.socket:
+        if isinstance(self.place, int):
+            return socket.create_connection(("127.0.0.1", self.place), timeout=PATIENCE_SECONDS)
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.connect(str(self.place))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def ask(
+        self, method: str, path: str, cookie: str = "", body: Union[bytes, str, None] = None, **headers: str
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1")
+        try:
+            connection.sock = self.connect()
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {**sent, "Cookie": cookie} if cookie else sent)
+            return Answer(connection.getresponse())
+        finally:
+            connection.close()
+
+    def get(self, path: str, sid: str = "") -> Answer:
+        return self.ask("GET", path, f"sid={sid}" if sid else "")
+
+    def post(self, path: str, sid: str, csrf: Optional[str], **fields: str) -> Answer:
+        form = fields if csrf is None else {"csrf": csrf, **fields}
+        return self.ask("POST", path, f"sid={sid}" if sid else "", urlencode(form), Content_Type=FORM)
+
+    def log_in(self, user: str = "alice", password: str = "wonderland", sid: str = "") -> str:
+        form = self.get("/login", sid)
+        done = self.post("/login", form.sid or sid, form.csrf, user=user, password=password)
+        assert (done.status, done.location) == (303, "/")
+        return done.sid
+
+    def raw(self, request: bytes) -> bytes:
+        answer = bytearray()
+        # The server hangs up on what it does not want to read; what it said before counts.
+        with self.connect() as connection, suppress(ConnectionError):
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while part := connection.recv(65536):
+                answer += part
+        return bytes(answer)

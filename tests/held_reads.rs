@@ -1,0 +1,94 @@
+//! A read of `lmdb:` that does not come to its end, as when its thread or process is stopped in the middle of it: what it
+//! looks at is kept for it, so that writers find less and less room. They wait for it, and at last say who it is.
+
+mod common;
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{Engine, PLAIN, Place};
+use sss::{Access, ErrorKind, Store};
+
+const PLACES: [Engine; 2] = [Engine::Lmdb, Engine::LmdbPower];
+
+/// Runs `work` while another thread is in the middle of a read, which ends after `work` or when `longest` is over.
+fn beside_a_read<T>(store: &Store, longest: Duration, work: impl FnOnce() -> T) -> T {
+    let (sid, _) = store.create(b"held", &PLAIN).unwrap();
+    let (begun, has_begun) = mpsc::channel();
+    let (done, is_done) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let held = store.read(&sid, Access::Peek, |payload, _| {
+                begun.send(()).unwrap();
+                // An error is the end of `work`, or of its patience.
+                let _ = is_done.recv_timeout(longest);
+                assert_eq!(payload, b"held");
+                Ok(())
+            });
+            held.unwrap();
+        });
+        has_begun.recv().unwrap();
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+#[test]
+fn a_store_is_not_full_because_a_read_is_held_up_for_a_moment() {
+    for engine in PLACES {
+        let place = Place::of(engine);
+        let store = place.open("");
+        let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+        let begun = Instant::now();
+        beside_a_read(&store, Duration::from_millis(100), || {
+            while begun.elapsed() < Duration::from_millis(500) {
+                store.put(&sid, &[b'x'; 50_000], &PLAIN).unwrap();
+                let (other, _) = store.create(b"hello", &PLAIN).unwrap();
+                store.delete(&other).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_read_that_never_ends_is_named_and_others_go_on_when_it_does() {
+    for engine in PLACES {
+        let place = Place::of(engine);
+        let store = place.open("");
+        let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+        let error = beside_a_read(&store, Duration::from_secs(60), || {
+            loop {
+                if let Err(error) = store.put(&sid, &[b'x'; 50_000], &PLAIN) {
+                    return error;
+                }
+            }
+        });
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert!(error.message().contains(&format!("process {}", std::process::id())), "{error}");
+        store.put(&sid, b"world", &PLAIN).unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_is_full_says_so_at_once_also_while_it_is_read() {
+    for engine in PLACES {
+        let place = Place::of(engine);
+        let store = place.open("max_payload=infinity");
+        let error = loop {
+            if let Err(error) = store.create(&[b'x'; 500_000], &PLAIN) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        beside_a_read(&store, Duration::from_secs(60), || {
+            let begun = Instant::now();
+            let error = store.create(&[b'x'; 500_000], &PLAIN).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+            assert!(begun.elapsed() < Duration::from_millis(500));
+        });
+    }
+}
