@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::{
     ffi::{Env, Table},
     files::{self, Directory},
+    gate::Gate,
     group::{self, Group},
     map::{self, Hold, Lock, MAGIC, Map},
     verify,
@@ -174,7 +175,7 @@ impl Open {
         }
         map::lock(&locks, Lock::Leaving, Hold::Not)?;
         drop(doing);
-        let salt = salt(&env, wishes)?;
+        let salt = salt(&env, &map.head().gate, wishes)?;
         let group = wishes.survives_power_cut.then(Group::default);
         let open = Open { env, map, group, salt, file_size, locks };
         if is_shorter {
@@ -239,6 +240,7 @@ impl Open {
             // What was written before without being synced.
             env.sync()?;
         }
+        map.head().gate.reset();
         map.head().group.reset(if wishes.survives_power_cut { env.last_transaction()? } else { 0 });
         directory.sync()?;
         let now = map.head().policy.timeouts();
@@ -279,7 +281,7 @@ impl Open {
         if wishes.manual_clock.is_some_and(|manual| manual != self.clock().is_manual()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
         }
-        salt(&self.env, wishes)?;
+        salt(&self.env, self.gate(), wishes)?;
         if self.policy().tighten(&wishes.policy) {
             self.arm_anew()?;
         }
@@ -288,6 +290,11 @@ impl Open {
 
     pub(super) fn policy(&self) -> &Policy {
         &self.map.head().policy
+    }
+
+    /// Where writers wait for their turn.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.map.head().gate
     }
 
     /// What writers who wait for the disk tell one another.
@@ -361,7 +368,7 @@ const STORE: &[u8] = b"store";
 const STORE_FORMAT: u8 = 1;
 
 /// The store's salt; made, if the store is new. What it was made with cannot be changed later.
-fn salt(env: &Env, wishes: &Wishes) -> Result<[u8; SALT]> {
+fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<[u8; SALT]> {
     let described = |record: &[u8]| -> Result<[u8; SALT]> {
         let Some(([STORE_FORMAT, seals, has_secret], salt)) = record.split_first_chunk() else {
             return Err(foreign("data.mdb"));
@@ -379,7 +386,7 @@ fn salt(env: &Env, wishes: &Wishes) -> Result<[u8; SALT]> {
     if let Some(record) = env.read()?.get(Table::Meta, STORE)? {
         return described(record);
     }
-    let mut txn = env.write()?;
+    let mut txn = env.write(gate)?;
     // Another process may have been here first.
     if let Some(record) = txn.get(Table::Meta, STORE)? {
         return described(record);

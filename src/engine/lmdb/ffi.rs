@@ -10,7 +10,7 @@
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
-    ops::{Deref, DerefMut},
+    ops::Deref,
     os::{fd::RawFd, unix::ffi::OsStrExt},
     path::Path,
     ptr::{self, NonNull},
@@ -19,7 +19,10 @@ use std::{
 use lmdb_master_sys as lmdb;
 use parking_lot::Mutex;
 
-use super::map;
+use super::{
+    gate::{Gate, Turn},
+    map,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     key::Key,
@@ -74,7 +77,11 @@ pub(super) struct Txn<'e> {
 pub(super) struct ReadTxn<'e>(Txn<'e>);
 
 /// The only write transaction there is now, in any process. Dropped without `commit`, nothing has happened.
-pub(super) struct WriteTxn<'e>(Txn<'e>);
+pub(super) struct WriteTxn<'e> {
+    txn: Txn<'e>,
+    /// Ends after the transaction. The outer transaction's, if this is a nested one.
+    turn: Option<Turn<'e>>,
+}
 
 impl Env {
     /// Opens the files in a directory, which are made if they are not there, with `map_size` bytes at the most. The same
@@ -128,7 +135,7 @@ impl Env {
             Ok(()) => check(committed)?,
             Err(Some(error)) => return Err(error),
             Err(None) => {
-                let txn = self.write()?;
+                let txn = WriteTxn { txn: Txn { env: self, raw: self.begin(0)? }, turn: None };
                 open(txn.raw, lmdb::MDB_CREATE).map_err(|error| error.unwrap_or_else(damaged))?;
                 txn.commit()?;
             }
@@ -169,8 +176,9 @@ impl Env {
     }
 
     /// Waits until no other process and no other thread writes.
-    pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
-        Ok(WriteTxn(Txn { env: self, raw: self.begin(0)? }))
+    pub(super) fn write<'e>(&'e self, gate: &'e Gate) -> Result<WriteTxn<'e>> {
+        let turn = gate.pass();
+        Ok(WriteTxn { txn: Txn { env: self, raw: self.begin(0)? }, turn: Some(turn) })
     }
 
     /// Writes everything that was committed to the disk.
@@ -350,14 +358,16 @@ impl WriteTxn<'_> {
         let mut raw = ptr::null_mut();
         // SAFETY: the outer transaction is live, and stays untouched as long as it is borrowed by the inner one.
         check(unsafe { lmdb::mdb_txn_begin(self.env.raw.as_ptr(), self.raw.as_ptr(), 0, &mut raw) })?;
-        Ok(WriteTxn(Txn { env: self.env, raw: NonNull::new(raw).ok_or_else(damaged)? }))
+        Ok(WriteTxn { txn: Txn { env: self.env, raw: NonNull::new(raw).ok_or_else(damaged)? }, turn: None })
     }
 
-    pub(super) fn commit(self) -> Result<()> {
-        let raw = self.raw;
+    pub(super) fn commit(mut self) -> Result<()> {
+        let (raw, turn) = (self.raw, self.turn.take());
         std::mem::forget(self);
         // SAFETY: live until now, and not used again: LMDB frees it, whether or not it succeeds.
-        check(unsafe { lmdb::mdb_txn_commit(raw.as_ptr()) })
+        let committed = check(unsafe { lmdb::mdb_txn_commit(raw.as_ptr()) });
+        drop(turn);
+        committed
     }
 
     pub(super) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
@@ -401,13 +411,7 @@ impl<'e> Deref for WriteTxn<'e> {
     type Target = Txn<'e>;
 
     fn deref(&self) -> &Txn<'e> {
-        &self.0
-    }
-}
-
-impl DerefMut for WriteTxn<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
+        &self.txn
     }
 }
 

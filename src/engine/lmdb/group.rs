@@ -16,10 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{
-    ffi::{Env, WriteTxn},
-    map,
-};
+use super::{database::Open, ffi::WriteTxn, map};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to rely on others who are about to commit: some times as long as a disk takes. One who died while he was about
@@ -95,7 +92,8 @@ impl Shared {
 
 impl Group {
     /// Runs a write, alone or with others, and returns when it is committed, with the number to wait for.
-    pub(super) fn commit(&self, env: &Env, shared: &Shared, write: Write) -> Result<u64> {
+    pub(super) fn commit(&self, open: &Open, write: Write) -> Result<u64> {
+        let shared = open.shared();
         let outcome = Mutex::new(None);
         let write: *mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send) = write;
         // SAFETY: only the lifetime changes. This function returns only after the job was taken by a leader and its outcome
@@ -109,14 +107,15 @@ impl Group {
         if let Some(outcome) = outcome.lock().take() {
             return outcome;
         }
-        let results = catch_unwind(AssertUnwindSafe(|| self.lead(env, shared)));
+        let results = catch_unwind(AssertUnwindSafe(|| self.lead(open)));
         drop(leading);
         let outcome = outcome.lock().take();
         outcome.unwrap_or_else(|| Err(results.err().map_or_else(not_run, |_| panicked())))
     }
 
     /// Waits until a transaction is on the disk.
-    pub(super) fn flush(&self, env: &Env, shared: &Shared, number: u64) -> Result<()> {
+    pub(super) fn flush(&self, open: &Open, number: u64) -> Result<()> {
+        let (env, shared) = (&open.env, open.shared());
         let end = Instant::now() + RELIANCE;
         while !shared.is_on_disk(number) {
             let turn = shared.turns.load(Ordering::Acquire);
@@ -141,7 +140,8 @@ impl Group {
     }
 
     /// Runs the writes of all who wait, and gives them their outcomes.
-    fn lead(&self, env: &Env, shared: &Shared) {
+    fn lead(&self, open: &Open) {
+        let shared = open.shared();
         // Those who were acknowledged just now are likely to be back soon, and a wait for the disk is long.
         let usual = self.usual.load(Ordering::Relaxed);
         let end = Instant::now() + GATHERING;
@@ -149,7 +149,7 @@ impl Group {
             std::thread::yield_now();
         }
         // Waiting for other processes first: meanwhile more may come.
-        let txn = env.write();
+        let txn = open.env.write(open.gate());
         let jobs = std::mem::take(&mut *self.waiting.lock());
         self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
         let results = txn

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use super::{group, touches::Touches};
+use super::{gate::Gate, group, touches::Touches};
 use crate::{
     error::{Error, Result},
     key::Key,
@@ -42,6 +42,7 @@ pub(super) struct Head {
     pub pid_namespace: AtomicU64,
     pub manual_ms: AtomicI64,
     pub generations: AtomicU32,
+    pub gate: Gate,
     pub group: group::Shared,
     pub policy: Policy,
     pub counters: Counters,
@@ -201,13 +202,28 @@ pub(super) fn wait(word: &AtomicU32, value: u32, most: Duration) {
 }
 
 pub(super) fn wake_all(word: &AtomicU32) {
+    wake(word, i32::MAX);
+}
+
+pub(super) fn wake_one(word: &AtomicU32) {
+    wake(word, 1);
+}
+
+fn wake(word: &AtomicU32, most: i32) {
     #[cfg(target_os = "linux")]
     // SAFETY: an aligned word that lives as long as the call.
     unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX)
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, most)
     };
     #[cfg(not(target_os = "linux"))]
-    let _ = word;
+    let _ = (word, most);
+}
+
+/// Whether there is a process with this number.
+pub(super) fn is_running(process: u32) -> bool {
+    let Ok(process) = libc::pid_t::try_from(process) else { return false };
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::kill(process, 0) == 0 || *libc::__errno_location() != libc::ESRCH }
 }
 
 /// The kind of the file system that a file is on, as statfs(2) numbers them.

@@ -5,6 +5,7 @@
 mod database;
 mod ffi;
 mod files;
+mod gate;
 mod group;
 mod map;
 mod step;
@@ -115,16 +116,14 @@ impl Lmdb {
                 Ok(())
             };
             let committed = match &open.group {
-                None => open.env.write().and_then(|mut txn| {
+                None => open.env.write(open.gate()).and_then(|mut txn| {
                     write(&mut txn)?;
                     txn.commit()
                 }),
-                Some(group) => {
-                    group.commit(&open.env, open.shared(), &mut write).and_then(|number| match acknowledged {
-                        Acknowledged::Yes => group.flush(&open.env, open.shared(), number),
-                        Acknowledged::No => Ok(()),
-                    })
-                }
+                Some(group) => group.commit(open, &mut write).and_then(|number| match acknowledged {
+                    Acknowledged::Yes => group.flush(open, number),
+                    Acknowledged::No => Ok(()),
+                }),
             };
             let again = effects.again;
             effects.settle(cx, &open.map.touches(), committed.is_ok());

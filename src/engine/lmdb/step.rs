@@ -487,7 +487,7 @@ impl Open {
     /// Has the next sweep look at all sessions, some of which may be due earlier than is noted.
     pub(super) fn arm_anew(&self) -> Result<()> {
         self.note_write()?;
-        let mut txn = self.env.write()?;
+        let mut txn = self.env.write(self.gate())?;
         txn.put(Table::Meta, ARM_FROM, &[0])?;
         txn.commit()
     }
