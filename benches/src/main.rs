@@ -7,6 +7,7 @@ mod competitors;
 mod facts;
 mod ideal;
 mod latency;
+mod lmdb;
 mod memory;
 mod plot;
 mod random;
@@ -27,7 +28,7 @@ use crate::{facts::Facts, targets::TARGETS, workload::Scale};
 
 const USAGE: &str = "\
 sss-bench [ROW...] [--quick] [--n SESSIONS] [--rounds N] [--facts FILE] [--library FILE]
-    measures the rows (M1 to M14; all if none is named) and prints them; with --facts also keeps the numbers
+    measures the rows (M1 to M14, L1 to L6; all if none is named) and prints them; with --facts also keeps the numbers
 sss-bench report --facts FILE [--quick] [--about FILE] [--notes FILE] [--json FILE] [--markdown FILE]
     prints the whole table, and writes it; beside the markdown the plots";
 
@@ -36,6 +37,10 @@ fn main() -> ExitCode {
     let done = match args.first().map(String::as_str) {
         Some("child") => {
             child(&args[1..]);
+            Ok(())
+        }
+        Some("worker") => {
+            lmdb::work(&args[1..]);
             Ok(())
         }
         Some("report") => Options::parse(&args[1..]).and_then(|options| report::write(&options)),
@@ -133,6 +138,9 @@ fn measure(options: &Options) {
     part(&["m12"], &|facts, _| sweep::nothing_due(scale, facts));
     part(&["m13"], &|facts, _| sweep::all_expired(scale, facts));
     part(&["m14"], &|facts, _| latency::during_sweep(scale, facts));
+    part(&["l1", "l2", "l4", "l5"], &|facts, rows| lmdb::large(scale, facts, rows));
+    part(&["l3"], &|facts, _| lmdb::group_commit(scale, facts));
+    part(&["l6"], &|facts, _| lmdb::share_of_writes(scale, facts));
 }
 
 /// A case in a fresh process: prints its numbers.

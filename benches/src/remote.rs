@@ -120,14 +120,14 @@ enum Protocol {
 }
 
 /// A server that ends with this value.
-struct Server {
+pub struct Server {
     process: Child,
     socket: PathBuf,
     protocol: Protocol,
 }
 
 impl Server {
-    fn redis(directory: &Path) -> io::Result<Server> {
+    pub fn redis(directory: &Path) -> io::Result<Server> {
         let socket = directory.join("redis");
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--daemonize", "no", "--dir"]);
@@ -154,7 +154,7 @@ impl Server {
         Err(io::Error::other(format!("{:?} does not listen", server.socket)))
     }
 
-    fn connect(&self) -> io::Result<Connection> {
+    pub fn connect(&self) -> io::Result<Connection> {
         let stream = UnixStream::connect(&self.socket)?;
         Ok(Connection { stream, protocol: self.protocol, request: Vec::new(), reply: vec![0; 4096] })
     }
@@ -162,7 +162,7 @@ impl Server {
     /// Puts the server and the calling thread on one processor, where neither has to wake another one for the other:
     /// that is the fastest a server can be for one client. Or leaves their places to the kernel, which in a virtual
     /// machine takes 7 µs in one run and 65 µs in the next.
-    fn place(&self, together: bool) {
+    pub fn place(&self, together: bool) {
         let cpus: &[usize] = if together { &[0] } else { &[] };
         bind(0, cpus);
         let threads = fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("the server runs");
@@ -173,7 +173,7 @@ impl Server {
     }
 
     /// Stores the sessions, many in one write: this is not measured. Returns by how many bytes the server grew.
-    fn fill(&self, ids: &[Id]) -> io::Result<f64> {
+    pub fn fill(&self, ids: &[Id]) -> io::Result<f64> {
         let pid = self.process.id().to_string();
         let resident = || resident_of(&pid).ok_or(io::Error::other("no smaps_rollup of the server"));
         let mut connection = self.connect()?;
@@ -222,7 +222,7 @@ impl Drop for Server {
     }
 }
 
-struct Connection {
+pub struct Connection {
     stream: UnixStream,
     protocol: Protocol,
     request: Vec<u8>,
@@ -231,7 +231,7 @@ struct Connection {
 
 impl Connection {
     /// A get that slides the session's deadline: one write, one answer.
-    fn get(&mut self, id: &Id) {
+    pub fn get(&mut self, id: &Id) {
         self.request.clear();
         let (head, tail): (&[u8], &[u8]) = match self.protocol {
             Protocol::Redis => (b"*4\r\n$5\r\nGETEX\r\n$128\r\n", b"\r\n$2\r\nEX\r\n$4\r\n3600\r\n"),
@@ -253,13 +253,30 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// A put of Redis that leaves the deadline as it is: one write, one answer.
+    pub fn set(&mut self, id: &Id, payload: &[u8]) {
+        self.request.clear();
+        self.request.extend_from_slice(b"*4\r\n$3\r\nSET\r\n$128\r\n");
+        self.request.extend_from_slice(id);
+        self.request.extend_from_slice(format!("\r\n${}\r\n", payload.len()).as_bytes());
+        self.request.extend_from_slice(payload);
+        self.request.extend_from_slice(b"\r\n$7\r\nKEEPTTL\r\n");
+        self.stream.write_all(&self.request).expect("the server takes a request");
+        self.stream.read_exact(&mut self.reply[..5]).expect("the server answers");
+        assert!(self.reply.starts_with(b"+OK\r\n"));
+    }
+}
+
 /// A directory that only this user can look into, gone with this value.
-struct Directory(PathBuf);
+pub struct Directory(pub PathBuf);
 
 impl Directory {
-    fn new() -> io::Result<Directory> {
+    pub fn new() -> io::Result<Directory> {
         use std::os::unix::fs::DirBuilderExt;
-        let path = std::env::temp_dir().join(format!("sss-bench-{}", std::process::id()));
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("sss-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(name);
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Directory(path))
     }

@@ -25,8 +25,8 @@ use crate::{
 
 /// A full store with its ids.
 pub struct Filled<S> {
-    store: S,
-    ids: Vec<Id>,
+    pub store: S,
+    pub ids: Vec<Id>,
     payload_len: usize,
 }
 
@@ -57,7 +57,7 @@ impl<S: Sessions> Filled<S> {
         })
     }
 
-    fn put(&mut self, batches: usize, seed: u64) -> f64 {
+    pub fn put(&mut self, batches: usize, seed: u64) -> f64 {
         let mut drawn = Batches::new(&self.ids, seed);
         let payload = payload(self.payload_len, seed as usize);
         slice(batches, || {

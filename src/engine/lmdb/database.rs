@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::{
     ffi::{Env, Table},
     files::{self, Directory},
-    group::Group,
+    group::{self, Group},
     map::{self, Hold, Lock, MAGIC, Map},
     verify,
 };
@@ -239,6 +239,7 @@ impl Open {
             // What was written before without being synced.
             env.sync()?;
         }
+        map.head().group.reset(if wishes.survives_power_cut { env.last_transaction()? } else { 0 });
         directory.sync()?;
         let now = map.head().policy.timeouts();
         let is_shorter = before.is_some_and(|before| now.absolute < before.absolute || now.idle < before.idle);
@@ -287,6 +288,11 @@ impl Open {
 
     pub(super) fn policy(&self) -> &Policy {
         &self.map.head().policy
+    }
+
+    /// What writers who wait for the disk tell one another.
+    pub(super) fn shared(&self) -> &group::Shared {
+        &self.map.head().group
     }
 
     fn clock(&self) -> Clock<'_> {

@@ -61,7 +61,7 @@ unsafe impl Sync for Env {}
 pub(super) struct Reading {
     pub process: u32,
     /// The number of the last transaction in its snapshot.
-    pub snapshot: usize,
+    pub snapshot: u64,
 }
 
 /// What both kinds of transaction can do: read.
@@ -202,9 +202,9 @@ impl Env {
         Ok(self.info()?.me_last_pgno)
     }
 
-    /// The number of the transaction that was committed last.
-    pub(super) fn last_txn(&self) -> Result<usize> {
-        Ok(self.info()?.me_last_txnid)
+    /// The number of the last transaction that was committed.
+    pub(super) fn last_transaction(&self) -> Result<u64> {
+        Ok(self.info()?.me_last_txnid as u64)
     }
 
     fn info(&self) -> Result<lmdb::MDB_envinfo> {
@@ -266,6 +266,12 @@ impl Drop for Env {
 }
 
 impl Txn<'_> {
+    /// The number of the snapshot, which is that of the last transaction in it; or of the transaction that writes.
+    pub(super) fn id(&self) -> u64 {
+        // SAFETY: a live transaction.
+        unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) as u64 }
+    }
+
     fn handle(&self, table: Table) -> lmdb::MDB_dbi {
         self.env.handles[table as usize]
     }
@@ -321,12 +327,6 @@ impl Txn<'_> {
 }
 
 impl ReadTxn<'_> {
-    /// The number of the snapshot: that of the last transaction in it.
-    pub(super) fn id(&self) -> usize {
-        // SAFETY: a live transaction.
-        unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) }
-    }
-
     /// Whether at least `wanted` pages are free again, as far as the free list says.
     pub(super) fn has_free_pages(&self, wanted: usize) -> Result<bool> {
         // LMDB's table 0: number of the transaction to pages that it freed, the first word of which is their count.

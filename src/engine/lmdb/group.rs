@@ -1,33 +1,59 @@
-//! Group commit, for `durability=power`: writers of one process that meet share one transaction and so one flush of the
-//! data, and all who wait for the disk share the flush of the meta page, which is outside of LMDB's lock: so while one
-//! group waits for it, the next one, of this process or another, is already at work.
+//! Group commit, for `durability=power`. A commit has LMDB write the data and wait for the disk, and then write the meta page
+//! without waiting for it (MDB_NOMETASYNC: a power cut undoes the last commit or does not, and never tears one). What is
+//! acknowledged has to wait for its meta page as well, and shares that wait twice:
 //!
-//! Each write is a nested transaction, undone alone if it fails. Who comes first runs the writes of all who wait.
+//! - The writes of one process that meet become one transaction: who comes first runs those of all who wait. Each is a nested
+//!   transaction, undone alone if it fails.
+//! - The next commit, of whatever process, waits for the whole file and so for the meta page before it. While somebody is
+//!   about to commit, nobody else asks the disk. Counters in the shared map say who is, and what is on the disk.
 #![allow(unsafe_code)]
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
 
-use super::ffi::{Env, WriteTxn};
+use super::{
+    ffi::{Env, WriteTxn},
+    map,
+};
 use crate::error::{Error, ErrorKind, Result};
 
+/// How long to rely on others who are about to commit: some times as long as a disk takes. One who died while he was about
+/// to is not waited for a second time.
+const RELIANCE: Duration = Duration::from_millis(5);
+
+/// How long to wait for as many writes as usual: a part of what a disk takes.
+const GATHERING: Duration = Duration::from_micros(100);
+
 type Write<'a> = &'a mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send);
+
+/// What the processes of a store tell one another. Only ever a hint when to wait, but for `on_disk`.
+#[repr(C)]
+pub(super) struct Shared {
+    /// How many writes are about to be committed.
+    committing: AtomicU32,
+    /// Changes whenever some of them are done, and whenever `on_disk` does.
+    turns: AtomicU32,
+    /// The number of the last transaction whose meta page is on the disk.
+    on_disk: AtomicU64,
+}
 
 #[derive(Default)]
 pub(super) struct Group {
     waiting: Mutex<Vec<Job>>,
     /// Held by who runs the writes of all.
     leading: Mutex<()>,
-    /// How many transactions were committed, and how many of them are on the disk.
-    committed: AtomicU64,
-    flushed: Mutex<u64>,
+    /// Held by who asks the disk.
+    flushing: Mutex<()>,
+    /// How many writes have been met in one transaction lately.
+    usual: AtomicUsize,
 }
 
-/// A write that waits, and where its outcome goes: the transaction that it was committed in.
+/// A write that waits, and where its outcome goes: the number of the transaction that it was committed in.
 #[derive(Clone, Copy)]
 struct Job {
     write: *mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send),
@@ -37,9 +63,39 @@ struct Job {
 // SAFETY: the write is Send, the outcome is behind a lock, and both live until the outcome is there (see `commit`).
 unsafe impl Send for Job {}
 
+impl Shared {
+    /// Nobody else has the store open, so nobody is about to commit.
+    pub(super) fn reset(&self, last: u64) {
+        self.committing.store(0, Ordering::Release);
+        self.on_disk.store(last, Ordering::Release);
+    }
+
+    fn are_done(&self, writes: u32) {
+        // Not below zero: somebody may have stopped relying on them.
+        let less = |count: u32| Some(count.saturating_sub(writes));
+        // The closure always gives a value, so there is no error to look at.
+        let _ = self.committing.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        self.next_turn();
+    }
+
+    fn is_on_disk(&self, number: u64) -> bool {
+        self.on_disk.load(Ordering::Acquire) >= number
+    }
+
+    fn note_on_disk(&self, number: u64) {
+        self.on_disk.fetch_max(number, Ordering::AcqRel);
+        self.next_turn();
+    }
+
+    fn next_turn(&self) {
+        self.turns.fetch_add(1, Ordering::AcqRel);
+        map::wake_all(&self.turns);
+    }
+}
+
 impl Group {
     /// Runs a write, alone or with others, and returns when it is committed, with the number to wait for.
-    pub(super) fn commit(&self, env: &Env, write: Write) -> Result<u64> {
+    pub(super) fn commit(&self, env: &Env, shared: &Shared, write: Write) -> Result<u64> {
         let outcome = Mutex::new(None);
         let write: *mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send) = write;
         // SAFETY: only the lifetime changes. This function returns only after the job was taken by a leader and its outcome
@@ -47,51 +103,73 @@ impl Group {
         // and the leader catches panics).
         let write =
             unsafe { std::mem::transmute::<*mut _, *mut (dyn FnMut(&mut WriteTxn) -> Result<()> + Send)>(write) };
+        shared.committing.fetch_add(1, Ordering::AcqRel);
         self.waiting.lock().push(Job { write, outcome: &outcome });
         let leading = self.leading.lock();
         if let Some(outcome) = outcome.lock().take() {
             return outcome;
         }
-        let jobs = std::mem::take(&mut *self.waiting.lock());
-        self.run(env, &jobs);
+        let results = catch_unwind(AssertUnwindSafe(|| self.lead(env, shared)));
         drop(leading);
         let outcome = outcome.lock().take();
-        outcome.unwrap_or_else(|| Err(panicked()))
+        outcome.unwrap_or_else(|| Err(results.err().map_or_else(not_run, |_| panicked())))
     }
 
     /// Waits until a transaction is on the disk.
-    pub(super) fn flush(&self, env: &Env, number: u64) -> Result<()> {
-        let mut flushed = self.flushed.lock();
-        if *flushed < number {
-            let committed = self.committed.load(Ordering::Acquire);
-            env.flush()?;
-            *flushed = committed;
+    pub(super) fn flush(&self, env: &Env, shared: &Shared, number: u64) -> Result<()> {
+        let end = Instant::now() + RELIANCE;
+        while !shared.is_on_disk(number) {
+            let turn = shared.turns.load(Ordering::Acquire);
+            let left = end.saturating_duration_since(Instant::now());
+            if shared.committing.load(Ordering::Acquire) > 0 && !left.is_zero() {
+                if !shared.is_on_disk(number) {
+                    map::wait(&shared.turns, turn, left);
+                }
+                continue;
+            }
+            if left.is_zero() {
+                shared.committing.store(0, Ordering::Release);
+            }
+            let _flushing = self.flushing.lock();
+            if !shared.is_on_disk(number) {
+                let last = env.last_transaction()?;
+                env.flush()?;
+                shared.note_on_disk(last);
+            }
         }
         Ok(())
     }
 
-    fn run(&self, env: &Env, jobs: &[Job]) {
-        let results = catch_unwind(AssertUnwindSafe(|| run_all(env, jobs)));
-        let number = self.committed.load(Ordering::Relaxed) + 1;
-        let results = match results {
-            Ok(Ok(results)) => {
-                self.committed.store(number, Ordering::Release);
-                results
-            }
-            Ok(Err(error)) => jobs.iter().map(|_| Err(error.clone())).collect(),
-            Err(_) => jobs.iter().map(|_| Err(panicked())).collect(),
+    /// Runs the writes of all who wait, and gives them their outcomes.
+    fn lead(&self, env: &Env, shared: &Shared) {
+        // Those who were acknowledged just now are likely to be back soon, and a wait for the disk is long.
+        let usual = self.usual.load(Ordering::Relaxed);
+        let end = Instant::now() + GATHERING;
+        while self.waiting.lock().len() < usual && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        // Waiting for other processes first: meanwhile more may come.
+        let txn = env.write();
+        let jobs = std::mem::take(&mut *self.waiting.lock());
+        self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
+        let results = txn
+            .and_then(|txn| catch_unwind(AssertUnwindSafe(|| run_all(txn, &jobs, shared))).map_err(|_| panicked())?);
+        let mut results = match results {
+            Ok((number, results)) => results.into_iter().map(|result| result.map(|()| number)).collect::<Vec<_>>(),
+            Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
         };
-        for (job, result) in jobs.iter().zip(results) {
+        for job in jobs.iter().rev() {
             // SAFETY: its owner waits in `commit` until the outcome is there.
             let outcome = unsafe { &*job.outcome };
-            *outcome.lock() = Some(result.map(|()| number));
+            *outcome.lock() = Some(results.pop().unwrap_or_else(|| Err(not_run())));
         }
+        shared.are_done(jobs.len() as u32);
     }
 }
 
-/// The outcome of each write, if the transaction that they share was committed.
-fn run_all(env: &Env, jobs: &[Job]) -> Result<Vec<Result<()>>> {
-    let mut txn = env.write()?;
+/// The outcome of each write, and the number of the transaction that they share.
+fn run_all(mut txn: WriteTxn, jobs: &[Job], shared: &Shared) -> Result<(u64, Vec<Result<()>>)> {
+    let number = txn.id();
     let results = jobs
         .iter()
         .map(|job| {
@@ -110,10 +188,16 @@ fn run_all(env: &Env, jobs: &[Job]) -> Result<Vec<Result<()>>> {
         .collect::<Vec<_>>();
     if results.iter().any(Result::is_ok) {
         txn.commit()?;
+        // LMDB has just waited for the whole file, in which the meta page before this one was.
+        shared.note_on_disk(number - 1);
     }
-    Ok(results)
+    Ok((number, results))
 }
 
 fn panicked() -> Error {
     Error::fixed(ErrorKind::Panic, "a write failed for a bug in the library")
+}
+
+fn not_run() -> Error {
+    Error::fixed(ErrorKind::Panic, "a write was not run")
 }

@@ -16,9 +16,10 @@ use std::{
     path::Path,
     ptr::NonNull,
     sync::atomic::{AtomicI64, AtomicU32, AtomicU64},
+    time::Duration,
 };
 
-use super::touches::Touches;
+use super::{group, touches::Touches};
 use crate::{
     error::{Error, Result},
     key::Key,
@@ -41,6 +42,7 @@ pub(super) struct Head {
     pub pid_namespace: AtomicU64,
     pub manual_ms: AtomicI64,
     pub generations: AtomicU32,
+    pub group: group::Shared,
     pub policy: Policy,
     pub counters: Counters,
 }
@@ -181,6 +183,31 @@ pub(super) fn flush(file: RawFd) -> Result<()> {
         0 => Ok(()),
         _ => Err(failed("write to disk", io::Error::last_os_error())),
     }
+}
+
+/// Waits until somebody wakes those who wait at `word`, which may be another process; not at all if it is not `value` any
+/// more, and not longer than `most`. May return for no reason.
+pub(super) fn wait(word: &AtomicU32, value: u32, most: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let most = libc::timespec { tv_sec: most.as_secs() as libc::time_t, tv_nsec: most.subsec_nanos().into() };
+        // SAFETY: an aligned word that lives as long as the call, and a valid time. What it returns does not matter.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, &raw const most) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    if word.load(Ordering::Acquire) == value {
+        std::thread::sleep(most.min(Duration::from_micros(100)));
+    }
+}
+
+pub(super) fn wake_all(word: &AtomicU32) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: an aligned word that lives as long as the call.
+    unsafe {
+        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX)
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = word;
 }
 
 /// The kind of the file system that a file is on, as statfs(2) numbers them.

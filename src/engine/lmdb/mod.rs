@@ -119,10 +119,12 @@ impl Lmdb {
                     write(&mut txn)?;
                     txn.commit()
                 }),
-                Some(group) => group.commit(&open.env, &mut write).and_then(|number| match acknowledged {
-                    Acknowledged::Yes => group.flush(&open.env, number),
-                    Acknowledged::No => Ok(()),
-                }),
+                Some(group) => {
+                    group.commit(&open.env, open.shared(), &mut write).and_then(|number| match acknowledged {
+                        Acknowledged::Yes => group.flush(&open.env, open.shared(), number),
+                        Acknowledged::No => Ok(()),
+                    })
+                }
             };
             let again = effects.again;
             effects.settle(cx, &open.map.touches(), committed.is_ok());
@@ -200,7 +202,7 @@ impl Open {
     /// Pages that were freed cannot be used again as long as a read is under way that may still look at them: waits for
     /// those that are under way now. False: there are none.
     fn wait_for_reads(&self, until: Instant) -> Result<bool> {
-        let last = self.env.last_txn()?;
+        let last = self.env.last_transaction()?;
         let mut has_waited = false;
         while let Some(read) = self.env.oldest_read()?.filter(|read| read.snapshot < last) {
             if Instant::now() > until {
