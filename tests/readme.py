@@ -1,19 +1,32 @@
-"""Runs every C, Python and Elixir snippet of README.md as it stands there, and fails if one does.
+"""Runs every C, Python and Elixir snippet of README.md as it stands there, and its commands, and fails if one does.
 
-It uses what the tests before it have built: target/release, the virtual environment, and the Elixir project.
+Only where the store is, and the servers' port, are others. It uses what the tests before it have built: target/release,
+the virtual environment, and the Elixir project.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target" / "release"
+BIN = ROOT / ".venv" / "bin"
+STATE = "/var/lib/app"
+ADDRESS = "127.0.0.1:8000"
+PATIENCE_SECONDS = 30
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 
 
@@ -25,9 +38,13 @@ def run(language: str, code: str, scratch: Path) -> None:
         subprocess.run(["gcc", *STRICT, f"-I{ROOT / 'include'}", source, "-o", program, *link], check=True)
         subprocess.run([program], check=True)
     elif language == "python":
-        script = scratch / "snippet.py"
+        named = re.match(r"# (\w+\.py)\n", code)
+        script = scratch / (named[1] if named else "snippet.py")
         script.write_text(code)
-        subprocess.run([ROOT / ".venv" / "bin" / "python", script], cwd=scratch, check=True)
+        subprocess.run([BIN / "python", script], cwd=scratch, check=True)
+    elif language == "sh":
+        for line in code.splitlines():
+            command(shlex.split(line, comments=True), scratch)
     else:
         script = scratch / "snippet.exs"
         script.write_text(code)
@@ -35,18 +52,84 @@ def run(language: str, code: str, scratch: Path) -> None:
         subprocess.run(["mix", "run", script], cwd=ROOT / "bindings" / "elixir", env=environment, check=True)
 
 
-def main() -> int:
-    snippets = re.findall(
-        r"^```(c|python|elixir)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+def command(words: list[str], scratch: Path) -> None:
+    """Runs a command beside app.py, which a snippet before it has left there."""
+    path = f"{BIN}{os.pathsep}{RELEASE}{os.pathsep}{os.environ['PATH']}"
+    program = shutil.which(words[0], path=path)
+    if program is None:
+        print(f"SKIPPED README.md: {words[0]} is not here")
+        return
+    environment = os.environ | {"PATH": path, "HOME": str(scratch)}
+    if not any(ADDRESS in word for word in words):
+        subprocess.run([program, *words[1:]], cwd=scratch, env=environment, check=True)
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [word.replace(ADDRESS, address) for word in words]
+    log = scratch / f"{words[0]}.log"
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            [program, *words[1:]], cwd=scratch, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        expect(server, address, "", "nobody")
+        sid = in_app("print(sessions.create({'user': 'alice'}))", scratch)
+        expect(server, address, sid, "alice")
+        in_app(f"assert sessions.delete({sid!r})", scratch)
+        expect(server, address, sid, "nobody")
+        server.terminate()
+        assert server.wait(timeout=PATIENCE_SECONDS) == 0, f"{words[0]} ended with {server.returncode}"
+    except BaseException:
+        print(log.read_text(errors="replace"))
+        raise
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+
+
+def in_app(code: str, scratch: Path) -> str:
+    """What code prints in one more process that has the application's store."""
+    done = subprocess.run(
+        [BIN / "python", "-c", f"from app import sessions\n{code}"],
+        cwd=scratch,
+        check=True,
+        text=True,
+        capture_output=True,
     )
+    return done.stdout.strip()
+
+
+def expect(server: subprocess.Popen[bytes], address: str, sid: str, answer: str) -> None:
+    """From whichever workers answer."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    request = urllib.request.Request(f"http://{address}/", headers={"Cookie": f"sid={sid}"})
+    for _ in range(20):
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
+                    came = response.read().decode()
+                break
+            except urllib.error.URLError:  # it is not there yet
+                if server.poll() is not None or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+        if came != answer:
+            raise SystemExit(f"{came!r} came, {answer!r} was expected")
+
+
+def main() -> int:
+    text = (ROOT / "README.md").read_text()
+    snippets = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     languages = sorted({language for language, _ in snippets})
-    if languages != ["c", "elixir", "python"]:
-        print(f"README.md has snippets in {languages} only")
+    if languages != ["c", "elixir", "python", "sh"]:
+        print(f"README.md has snippets in {languages}")
         return 1
-    for language, code in snippets:
-        print(f"README.md: {language}", flush=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            run(language, code, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        state = Path(scratch, "state")
+        state.mkdir()
+        for language, code in snippets:
+            print(f"README.md: {language}", flush=True)
+            run(language, code.replace(STATE, str(state)), Path(scratch))
     print(f"{len(snippets)} snippets ran")
     return 0
 
