@@ -5,7 +5,6 @@ It knows the format and nothing of the contract, and fails on every word that it
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -14,13 +13,17 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from place import ENGINE, Place
+
 import session_server_store as sss
 from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # What Python can do. Left out: buffers and handles (they do not show), options and flags (keywords rule them out).
-ABILITIES = {"close", "fork", "memory"}
+ABILITIES = {"close", "fork", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {
+    "memory": "the engine under test is another one",
+    "processes": "they do not share the engine under test",
     "buffers": "the buffers of the package are its own",
     "handles": "a Store is an object: there are no wrong handles",
     "options": "the methods do not have these keywords",
@@ -30,8 +33,6 @@ STATS = sss.Stats._fields
 TIMES = ("created", "seen", "expires")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-
-_numbers = itertools.count()
 
 
 @dataclass
@@ -135,7 +136,7 @@ class Run:
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.base = f"memory:conformance-{os.getpid()}-{next(_numbers)}"
+        self.place = Place()
         self.handles: dict[str, sss.Store] = {}
         self.variables: dict[str, Any] = {}
         self.advanced = 0
@@ -148,19 +149,24 @@ class Run:
         )
 
     def run(self) -> None:
-        try:
-            self.run_steps(self.scenario.steps)
-        finally:
-            for store in self.handles.values():
-                store.close()
+        with self.place:
+            try:
+                self.run_steps(self.scenario.steps)
+            finally:
+                for store in self.handles.values():
+                    store.close()
 
     def run_steps(self, steps: list[Step]) -> None:
-        for index, step in enumerate(steps):
+        at = 0
+        while at < len(steps):
+            step, at = steps[at], at + 1
             try:
                 if step.text.startswith("fork "):
-                    self.in_child(steps[index + 1 :])
-                    return
-                self.run_step(step.text)
+                    end = end_of_child(steps, at)
+                    self.in_child(steps[at:end])
+                    at = end + 1
+                else:
+                    self.run_step(step.text)
             except Exception as error:
                 raise StepError(f"{step.place}: {step.text}: {error}") from error
 
@@ -273,7 +279,7 @@ class Run:
         name, *given = words
         if not any(word.startswith("clock=") for word in given):
             given.append("clock=manual")
-        self.handles[name] = sss.Store(f"{self.base}?{'&'.join(given)}", serializer=sss.RAW)
+        self.handles[name] = sss.Store(self.place.url(*given), serializer=sss.RAW)
         return True
 
     def do_url(self, words: list[str]) -> bool:
@@ -346,6 +352,17 @@ class Run:
 
     def do_stats(self, words: list[str]) -> Any:
         return self.handles[words[0]].stats()
+
+
+def end_of_child(steps: list[Step], at: int) -> int:
+    """Where the ``join`` is that belongs to the ``fork`` before ``at``; without one the child runs all the rest."""
+    depth = 1
+    while at < len(steps):
+        depth += steps[at].text.startswith("fork ") - steps[at].text.startswith("join ")
+        if depth == 0:
+            break
+        at += 1
+    return at
 
 
 def attempt(act: Callable[[], Any]) -> tuple[str, Any]:
