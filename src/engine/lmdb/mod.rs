@@ -5,9 +5,13 @@
 mod database;
 mod ffi;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod group;
 mod map;
 mod step;
+#[cfg(test)]
+mod tests;
 mod touches;
 mod verify;
 
