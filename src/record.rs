@@ -59,6 +59,8 @@ pub(crate) struct Write<'a> {
     pub principal: PrincipalChange,
     /// Only if the session still has this version.
     pub if_version: Option<u64>,
+    /// What the session is sealed under now, if the store seals.
+    pub opens: Option<&'a DataKey<'a>>,
 }
 
 /// What a write stores. Its length is known before; its bytes, if they are sealed, only together with the head and the
@@ -207,6 +209,15 @@ impl Write<'_> {
             Some(version) if version != head.version => {
                 Err(Error::fixed(ErrorKind::Conflict, "the session has another version: it was changed in between"))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// `CORRUPT` if what is to be replaced was edited or planted where others can write: what of its head stays would be
+    /// sealed anew with the new payload, and be genuine from then on.
+    pub(crate) fn check_genuine(&self, old: &Stored) -> Result<()> {
+        match self.opens {
+            Some(data_key) if self.content.is_new() => seal::open(data_key, &old.key, old.head, old.bytes).map(|_| ()),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! sealed = format (1) | number of the server's secret (4) | nonce (12) | AES-256-GCM ciphertext | tag (16)
-//! associated data = format | lookup key | creation | own timeouts | principal | version
+//! associated data = format | what it is (1) | lookup key | creation | own timeouts | principal | version
 //! ```
 //! The last use is outside, because a get writes it; it is bounded by the absolute deadline, which is inside.
 
@@ -23,8 +23,12 @@ const NUMBER: usize = 4;
 const NONCE: usize = 12;
 const TAG: usize = 16;
 const HEAD: usize = 1 + NUMBER + NONCE;
-const RECORD_AAD: usize = 1 + 32 + 3 * 8 + 33 + 8;
-const TOKEN_AAD: usize = 1 + 32 + 32 + 8;
+
+/// What is sealed, so that nothing can ever be taken for something else under the same key.
+const PAYLOAD: u8 = 1;
+const DATA_KEY: u8 = 2;
+const PAYLOAD_AAD: usize = 2 + 32 + 3 * 8 + 33 + 8;
+const TOKEN_AAD: usize = 2 + 32 + 32 + 8;
 
 /// How much longer a sealed payload is.
 pub(crate) const OVERHEAD: usize = HEAD + TAG;
@@ -142,9 +146,9 @@ pub(crate) fn open_token<'a>(from: &DataKey<'a>, alias: &Alias) -> Result<DataKe
     Ok(key)
 }
 
-fn record_data(key: &Key, head: &Head) -> [u8; RECORD_AAD] {
+fn record_data(key: &Key, head: &Head) -> [u8; PAYLOAD_AAD] {
     joined([
-        &[FORMAT],
+        &[FORMAT, PAYLOAD],
         &key.bytes(),
         &head.created.to_le_bytes(),
         &head.own.absolute.to_le_bytes(),
@@ -156,7 +160,7 @@ fn record_data(key: &Key, head: &Head) -> [u8; RECORD_AAD] {
 }
 
 fn token_data(old: &Key, new: &Key, until: i64) -> [u8; TOKEN_AAD] {
-    joined([&[FORMAT], &old.bytes(), &new.bytes(), &until.to_le_bytes()])
+    joined([&[FORMAT, DATA_KEY], &old.bytes(), &new.bytes(), &until.to_le_bytes()])
 }
 
 fn joined<const PARTS: usize, const N: usize>(parts: [&[u8]; PARTS]) -> [u8; N] {

@@ -234,7 +234,8 @@ impl Store {
         self.counted(&cx, || {
             no_grace(options)?;
             let (key, data_key) = self.0.keys.session(sid);
-            let write = self.write(Store::content(&cx, payload, data_key.as_ref())?, options, version)?;
+            let content = Store::content(&cx, payload, data_key.as_ref())?;
+            let write = Write { opens: data_key.as_ref(), ..self.write(content, options, version)? };
             let meta = self.0.engine.put(&cx, &key, &write)?;
             cx.counters.count(Count::Puts, &key);
             Ok(meta)
@@ -270,7 +271,8 @@ impl Store {
                     _ => None,
                 };
                 let grace = Grace { ms: options.grace_ms, keys };
-                self.0.engine.renew(&cx, &old, new, &self.write(content, options, None)?, &grace)
+                let write = Write { opens: old_data_key.as_ref(), ..self.write(content, options, None)? };
+                self.0.engine.renew(&cx, &old, new, &write, &grace)
             })
         })
     }
@@ -384,6 +386,7 @@ impl Store {
                 Principal::Set(principal) => PrincipalChange::Set(self.principal(principal)?),
             },
             if_version,
+            opens: None,
         })
     }
 

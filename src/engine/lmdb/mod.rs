@@ -5,10 +5,14 @@
 mod database;
 mod ffi;
 mod files;
+#[cfg(test)]
+mod fixture;
 mod gate;
 mod group;
 mod map;
 mod step;
+#[cfg(test)]
+mod tests;
 mod touches;
 mod verify;
 

@@ -170,11 +170,14 @@ impl<'a, 'e> Step<'a, 'e> {
         };
 
         let mut old_bytes = Zeroizing::new(Vec::new());
-        if let Some(before) = before.as_ref().filter(|_| write.content.reads_old()) {
+        if let Some(before) = &before {
             let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
-            let (_, payload) = Row::read(before.key, bytes, &self.open.map.touches(), self.seals)?;
-            old_bytes.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
-            old_bytes.extend_from_slice(payload);
+            let payload = format::decode(bytes, self.seals)?.bytes;
+            write.check_genuine(&Stored { key: before.key, head: &before.head, bytes: payload })?;
+            if write.content.reads_old() {
+                old_bytes.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
+                old_bytes.extend_from_slice(payload);
+            }
         }
         let stored_len = write.content.stored_len(old_bytes.len());
         let held = before.as_ref().map(|before| before.payload_len(self.seals));

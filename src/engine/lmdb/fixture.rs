@@ -1,0 +1,59 @@
+//! For tests: a store of its own, open, and a way into its tables behind its back.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    database::{Database, Open, Wishes},
+    ffi::{Table, WriteTxn},
+};
+use crate::{Store, url::Url};
+
+pub(super) struct Fixture {
+    pub store: Store,
+    database: Arc<Database>,
+    directory: PathBuf,
+}
+
+impl Fixture {
+    pub(super) fn new(options: &str) -> Fixture {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("sss-inside-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let directory = std::env::temp_dir().join(name);
+        let url = format!("lmdb:{}?max_bytes=4MiB&{options}", directory.display());
+        let url = url.trim_end_matches('&');
+        let store = Store::open(url).unwrap();
+        let database = Database::open(&directory, &Wishes::new(&Url::parse(url).unwrap(), false)).unwrap();
+        Fixture { store, database, directory }
+    }
+
+    pub(super) fn open(&self) -> &Open {
+        self.database.get()
+    }
+
+    pub(super) fn write(&self, f: impl FnOnce(&mut WriteTxn)) {
+        let mut txn = self.open().env.write(self.open().gate()).unwrap();
+        f(&mut txn);
+        txn.commit().unwrap();
+    }
+
+    pub(super) fn value(&self, table: Table, key: &[u8]) -> Vec<u8> {
+        self.open().env.read().unwrap().get(table, key).unwrap().expect("an entry").to_vec()
+    }
+
+    pub(super) fn put(&self, table: Table, key: &[u8], value: &[u8]) {
+        self.write(|txn| txn.put(table, key, value).unwrap());
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
