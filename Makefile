@@ -36,6 +36,8 @@ install: all
 	install -m 755 target/release/libsss.so "$(DESTDIR)$(LIBDIR)/libsss.so.$(VERSION)"
 	ln -sf libsss.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libsss.so"
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 target/release/sss "$(DESTDIR)$(PREFIX)/bin/sss"
 	install -m 644 target/release/libsss.a "$(DESTDIR)$(LIBDIR)/libsss.a"
 	install -m 644 include/sss.h "$(DESTDIR)$(PREFIX)/include/sss.h"
 	printf 'prefix=%s\nlibdir=%s\nincludedir=$${prefix}/include\n\nName: sss\nDescription: server-side session store\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lsss\nLibs.private: -lpthread -ldl -lm\n' \

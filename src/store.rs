@@ -123,6 +123,24 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens a store that is there, as it was used last: for tools that look after a store and must not change it. What the
+    /// URL does not say stays as it was, `durability` also if it does say. Without the store's `secret_file` everything
+    /// works but what opens a payload, which is [`ErrorKind::Corrupt`].
+    ///
+    /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for `memory:`.
+    pub fn open_existing(url: &str) -> Result<Store> {
+        let url = Url::parse(url)?;
+        let EngineUrl::Lmdb(directory) = &url.engine else {
+            return Err(Error::fixed(
+                ErrorKind::Unsupported,
+                "a memory: store lives in the process that opened it: nobody else can reach it",
+            ));
+        };
+        let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
+        let (engine, salt, seals) = Lmdb::open_existing(directory, &url)?;
+        Ok(Store::over(engine, Keys::of_store(&salt, seals.then_some(ring))))
+    }
+
     fn in_memory(url: &Url) -> Result<Store> {
         let overhead = if url.seals() { seal::OVERHEAD } else { 0 };
         let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead);

@@ -52,6 +52,8 @@ pub(super) struct Wishes {
     pub survives_power_cut: bool,
     pub seals: bool,
     pub has_secret: bool,
+    /// Opens only what is there, and as it is: what was not asked for stays as it was when the store was used last.
+    pub follows: bool,
 }
 
 impl Wishes {
@@ -62,6 +64,7 @@ impl Wishes {
             survives_power_cut: url.survives_power_cut,
             seals: url.seals(),
             has_secret,
+            follows: false,
         }
     }
 
@@ -85,6 +88,7 @@ pub(super) struct Open {
     /// Where commits wait for the disk.
     pub group: Option<Group>,
     pub salt: [u8; SALT],
+    pub seals: bool,
     /// In bytes.
     pub file_size: u64,
     locks: File,
@@ -101,6 +105,9 @@ impl Database {
         static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
         if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
             map::at_exit(leave_all);
+        }
+        if wishes.follows && length(&path.join("data.mdb"))? == 0 {
+            return Err(Error::fixed(ErrorKind::Io, "there is no lmdb: store in this directory"));
         }
         let directory = Directory::open(path)?;
         let identity = directory.identity;
@@ -162,12 +169,13 @@ extern "C" fn leave_all() {
 
 impl Open {
     fn new(directory: &Directory, wishes: &Wishes) -> Result<Open> {
+        let mut wishes = wishes.clone();
         let locks = map::open(&directory.map())?;
         let doing = Doing::begin(&locks)?;
         let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
         let (env, map, file_size, is_shorter) = match alone {
-            true => Open::alone(directory, wishes, &locks)?,
-            false => Open::beside_others(directory, wishes, &locks)?,
+            true => Open::alone(directory, &mut wishes, &locks)?,
+            false => Open::beside_others(directory, &mut wishes, &locks)?,
         };
         // Before the other lock is given up, so that nobody else can believe to be alone.
         if !map::lock(&locks, Lock::Using, Hold::Shared)? {
@@ -175,20 +183,20 @@ impl Open {
         }
         map::lock(&locks, Lock::Leaving, Hold::Not)?;
         drop(doing);
-        let salt = salt(&env, &map.head().gate, wishes)?;
+        let (salt, seals) = salt(&env, &map.head().gate, &wishes)?;
         let group = wishes.survives_power_cut.then(Group::default);
-        let open = Open { env, map, group, salt, file_size, locks };
+        let open = Open { env, map, group, salt, seals, file_size, locks };
         if is_shorter {
             open.arm_anew()?;
         }
         if !alone {
-            open.join(wishes)?;
+            open.join(&wishes)?;
         }
         Ok(open)
     }
 
     /// Nobody else has the store open: looks at what is there before it is mapped, and sets the rules.
-    fn alone(directory: &Directory, wishes: &Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+    fn alone(directory: &Directory, wishes: &mut Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
         let mut there = length(&directory.data())?;
         let map_len = length(&directory.map())?;
         let old = match map_len {
@@ -199,11 +207,23 @@ impl Open {
         if old.as_ref().is_some_and(|old| ![0, MAGIC].contains(&old.head().magic.load(Ordering::Acquire))) {
             return Err(foreign("sss.map"));
         }
-        if there > 0 && !is_whole(old.as_ref()) {
+        let is_whole = is_whole(old.as_ref());
+        if wishes.follows {
+            let Some(old) = old.as_ref().filter(|_| is_whole && there > 0) else {
+                return Err(Error::fixed(
+                    ErrorKind::Corrupt,
+                    "the machine stopped while the store was open: its server will begin anew",
+                ));
+            };
+            wishes.survives_power_cut = old.head().survives_power_cut.load(Ordering::Acquire) == 1;
+            wishes.manual_clock = Some(old.head().manual_clock.load(Ordering::Acquire) == 1);
+        }
+        if there > 0 && !is_whole {
             set_aside(directory)?;
             there = 0;
         }
-        let wanted = wishes.policy().max_bytes.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
+        let wanted = if wishes.follows { Some(there) } else { wishes.policy().max_bytes };
+        let wanted = wanted.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
         let file_size = wanted.max(there);
         if there > 0 {
             let data = File::open(directory.data()).map_err(|error| files::failed("open data.mdb", error))?;
@@ -229,7 +249,11 @@ impl Open {
         if head.manual_ms.load(Ordering::Acquire) == 0 {
             head.manual_ms.store(clock::wall_ms(), Ordering::Release);
         }
-        head.policy.reset(&wishes.policy());
+        if !wishes.follows {
+            head.policy.reset(&wishes.policy());
+        } else {
+            head.policy.tighten(&wishes.policy);
+        }
         head.magic.store(MAGIC, Ordering::Release);
         // Before anything is written to the data: from now on a power cut matters.
         map.sync()?;
@@ -249,7 +273,7 @@ impl Open {
     }
 
     /// Others have the store open: follows what they agreed on.
-    fn beside_others(directory: &Directory, wishes: &Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+    fn beside_others(directory: &Directory, wishes: &mut Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
         let len = length(&directory.map())?;
         if len < map::size_for(0) as u64 {
             return Err(foreign("sss.map"));
@@ -264,7 +288,10 @@ impl Open {
                 "the lmdb: store is open in another PID namespace (another container): let them share one, or use redis:",
             ));
         }
-        if (map.head().survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
+        let survives_power_cut = map.head().survives_power_cut.load(Ordering::Acquire) == 1;
+        if wishes.follows {
+            wishes.survives_power_cut = survives_power_cut;
+        } else if survives_power_cut != wishes.survives_power_cut {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another durability"));
         }
         let file_size = length(&directory.data())?;
@@ -275,7 +302,7 @@ impl Open {
     /// Takes over the stricter settings of one more who opened it.
     fn join(&self, wishes: &Wishes) -> Result<()> {
         let head = self.map.head();
-        if (head.survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
+        if !wishes.follows && (head.survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another durability"));
         }
         if wishes.manual_clock.is_some_and(|manual| manual != self.clock().is_manual()) {
@@ -367,21 +394,21 @@ impl Drop for Doing<'_> {
 const STORE: &[u8] = b"store";
 const STORE_FORMAT: u8 = 1;
 
-/// The store's salt; made, if the store is new. What it was made with cannot be changed later.
-fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<[u8; SALT]> {
-    let described = |record: &[u8]| -> Result<[u8; SALT]> {
+/// The store's salt, and whether it seals; made, if the store is new. What it was made with cannot be changed later.
+fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT], bool)> {
+    let described = |record: &[u8]| -> Result<([u8; SALT], bool)> {
         let Some(([STORE_FORMAT, seals, has_secret], salt)) = record.split_first_chunk() else {
             return Err(foreign("data.mdb"));
         };
         let salt = <[u8; SALT]>::try_from(salt).map_err(|_| foreign("data.mdb"))?;
         for (name, was, is) in [("seal", *seals, wishes.seals), ("secret_file", *has_secret, wishes.has_secret)] {
-            if (was == 1) != is {
+            if (was == 1) != is && !wishes.follows {
                 let (was, is) = if was == 1 { ("with", "without") } else { ("without", "with") };
                 let message = format!("the store was made {was} {name} and cannot be opened {is} it");
                 return Err(Error::new(ErrorKind::Exists, message));
             }
         }
-        Ok(salt)
+        Ok((salt, *seals == 1))
     };
     if let Some(record) = env.read()?.get(Table::Meta, STORE)? {
         return described(record);
@@ -391,7 +418,7 @@ fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<[u8; SALT]> {
     if let Some(record) = txn.get(Table::Meta, STORE)? {
         return described(record);
     }
-    if txn.entries(Table::Sessions)? > 0 {
+    if txn.entries(Table::Sessions)? > 0 || wishes.follows {
         return Err(foreign("data.mdb"));
     }
     let salt = key::random::<SALT>()?;
@@ -399,7 +426,7 @@ fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<[u8; SALT]> {
     record.extend_from_slice(&*salt);
     txn.put(Table::Meta, STORE, &record)?;
     txn.commit()?;
-    Ok(*salt)
+    Ok((*salt, wishes.seals))
 }
 
 /// Whether the data can be trusted: written in this boot of the machine, or synced since.

@@ -75,12 +75,22 @@ enum Acknowledged {
 impl Lmdb {
     /// Opens the store in a directory, or makes it. With it comes the store's salt.
     pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT])> {
-        let wishes = Wishes::new(url, has_secret);
+        Lmdb::wished(path, Wishes::new(url, has_secret)).map(|(lmdb, salt, _)| (lmdb, salt))
+    }
+
+    /// Opens the store that is in a directory, as it was used last but for what the URL says. Also whether it seals.
+    pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT], bool)> {
+        let (mut lmdb, salt, seals) = Lmdb::wished(path, Wishes { follows: true, ..Wishes::new(url, false) })?;
+        lmdb.wishes.seals = seals;
+        Ok((lmdb, salt, seals))
+    }
+
+    fn wished(path: &Path, wishes: Wishes) -> Result<(Lmdb, [u8; SALT], bool)> {
         let opened = Database::open(path, &wishes)?;
-        let salt = opened.get().salt;
+        let (salt, seals) = (opened.get().salt, opened.get().seals);
         let lmdb = Lmdb { path: path.to_owned(), wishes, salt, database: PerProcess::new() };
         lmdb.database.get().get_or_init(|| opened);
-        Ok((lmdb, salt))
+        Ok((lmdb, salt, seals))
     }
 
     /// The store in this process.
