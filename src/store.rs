@@ -359,6 +359,15 @@ impl Store {
         Ok(cx.counters.snapshot(&usage))
     }
 
+    /// Looks through the whole store for what does not fit together, and returns a line for each finding; none if all is
+    /// well. For an operator: it takes a while, holds up nobody, and shows no id and no payload.
+    ///
+    /// Errors: `Unsupported` for `memory:`.
+    pub fn check(&self) -> Result<Vec<String>> {
+        let cx = self.context()?;
+        self.counted(&cx, || self.0.engine.check())
+    }
+
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
     pub fn advance_clock(&self, ms: i64) -> Result<()> {
         self.context()?.clock.advance(ms)

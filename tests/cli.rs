@@ -81,6 +81,22 @@ fn a_store_made_with_power_and_a_secret_is_followed_without_either() {
 }
 
 #[test]
+fn check_says_that_a_store_is_whole_and_that_a_damaged_one_is_not() {
+    let place = Place::of(Engine::Lmdb);
+    let store = place.open("");
+    (0..200).for_each(|_| drop(store.create(&[7; 300], &of(b"alice")).unwrap()));
+    assert_eq!(said(&["check", &bare(&place)]), "whole: 200 sessions");
+    drop(store);
+    assert_eq!(said(&["check", &bare(&place), "--json"]), "{\"whole\": true, \"sessions\": 200}");
+    let path = place.directory().join("data.mdb");
+    let mut data = std::fs::read(&path).unwrap();
+    // All pages but the two that begin the file.
+    data[2 * 4096..].fill(0);
+    std::fs::write(&path, data).unwrap();
+    assert!(refused(&["check", &bare(&place)], 1).contains("data.mdb is damaged"));
+}
+
+#[test]
 fn prometheus_gets_its_text_format() {
     let place = Place::of(Engine::Lmdb);
     let _store = place.open("");

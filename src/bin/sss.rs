@@ -15,13 +15,14 @@ sss - looks after a store of sessions
     sss sweep  [URL] [--max N] [--json]         removes expired sessions (all, unless N)
     sss list   [URL] --principal P [--json]     the living sessions of a user, never their ids
     sss revoke [URL] --principal P [--json]     ends all sessions of a user
+    sss check  [URL] [--json]                   whether the store is whole; the file's structure, too, if the servers are down
     sss help | --help | --version
 
 URL is that of the server, such as lmdb:/var/lib/app/sessions; without it SSS_URL in the environment is taken. What it
 does not say stays as the servers have it, so no options are needed. The store must be there: none is made. It belongs to
 the user that the servers run as, so run this as that user. A memory: store cannot be reached from outside.
 
-Exit status: 0 done, 1 the store answered an error, 2 the command line is wrong.";
+Exit status: 0 done, 1 the store answered an error or check found something, 2 the command line is wrong.";
 
 enum Format {
     Text,
@@ -77,7 +78,7 @@ impl Command {
     fn parse(args: Vec<String>) -> Result<Command, String> {
         let mut args = args.into_iter();
         let verb = args.next().ok_or("a command is missing")?;
-        if !["stats", "sweep", "list", "revoke"].contains(&verb.as_str()) {
+        if !["stats", "sweep", "list", "revoke", "check"].contains(&verb.as_str()) {
             return Err(format!("'{verb}' is not a command"));
         }
         let mut command = Command { verb, url: None, principal: None, max: u64::MAX, format: Format::Text };
@@ -129,6 +130,17 @@ impl Command {
                 }
             }
             "sweep" => count("removed", store.sweep(self.max)?),
+            "check" => {
+                let findings = store.check()?;
+                if !findings.is_empty() {
+                    return Err(Error::new(sss::ErrorKind::Corrupt, findings.join("\nsss: ")));
+                }
+                let sessions = store.stats()?.sessions;
+                match self.format {
+                    Format::Json => format!("{{\"whole\": true, \"sessions\": {sessions}}}"),
+                    _ => format!("whole: {sessions} sessions"),
+                }
+            }
             "list" => {
                 let entries = store.list(principal)?;
                 match self.format {

@@ -93,4 +93,7 @@ pub(crate) trait Engine: Send + Sync {
 
     /// A timeout became shorter: sessions may be due earlier than was noted.
     fn timeouts_shortened(&self) -> Result<()>;
+
+    /// What is wrong with the engine's own data, a line each. `UNSUPPORTED` where nobody else can have touched them.
+    fn check(&self) -> Result<Vec<String>>;
 }

@@ -47,6 +47,19 @@ impl Fixture {
         self.open().env.read().unwrap().get(table, key).unwrap().expect("an entry").to_vec()
     }
 
+    /// The first entry in whose key this session's is.
+    pub(super) fn first(&self, table: Table, session: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+        let (env, mut next) = (&self.open().env, Vec::new());
+        loop {
+            let txn = env.read().unwrap();
+            let (key, value) = txn.first_from(table, &next).unwrap().expect("an entry of the session");
+            if key.ends_with(session) {
+                return (key.to_vec(), value.to_vec());
+            }
+            next = super::step::successor(key);
+        }
+    }
+
     pub(super) fn put(&self, table: Table, key: &[u8], value: &[u8]) {
         self.write(|txn| txn.put(table, key, value).unwrap());
     }

@@ -2,6 +2,7 @@
 //! nobody; a use is noted in shared memory (`touches`); every write is one transaction (`step`), one at a time for all
 //! processes. Each process has the directory open once (`database`), and a forked child opens it anew by itself.
 
+mod check;
 mod database;
 mod ffi;
 mod files;
@@ -424,6 +425,11 @@ impl Engine for Lmdb {
 
     fn timeouts_shortened(&self) -> Result<()> {
         self.here()?.arm_anew()
+    }
+
+    fn check(&self) -> Result<Vec<String>> {
+        let open = self.here()?;
+        check::check(open, &open.env.read()?, self.seals())
     }
 }
 

@@ -582,7 +582,7 @@ fn deadline_key(deadline: i64, key: &Key) -> [u8; 40] {
     entry
 }
 
-fn parse_deadline_key(entry: &[u8]) -> Result<(i64, Key)> {
+pub(super) fn parse_deadline_key(entry: &[u8]) -> Result<(i64, Key)> {
     let (deadline, key) = entry.split_first_chunk().ok_or_else(crate::seal::corrupt)?;
     Ok((i64::from_be_bytes(*deadline) ^ i64::MIN, parse_key(key)?))
 }
@@ -593,6 +593,6 @@ fn parse_key(bytes: &[u8]) -> Result<Key> {
 }
 
 /// The key that comes next in the order of bytes.
-fn successor(key: &[u8]) -> Vec<u8> {
+pub(super) fn successor(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
 }

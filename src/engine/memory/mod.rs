@@ -452,6 +452,10 @@ impl Engine for Memory {
         self.shards.iter().for_each(|shard| shard.0.lock().slots.expiry.arm_all());
         Ok(())
     }
+
+    fn check(&self) -> Result<Vec<String>> {
+        Err(Error::fixed(ErrorKind::Unsupported, "a memory: store has nothing that others could damage"))
+    }
 }
 
 impl Drop for Memory {
