@@ -25,6 +25,8 @@ const ORDERS: usize = (REGION / CHUNK).ilog2() as usize + 1;
 const HUGE_FROM: usize = 16 << 20;
 /// Free chunks under which the next region is made ready.
 const LOW_WATER: usize = 8;
+/// Lines of a slot that are asked for at once: a payload of 1 KiB. Processors keep track of about as many.
+const MOST_PREFETCHED: usize = 20;
 /// Freed chunks that keep their memory, so that a store that shrinks and grows does not fault it in again and again.
 const WARM: usize = 16;
 
@@ -205,12 +207,15 @@ impl Drop for Pool {
 }
 
 impl Chunk {
-    /// Begins to fetch the first lines of a slot all at once. Where its payload begins stands in its first line, so
-    /// without this the others would only be asked for when that has come: one more miss for every use.
+    /// Begins to fetch the lines of a slot all at once. Where its payload begins stands in its first line, so without
+    /// this the others would only be asked for when that has come: one more miss for every use.
     #[inline]
-    pub(super) fn prefetch(&self, offset: usize) {
-        for line in 0..5 {
-            prefetch(self.memory.as_ptr().cast::<u8>().wrapping_add(offset + line * size_of::<Line>()));
+    pub(super) fn prefetch(&self, offset: usize, len: usize) {
+        // A slot need not begin where a line does.
+        let first = offset / size_of::<Line>();
+        let end = (offset + len).div_ceil(size_of::<Line>()).min(first + MOST_PREFETCHED);
+        for line in first..end {
+            prefetch(self.memory.as_ptr().cast::<u8>().wrapping_add(line * size_of::<Line>()));
         }
     }
 }

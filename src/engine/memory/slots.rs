@@ -81,7 +81,7 @@ impl Slots {
     /// Begins to fetch a slot that is about to be used.
     pub(super) fn prefetch(&self, at: Address) {
         if let Some(chunk) = &self.chunks[chunk_of(at)] {
-            chunk.prefetch(offset_of(at));
+            chunk.prefetch(offset_of(at), self.space.slot_size(at));
         }
     }
 
