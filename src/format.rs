@@ -152,7 +152,11 @@ fn put<const N: usize>(out: &mut [u8], at: usize, bytes: [u8; N]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::{
+        error::ErrorKind,
+        key::Keys,
+        seal::{self, Ring},
+    };
 
     fn head(principal: Option<PrincipalKey>) -> Head {
         Head { version: 3, created: 1000, last_seen: 2000, own: Timeouts { absolute: -1, idle: 60_000 }, principal }
@@ -208,6 +212,46 @@ mod tests {
             assert_eq!((again.target, again.until, &again.token), (alias.target, -5, &alias.token));
             assert!(decode_alias(Key(1, 2), &bytes, !sealed).is_err());
             assert!((0..bytes.len()).all(|len| decode_alias(Key(1, 2), &bytes[..len], sealed).is_err()));
+        }
+    }
+
+    /// The examples that docs/FORMAT.md promises: what they give is in the file, what is asked here.
+    #[test]
+    fn the_vectors_are_what_the_library_writes() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors.txt");
+        let text = std::fs::read_to_string(path).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            line.unwrap_or_else(|| panic!("tests/vectors.txt has no {name}")).to_owned()
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let number = |i: usize| u8::try_from(i).unwrap();
+        let salt: [u8; 32] = std::array::from_fn(number);
+        let secret: [u8; 32] = std::array::from_fn(|i| 0x80 + number(i));
+        let nonce = std::array::from_fn(|i| 0xF0 + number(i));
+        let (old, new) = ([b'A'; 128], [b'B'; 128]);
+        for (name, with_secret) in [("without secret", false), ("with secret", true)] {
+            let mut ring = Ring::default();
+            assert!(!with_secret || ring.add(&secret));
+            let keys = Keys::of_store(&salt, Some(ring));
+            let ((old_key, from), (new_key, to)) = (keys.session(&old), keys.session(&new));
+            let (from, to) = (from.unwrap(), to.unwrap());
+            let principal = keys.principal(b"alice");
+            assert_eq!(hex(&old_key.bytes()), value("lookup key of A"));
+            assert_eq!(hex(&new_key.bytes()), value("lookup key of B"));
+            assert_eq!(hex(&principal.bytes()), value("principal key of alice"));
+
+            let own = Timeouts { absolute: 0, idle: 60_000 };
+            let head = Head { version: 3, created: 1000, last_seen: 2000, own, principal: Some(principal) };
+            let mut record = vec![0; record_len(&head, 5 + seal::OVERHEAD)];
+            let private = Private { cell: 7, generation: 9, armed: 62_000 };
+            let payload = encode(&head, &private, true, &mut record);
+            seal::seal(&from, nonce, &old_key, &head, b"hello", payload).unwrap();
+            assert_eq!(hex(&record), value(&format!("record of A, {name}")));
+
+            let token = seal::token(&from, &to, nonce, &old_key, &new_key, 5000).unwrap();
+            let alias = Alias { key: old_key, target: new_key, until: 5000, token: Some(Box::new(token)) };
+            assert_eq!(hex(&encode_alias(&alias)), value(&format!("alias of A to B, {name}")));
         }
     }
 }
