@@ -1,4 +1,4 @@
-"""docs/FORMAT.md, followed with other people's cryptography, gives the examples of tests/vectors.txt, as the library does."""
+"""docs/FORMAT.md, followed with other cryptography than the library has, gives the examples of tests/vectors.txt."""
 
 from __future__ import annotations
 
