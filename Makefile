@@ -10,7 +10,7 @@ SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
 # Everything here looks for what cargo builds in target/ of this clone.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
-.PHONY: all test demo bench header install clean
+.PHONY: all test torture demo bench header install clean
 
 all:
 	cargo build --release --locked
@@ -18,6 +18,10 @@ all:
 test:
 	@bash tests/setup.sh test
 	@python3 tests/run.py
+
+# The long versions of the tests that kill processes.
+torture:
+	SSS_TORTURE=1 cargo test --release --locked --test lmdb_crash
 
 demo:
 	@bash tests/setup.sh demo

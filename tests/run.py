@@ -47,6 +47,25 @@ STEPS = [
     Step("Rust", "clippy, no C ABI", ["cargo", "clippy", "--locked", "--no-default-features", "--", "-D", "warnings"]),
     Step("Rust", "documentation", ["cargo", "doc", "--locked", "--no-deps"]),
     Step("Rust", "tests", ["cargo", "test", "--locked"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
+    *(
+        Step(
+            "Rust",
+            f"conformance on {engine}:",
+            ["cargo", "test", "--locked", "--test", "conformance"],
+            passed=CARGO_PASSED,
+            skipped=CARGO_SKIPPED,
+            environment={"SSS_TEST_ENGINE": engine},
+        )
+        for engine in ("lmdb", "lmdb-power")
+    ),
+    Step(
+        "Rust",
+        "model and races on lmdb:",
+        ["cargo", "test", "--locked", "--test", "model", "--test", "races", "--test", "limit_races", "--test", "promises"],
+        passed=CARGO_PASSED,
+        skipped=CARGO_SKIPPED,
+        environment={"SSS_TEST_ENGINE": "lmdb"},
+    ),
     # The sanitizers' runtimes come with rustc; only the flag is not stable yet.
     Step(
         "Rust",

@@ -1,0 +1,238 @@
+//! Writers and readers of an `lmdb:` store are killed by SIGKILL at random moments, and everything that was acknowledged
+//! holds. `make torture` does the same more often (SSS_TORTURE). A failure names its seed; SSS_TEST_SEED repeats it, as far
+//! as processes can be repeated.
+
+mod common;
+#[path = "common/processes.rs"]
+mod processes;
+#[path = "lmdb_crash/session.rs"]
+mod session;
+#[path = "lmdb_crash/writer.rs"]
+mod writer;
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Read, Write, stdin, stdout},
+    process::ExitCode,
+    thread::sleep,
+    time::Duration,
+};
+
+use common::{Engine, PLAIN, Place, Rng, from_env};
+use processes::{now, part, run, times};
+use session::{Doing, Sessions, is_as, look};
+use sss::{Access, Store};
+use writer::{Known, Process, Writers};
+
+fn main() -> ExitCode {
+    run(
+        &[
+            ("what_was_acknowledged_holds_when_writers_are_killed", writers_of_processes),
+            ("what_was_acknowledged_holds_when_writers_that_wait_for_the_disk_are_killed", writers_of_power),
+            ("a_use_that_was_acknowledged_counts_when_its_process_is_killed", uses),
+        ],
+        &[("write", writer::write), ("get_once", get_once)],
+    )
+}
+
+const PROCESSES: usize = 4;
+/// A writer that is held up for longer than this waits for a dead one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn seed() -> u64 {
+    from_env("SSS_TEST_SEED", now())
+}
+
+fn writers_of_processes() {
+    kill_writers(&Place::of(Engine::Lmdb), "max_bytes=16MiB", 1, times(80, 2500));
+}
+
+fn writers_of_power() {
+    kill_writers(&Place::of(Engine::LmdbPower), "max_bytes=16MiB", 2, times(30, 1000));
+}
+
+/// Each process has `threads` writers.
+fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
+    let (url, seed) = (place.url(options), seed());
+    let mut rng = Rng(seed);
+    let start = |rng: &mut Rng, writers| Process::start(&url, rng.next(), writers);
+    let mut processes: Vec<Process> = (0..PROCESSES)
+        .map(|i| start(&mut rng, (0..threads).map(|t| (i * threads + t, Known::default())).collect()))
+        .collect();
+    let (mut killed, mut acknowledged, mut unknown) = (0, 0, 0);
+    // In nanoseconds: until another writer went on, and until all of them had.
+    let (mut worst_next, mut worst_all) = (0, 0);
+    while killed < kills {
+        sleep(Duration::from_micros(rng.next() % 40_000));
+        if rng.one_in(15) {
+            processes.iter_mut().for_each(|process| _ = process.kill());
+            killed += PROCESSES as u64;
+            let mut all: Vec<Writers> = processes.drain(..).map(Process::bury).collect();
+            // Nobody else has it open: this checks the file.
+            let store = Store::open(&url).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            for writers in &mut all {
+                acknowledged += verify(&store, writers, &mut unknown, seed);
+            }
+            verify_whole(&store, &all, unknown, seed);
+            unknown = 0;
+            drop(store);
+            processes.extend(all.into_iter().map(|writers| start(&mut rng, writers)));
+            continue;
+        }
+        let mut victim = processes.swap_remove(rng.below(PROCESSES));
+        processes.iter().for_each(|process| process.times.lock().unwrap().clear());
+        let when = victim.kill();
+        killed += 1;
+        let mut writers = victim.bury();
+        let waits = processes.iter().map(|process| wait_for_a_write(process, when, seed));
+        let waits: Vec<u64> = waits.collect();
+        worst_next = worst_next.max(*waits.iter().min().unwrap());
+        worst_all = worst_all.max(*waits.iter().max().unwrap());
+        let store = Store::open(&url).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        acknowledged += verify(&store, &mut writers, &mut unknown, seed);
+        drop(store);
+        processes.push(start(&mut rng, writers));
+    }
+    for mut process in processes {
+        process.kill();
+        acknowledged += process.bury().values().map(|known| known.acknowledged).sum::<u64>();
+    }
+    let ms = |ns: u64| ns as f64 / 1e6;
+    println!(
+        "killed {killed} writers, {acknowledged} operations acknowledged, all of which held; the next writer went on after \
+         {:.1} ms at the most, all others after {:.1} ms",
+        ms(worst_next),
+        ms(worst_all)
+    );
+}
+
+/// How long after a moment a process got a write through that it began after that.
+fn wait_for_a_write(process: &Process, when: u64, seed: u64) -> u64 {
+    loop {
+        let done = process.times.lock().unwrap().iter().find(|(begun, _)| *begun >= when).map(|(_, done)| *done);
+        if let Some(done) = done {
+            return done - when;
+        }
+        assert!(now() - when < PATIENCE.as_nanos() as u64, "seed {seed}: a writer waits for one that was killed");
+        sleep(Duration::from_micros(100));
+    }
+}
+
+/// Looks whether all holds that dead writers knew, and which state the step that they were at has left. Adds how many
+/// sessions there may be whose id nobody knows.
+fn verify(store: &Store, writers: &mut Writers, unknown: &mut usize, seed: u64) -> u64 {
+    let mut acknowledged = 0;
+    for (number, known) in writers {
+        let doing = known.doing.take();
+        let after = doing.as_ref().map(|doing| settle(store, &known.sessions, doing, &mut known.dead));
+        let (sessions, may_be_unknown) = after.unwrap_or_else(|| (known.sessions.clone(), false));
+        for (sid, held) in &sessions {
+            let found = look(store, sid);
+            assert!(
+                is_as(&found, Some(held)),
+                "seed {seed}: writer {number} was at {doing:?}, had {held:?}, and found is version {:?}",
+                found.map(|(version, _)| version)
+            );
+        }
+        for sid in &known.dead {
+            assert!(look(store, sid).is_none(), "seed {seed}: writer {number} was at {doing:?}, and a dead id reads");
+        }
+        known.dead.clear();
+        known.sessions = sessions;
+        *unknown += usize::from(may_be_unknown);
+        acknowledged += std::mem::take(&mut known.acknowledged);
+    }
+    acknowledged
+}
+
+/// The sessions as they are after a step that may have happened or not, and whether there may be one more.
+fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String>) -> (Sessions, bool) {
+    let mut after = before.clone();
+    match doing {
+        Doing::Get(_) => {}
+        Doing::Create(..) => return (after, true),
+        Doing::Put(sid, text) | Doing::PutIf(sid, text) => {
+            let held = after.get_mut(sid).unwrap();
+            if !is_as(&look(store, sid), Some(held)) {
+                (held.version, held.text) = (held.version + 1, *text);
+            }
+        }
+        Doing::Delete(sid) | Doing::Renew(sid, _) => {
+            if look(store, sid).is_none() {
+                after.remove(sid);
+                dead.push(sid.clone());
+                return (after, matches!(doing, Doing::Renew(..)));
+            }
+        }
+        Doing::Revoke(principal) => {
+            let mine = || before.iter().filter(|(_, held)| held.principal == *principal).map(|(sid, _)| sid);
+            // All of them or none.
+            if mine().next().is_some_and(|sid| look(store, sid).is_none()) {
+                dead.extend(mine().cloned());
+                after.retain(|_, held| held.principal != *principal);
+            }
+        }
+    }
+    (after, false)
+}
+
+/// That tables and counts agree with one another, and with what all writers know. Ends the sessions that nobody knows.
+fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
+    let writers = || all.iter().flatten();
+    let known: usize = writers().map(|(_, known)| known.sessions.len()).sum();
+    let lists = writers().flat_map(|(&number, _)| [0, 1].map(|whose| session::principal(number, whose)));
+    let entries: Vec<_> = lists.flat_map(|principal| store.list(&principal).unwrap()).collect();
+    let references: BTreeSet<_> = entries.iter().map(|entry| entry.reference).collect();
+    let stats = store.stats().unwrap();
+    assert_eq!(references.len(), entries.len(), "seed {seed}: listed twice");
+    assert_eq!(stats.sessions, entries.len() as u64, "seed {seed}: sessions");
+    assert_eq!(stats.bytes, entries.iter().map(|entry| entry.payload_len).sum::<u64>(), "seed {seed}: bytes");
+    assert!((known..=known + unknown).contains(&entries.len()), "seed {seed}: {} of {known}", entries.len());
+    assert_eq!(stats.errors, 0, "seed {seed}");
+    let sids = writers().flat_map(|(_, known)| known.sessions.keys());
+    let known: BTreeSet<_> = sids.map(|sid| store.reference(sid).unwrap()).collect();
+    references.difference(&known).for_each(|reference| store.delete_ref(reference).unwrap());
+}
+
+/// With `max_per_principal`, a new session ends the least recently used one: in one step, also when it is cut short.
+/// The part: begins one session of alice's after the other.
+fn uses() {
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        for is_alone in [false, true] {
+            use_and_be_killed(&Place::of(engine), is_alone);
+        }
+    }
+}
+
+fn use_and_be_killed(place: &Place, is_alone: bool) {
+    let url = place.url("clock=manual&idle_timeout=10s");
+    for round in 0..times(8, 50) {
+        let store = Store::open(&url).unwrap();
+        let [used, unused] = [0, 1].map(|_| store.create(b"hello", &PLAIN).unwrap().0);
+        store.advance_clock(6000).unwrap();
+        // Either somebody has the store open all the time, or it is opened anew after everybody died.
+        let kept = (!is_alone).then(|| store.clone());
+        drop(store);
+        let mut child = part("get_once", &[&url, used.as_str()]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "done");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = kept.unwrap_or_else(|| Store::open(&url).unwrap());
+        let lives = |sid: &sss::Sid| look(&store, sid.as_str()).is_some();
+        store.advance_clock(4000).unwrap();
+        assert!(lives(&used) && !lives(&unused), "{url}, round {round}: the use was lost");
+        store.advance_clock(5999).unwrap();
+        assert!(lives(&used), "{url}, round {round}: the use counts from its own time");
+        store.advance_clock(1).unwrap();
+        assert!(!lives(&used), "{url}, round {round}: and no longer");
+    }
+}
+
+/// The part: reads a session, says so, and waits to be killed.
+fn get_once(args: &[String]) {
+    let store = Store::open(&args[0]).unwrap();
+    store.get(&args[1], Access::Slide).unwrap();
+    stdout().write_all(b"done\n").unwrap();
+    stdin().read_to_end(&mut Vec::new()).unwrap();
+}
