@@ -61,7 +61,7 @@ STEPS = [
     Step(
         "Rust",
         "model and races on lmdb:",
-        ["cargo", "test", "--locked", "--test", "model", "--test", "races", "--test", "limit_races", "--test", "promises"],
+        ["cargo", "test", "--locked", *(f"--test={test}" for test in ("model", "races", "limit_races", "promises"))],
         passed=CARGO_PASSED,
         skipped=CARGO_SKIPPED,
         environment={"SSS_TEST_ENGINE": "lmdb"},
