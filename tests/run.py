@@ -35,6 +35,8 @@ class Step:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+# Far more than any step takes.
+LONGEST_S = 1200
 HOST = f"{os.uname().machine}-unknown-linux-gnu"
 CARGO_PASSED = r"test result: \w+\. (\d+) passed"
 CARGO_SKIPPED = r"; (\d+) ignored;"
@@ -136,8 +138,11 @@ def run(wanted: list[str], scratch: str) -> int:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                timeout=LONGEST_S,
             )
             status, output = done.returncode, done.stdout
+        except subprocess.TimeoutExpired as error:
+            status, output = 1, f"{error.stdout!r}\nstill running after {LONGEST_S} s: it hangs"
         except OSError as error:
             status, output = 1, str(error)
         passed = total(step.passed, output)

@@ -152,8 +152,8 @@ impl Group {
         let txn = open.env.write(open.gate());
         let jobs = std::mem::take(&mut *self.waiting.lock());
         self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
-        let results = txn
-            .and_then(|txn| catch_unwind(AssertUnwindSafe(|| run_all(txn, &jobs, shared))).map_err(|_| panicked())?);
+        let results =
+            txn.and_then(|txn| catch_unwind(AssertUnwindSafe(|| run_all(txn, &jobs, open))).map_err(|_| panicked())?);
         let mut results = match results {
             Ok((number, results)) => results.into_iter().map(|result| result.map(|()| number)).collect::<Vec<_>>(),
             Err(error) => jobs.iter().map(|_| Err(error.clone())).collect(),
@@ -168,8 +168,8 @@ impl Group {
 }
 
 /// The outcome of each write, and the number of the transaction that they share.
-fn run_all(mut txn: WriteTxn, jobs: &[Job], shared: &Shared) -> Result<(u64, Vec<Result<()>>)> {
-    let number = txn.id();
+fn run_all(mut txn: WriteTxn, jobs: &[Job], open: &Open) -> Result<(u64, Vec<Result<()>>)> {
+    let mut number = txn.id();
     let results = jobs
         .iter()
         .map(|job| {
@@ -189,7 +189,9 @@ fn run_all(mut txn: WriteTxn, jobs: &[Job], shared: &Shared) -> Result<(u64, Vec
     if results.iter().any(Result::is_ok) {
         txn.commit()?;
         // LMDB has just waited for the whole file, in which the meta page before this one was.
-        shared.note_on_disk(number - 1);
+        open.shared().note_on_disk(number - 1);
+        // Where nothing had to be written there is no such transaction, and nothing to wait for.
+        number = number.min(open.env.last_transaction()?);
     }
     Ok((number, results))
 }
