@@ -101,6 +101,15 @@ STEPS = [
     Step("Elixir", "format", ["mix", "format", "--check-formatted"], ELIXIR),
     Step("Elixir", "compile", ["mix", "compile", "--warnings-as-errors"], ELIXIR),
     Step("Elixir", "tests", ["mix", "test"], ELIXIR, r"^Elixir: (\d+) passed", r"^Elixir: .* (\d+) skipped"),
+    Step(
+        "Elixir",
+        "conformance on lmdb:",
+        ["mix", "test", "test/conformance_test.exs"],
+        ELIXIR,
+        r"^Elixir: (\d+) passed",
+        r"^Elixir: .* (\d+) skipped",
+        {"SSS_TEST_ENGINE": "lmdb"},
+    ),
     Step("Docs", "README snippets", [sys.executable, "tests/readme.py"], passed=r"(\d+) snippets ran"),
     Step("Docs", "demo", ["bash", "examples/demo.sh"]),
 ]

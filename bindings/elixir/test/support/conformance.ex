@@ -5,10 +5,10 @@ defmodule Conformance do
 
   alias SessionServerStore.{Error, Store}
 
-  # What scenarios may need. Here a store can be closed, and the engine is memory:. There are no numbers for handles and
+  # What scenarios may need. Here a store can be closed, and the engine may be memory:. There are no numbers for handles and
   # no buffers of the caller, the VM cannot fork, and a principal is set or cleared by one and the same option.
-  @abilities ~w(close memory)
-  @other_abilities ~w(buffers handles fork options flags)
+  @abilities %{"memory" => ~w(close memory), "lmdb" => ~w(close processes)}
+  @other_abilities ~w(buffers handles fork options flags memory processes)
 
   defstruct [:name, :file, needs: [], steps: []]
 
@@ -19,7 +19,10 @@ defmodule Conformance do
     dir |> Path.join("*.txt") |> Path.wildcard() |> Enum.sort() |> Enum.flat_map(&load_file/1)
   end
 
-  def missing_abilities(scenario), do: scenario.needs -- @abilities
+  def missing_abilities(scenario), do: scenario.needs -- @abilities[engine()]
+
+  # Which engine is under test.
+  defp engine, do: System.get_env("SSS_TEST_ENGINE", "memory")
 
   defp load_file(path) do
     path
@@ -33,7 +36,7 @@ defmodule Conformance do
 
       {"needs " <> abilities, number}, [%{steps: []} = scenario | done] ->
         needs = String.split(abilities, " ")
-        unknown = needs -- (@abilities ++ @other_abilities)
+        unknown = needs -- (~w(close) ++ @other_abilities)
         if unknown != [], do: raise("#{path}:#{number}: unknown ability: #{Enum.join(unknown, " ")}")
         [%{scenario | needs: needs} | done]
 
@@ -45,6 +48,15 @@ defmodule Conformance do
     end)
     |> Enum.map(&%{&1 | steps: Enum.reverse(&1.steps)})
     |> Enum.reverse()
+  end
+
+  defp url("memory", name, options), do: "memory:#{name}?" <> Enum.join(options, "&")
+
+  # Each file is reserved as a whole, and there are many.
+  defp url("lmdb", name, options) do
+    given? = Enum.any?(options, &String.starts_with?(&1, "max_bytes="))
+    options = if given?, do: options, else: options ++ ["max_bytes=16MiB"]
+    "lmdb:#{System.tmp_dir!()}/#{name}?" <> Enum.join(options, "&")
   end
 
   ## Playing
@@ -96,7 +108,7 @@ defmodule Conformance do
   defp step(["open", name | options], state) do
     manual = if Enum.any?(options, &String.starts_with?(&1, "clock=")), do: [], else: ["clock=manual"]
 
-    case Store.open("memory:#{state.base}?" <> Enum.join(options ++ manual, "&"), raw: true) do
+    case Store.open(url(engine(), state.base, options ++ manual), raw: true) do
       {:ok, store} -> {{:ok, %{}}, put_in(state.stores[name], store)}
       failure -> {result(failure), state}
     end
