@@ -6,7 +6,7 @@
 //! Only a hint: whoever waits too long, or for a process that is gone, goes on to LMDB's lock.
 
 use std::{
-    process,
+    fs, process,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -50,7 +50,7 @@ impl Gate {
                 _ => Instant::now(),
             };
             waiting = Some((holder, since));
-            let gone = since.elapsed() >= NAP && !map::is_running(holder);
+            let gone = since.elapsed() >= NAP && is_gone(holder);
             if (gone || since.elapsed() >= PATIENCE)
                 && self.holder.compare_exchange(holder, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
@@ -74,6 +74,16 @@ impl Drop for Turn<'_> {
             map::wake_one(&self.0.holder);
         }
     }
+}
+
+/// Whether a process does nothing any more: a killed one keeps its number until its parent asks how it ended.
+fn is_gone(process: u32) -> bool {
+    let is_dead = |stat: &str| {
+        // Behind the name, which may hold anything.
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+        matches!(state, Some('Z' | 'X'))
+    };
+    !map::is_running(process) || fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_dead(&stat))
 }
 
 #[cfg(test)]
@@ -111,6 +121,18 @@ mod tests {
         drop(gate.pass());
         assert!(begun.elapsed() < PATIENCE);
         assert_eq!(gate.holder.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_killed_process_whose_parent_has_not_noticed_yet_is_not_waited_for() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let gate = Gate { holder: AtomicU32::new(child.id()), sleepers: AtomicU32::new(0) };
+        child.kill().unwrap();
+        let begun = Instant::now();
+        drop(gate.pass());
+        assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
+        child.wait().unwrap();
     }
 
     #[test]
