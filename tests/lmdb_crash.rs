@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Engine, PLAIN, Place, Rng, from_env};
+use common::{Engine, PLAIN, Place, Rng, from_env, of};
 use processes::{now, part, run, times};
 use session::{Doing, Sessions, is_as, look};
 use sss::{Access, Store};
@@ -29,9 +29,10 @@ fn main() -> ExitCode {
         &[
             ("what_was_acknowledged_holds_when_writers_are_killed", writers_of_processes),
             ("what_was_acknowledged_holds_when_writers_that_wait_for_the_disk_are_killed", writers_of_power),
+            ("a_writer_that_is_killed_ends_the_surplus_session_only_with_its_own_step", surplus),
             ("a_use_that_was_acknowledged_counts_when_its_process_is_killed", uses),
         ],
-        &[("write", writer::write), ("get_once", get_once)],
+        &[("write", writer::write), ("create", create), ("get_once", get_once)],
     )
 }
 
@@ -195,7 +196,37 @@ fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
 }
 
 /// With `max_per_principal`, a new session ends the least recently used one: in one step, also when it is cut short.
+fn surplus() {
+    const MOST: usize = 3;
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        let (place, seed) = (Place::of(engine), seed());
+        let (url, mut rng) = (place.url("max_per_principal=3"), Rng(seed));
+        let store = Store::open(&url).unwrap();
+        for kill in 0..times(80, 1000) {
+            let mut child = part("create", &[&url]).spawn().unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            // Then it is at work.
+            let sids: Vec<String> = lines.by_ref().take(MOST).map(Result::unwrap).collect();
+            assert_eq!(sids.len(), MOST);
+            sleep(Duration::from_micros(rng.next() % 10_000));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // Which ones is not certain: in one millisecond all are used equally recently.
+            let living = store.list(b"alice").unwrap().len();
+            assert_eq!(living, MOST, "{url}, seed {seed}, kill {kill}");
+        }
+    }
+}
+
 /// The part: begins one session of alice's after the other.
+fn create(args: &[String]) {
+    let store = Store::open(&args[0]).unwrap();
+    loop {
+        let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+        stdout().write_all(format!("{}\n", sid.as_str()).as_bytes()).unwrap();
+    }
+}
+
 fn uses() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
         for is_alone in [false, true] {

@@ -37,7 +37,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
     key::{Key, PrincipalKey, SALT},
-    policy::FOREVER,
+    policy::{FOREVER, Moment},
     record::{Entry, Grace, Meta, Stored, Write},
     stats::Count,
     url::Url,
@@ -187,15 +187,26 @@ impl Lmdb {
         Err(no_room())
     }
 
-    /// Reads in a snapshot, and again in a newer one for as long as `read` finds it to be an old one (`None`). What it finds
-    /// twice in the same snapshot is as it is: `is_settled`.
-    fn look<T>(&self, open: &Open, mut read: impl FnMut(&ReadTxn, bool) -> Result<Option<T>>) -> Result<T> {
+    /// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a session. What it
+    /// finds twice in the same snapshot is as it is: `is_settled`.
+    fn look<T>(
+        &self,
+        open: &Open,
+        mut read: impl FnMut(&ReadTxn, bool) -> std::result::Result<T, Unanswered>,
+    ) -> Result<T> {
         let mut last = None;
         loop {
             let txn = open.env.read()?;
             let is_settled = last.replace(txn.id()) == last;
-            if let Some(found) = read(&txn, is_settled)? {
-                return Ok(found);
+            match read(&txn, is_settled) {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered::Failed(error)) => return Err(error),
+                Err(Unanswered::Stale) => {}
+                Err(Unanswered::Ending(place)) => {
+                    drop(txn);
+                    let _writing = open.env.write(open.gate())?;
+                    open.map.touches().revive(place);
+                }
             }
         }
     }
@@ -232,6 +243,29 @@ impl Open {
     }
 }
 
+/// Why a look into a snapshot gave no answer.
+enum Unanswered {
+    Failed(Error),
+    /// It shows a session as it was before.
+    Stale,
+    /// A writer is just ending the session that has this cell, or was killed while he was.
+    Ending(Place),
+}
+
+impl From<Error> for Unanswered {
+    fn from(error: Error) -> Unanswered {
+        Unanswered::Failed(error)
+    }
+}
+
+/// Whether a session of a snapshot lives.
+fn lives(row: &mut Row, touches: &Touches, moment: &Moment, is_settled: bool) -> std::result::Result<bool, Unanswered> {
+    if row.is_stale() && !is_settled {
+        return Err(Unanswered::Stale);
+    }
+    row.lives(touches, moment).ok_or(Unanswered::Ending(row.place()))
+}
+
 /// A use of a session that is noted, but taken back unless it is confirmed.
 struct Use<'a> {
     touches: Touches<'a>,
@@ -241,9 +275,9 @@ struct Use<'a> {
 }
 
 impl<'a> Use<'a> {
-    /// `NOT_FOUND` if it has died meanwhile.
-    fn begin(touches: Touches<'a>, row: &Row, now: i64) -> Result<Use<'a>> {
-        let from = touches.slide(row.place(), now).ok_or_else(Error::not_found)?;
+    /// Not if it has died meanwhile, or is about to.
+    fn begin(touches: Touches<'a>, row: &Row, now: i64) -> std::result::Result<Use<'a>, Unanswered> {
+        let from = touches.slide(row.place(), now).ok_or(Unanswered::Stale)?;
         Ok(Use { touches, place: row.place(), from, to: now })
     }
 
@@ -279,20 +313,17 @@ impl Engine for Lmdb {
         let must_refresh = self.look(open, |txn, is_settled| {
             let moment = cx.moment();
             let Some(Way { mut row, payload, until, aliases }) = step::follow(txn, key, open, &moment, seals)? else {
-                return Err(miss(cx, key));
+                return Err(miss(cx, key).into());
             };
-            if row.is_stale() && !is_settled {
-                return Ok(None);
-            }
-            if !row.lives(&touches, &moment) {
-                return Err(miss(cx, key));
+            if !lives(&mut row, &touches, &moment, is_settled)? {
+                return Err(miss(cx, key).into());
             }
             // The old id of a session does not keep it alive.
             let slides = !peek && aliases.is_empty();
             let can_note = row.seen != Seen::Unknown && Touches::can_note(moment.now);
             // Before the payload is lent: if it dies just now, nothing may have been copied.
             let noted = match slides && can_note {
-                true => Some(Use::begin(touches, &row, moment.now).map_err(|_| miss(cx, key))?),
+                true => Some(Use::begin(touches, &row, moment.now)?),
                 false => None,
             };
             if slides {
@@ -303,7 +334,7 @@ impl Engine for Lmdb {
             reader(Found { stored: Stored { key: row.key, head: &row.head, bytes: payload }, meta, way: &aliases })?;
             cx.counters.count(Count::Hits, key);
             noted.into_iter().for_each(Use::confirm);
-            Ok(Some(slides && (!can_note || self.must_refresh(open, cx, &row))))
+            Ok(slides && (!can_note || self.must_refresh(open, cx, &row)))
         })?;
         if must_refresh {
             match self.refresh(cx, key) {
@@ -321,19 +352,16 @@ impl Engine for Lmdb {
         let noted = self.look(open, |txn, is_settled| {
             let bytes = txn.session(key)?.ok_or_else(Error::not_found)?;
             let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
-            if row.is_stale() && !is_settled {
-                return Ok(None);
-            }
             let moment = cx.moment();
-            if !row.lives(&touches, &moment) {
-                return Err(Error::not_found());
+            if !lives(&mut row, &touches, &moment, is_settled)? {
+                return Err(Error::not_found().into());
             }
             if row.seen == Seen::Unknown || !Touches::can_note(moment.now) {
-                return Ok(Some(None));
+                return Ok(None);
             }
             Use::begin(touches, &row, moment.now)?.confirm();
             row.head = row.head.seen(moment.now);
-            Ok(Some((!self.must_refresh(open, cx, &row)).then(|| row.head.meta(moment.timeouts))))
+            Ok((!self.must_refresh(open, cx, &row)).then(|| row.head.meta(moment.timeouts)))
         })?;
         noted.map_or_else(|| self.refresh(cx, key), Ok)
     }
@@ -355,10 +383,10 @@ impl Engine for Lmdb {
         self.look(open, |txn, is_settled| {
             let moment = cx.moment();
             let mut way = step::follow(txn, key, open, &moment, seals)?.ok_or_else(Error::not_found)?;
-            if way.row.is_stale() && !is_settled {
-                return Ok(None);
+            match lives(&mut way.row, &open.map.touches(), &moment, is_settled)? {
+                true => Ok(way.row.key),
+                false => Err(Error::not_found().into()),
             }
-            way.row.lives(&open.map.touches(), &moment).then_some(Some(way.row.key)).ok_or_else(Error::not_found)
         })
     }
 
@@ -390,15 +418,12 @@ impl Engine for Lmdb {
             while let Some(key) = step::next_of(txn, principal, &mut next)? {
                 let Some(bytes) = txn.session(&key)? else { continue };
                 let (mut row, _) = Row::read(key, bytes, &open.map.touches(), seals)?;
-                if row.is_stale() && !is_settled {
-                    return Ok(None);
-                }
-                if row.lives(&open.map.touches(), &moment) {
+                if lives(&mut row, &open.map.touches(), &moment, is_settled)? {
                     entries.try_reserve(1).map_err(|_| Error::no_memory())?;
                     entries.push(row.head.entry(key, row.payload_len(seals), moment.timeouts));
                 }
             }
-            Ok(Some(entries))
+            Ok(entries)
         })
     }
 

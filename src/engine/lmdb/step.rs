@@ -57,7 +57,7 @@ pub(super) struct Effects {
     /// Uses that were noted: from when, to when.
     used: SmallVec<[(Place, i64, i64); 1]>,
     /// Living sessions that were ended.
-    ended: SmallVec<[(Place, Seen); 1]>,
+    ended: SmallVec<[Place; 1]>,
     revoked: u64,
     expired: u64,
     /// What the step had seen has changed: it has to be taken again.
@@ -76,31 +76,31 @@ impl Row {
     /// What a record says, and its payload as it is stored.
     pub(super) fn read<'a>(key: Key, bytes: &'a [u8], touches: &Touches, seals: bool) -> Result<(Row, &'a [u8])> {
         let record = format::decode(bytes, seals)?;
-        let (mut head, recorded) = (record.head, record.head.last_seen);
+        let (head, recorded) = (record.head, record.head.last_seen);
         let seen = touches.seen(place(&record.private));
-        if let Seen::At(ms) = seen {
-            head.last_seen = head.last_seen.max(ms);
-        }
-        let row = Row { key, head, recorded, private: record.private, seen, stored_len: record.bytes.len() };
+        let mut row = Row { key, head, recorded, private: record.private, seen, stored_len: record.bytes.len() };
+        row.see(seen);
         Ok((row, record.bytes))
     }
 
-    /// Whether the session lives. If it does not, nobody can use it any more from now on.
-    pub(super) fn lives(&mut self, touches: &Touches, moment: &Moment) -> bool {
+    fn see(&mut self, seen: Seen) {
+        self.seen = seen;
+        if let Seen::At(ms) | Seen::Ending(ms) = seen {
+            self.head.last_seen = self.head.last_seen.max(ms);
+        }
+    }
+
+    /// Whether the session lives. If it does not, nobody can use it any more from now on. `None`: a writer is just ending
+    /// it, or was killed while he was.
+    pub(super) fn lives(&mut self, touches: &Touches, moment: &Moment) -> Option<bool> {
         loop {
-            if self.seen == Seen::Dead {
-                return false;
-            }
-            if self.head.lives(moment) {
-                return true;
-            }
-            if touches.end(self.place(), self.seen) {
-                return false;
-            }
-            // It was used just now.
-            self.seen = touches.seen(self.place());
-            if let Seen::At(ms) = self.seen {
-                self.head.last_seen = self.head.last_seen.max(ms);
+            match self.seen {
+                Seen::Dead => return Some(false),
+                Seen::Ending(_) => return None,
+                _ if self.head.lives(moment) => return Some(true),
+                _ if touches.expire(self.place(), self.seen) => return Some(false),
+                // It was used just now.
+                _ => self.see(touches.seen(self.place())),
             }
         }
     }
@@ -129,7 +129,7 @@ impl Effects {
         } else {
             self.taken.iter().for_each(|&place| touches.free(place));
             self.used.iter().for_each(|&(place, from, to)| touches.slide_back(place, to, from));
-            self.ended.iter().for_each(|&(place, seen)| touches.restore(place, seen));
+            self.ended.iter().for_each(|&place| touches.revive(place));
         }
     }
 }
@@ -263,7 +263,7 @@ impl<'a, 'e> Step<'a, 'e> {
         let moment = self.cx.moment();
         for key in &keys {
             if let Some(mut row) = self.find(key)? {
-                let lives = row.lives(&self.open.map.touches(), &moment);
+                let lives = self.lives(&mut row, &moment);
                 *(if lives { &mut self.effects.revoked } else { &mut self.effects.expired }) += 1;
                 self.remove(&row)?;
             }
@@ -304,7 +304,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 self.disarm(deadline, &key)?;
                 continue;
             };
-            if row.lives(&self.open.map.touches(), moment) {
+            if self.lives(&mut row, moment) {
                 self.arm_again(&row, moment)?;
             } else {
                 self.effects.expired += 1;
@@ -355,7 +355,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 continue;
             }
             if let Some(mut row) = self.find(&key)?
-                && row.lives(&self.open.map.touches(), moment)
+                && self.lives(&mut row, moment)
             {
                 living.push(row);
             }
@@ -374,7 +374,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 self.effects.again = true;
                 return Err(Error::fixed(ErrorKind::Busy, "a session was used while it was about to be ended"));
             }
-            self.effects.ended.push((row.place(), row.seen));
+            self.effects.ended.push(row.place());
         }
         Ok(())
     }
@@ -384,7 +384,17 @@ impl<'a, 'e> Step<'a, 'e> {
         let Some(key) = except else { return Ok(None) };
         let moment = self.cx.moment();
         let Some(mut way) = follow(self.txn, key, self.open, &moment, self.seals)? else { return Ok(None) };
-        Ok(way.row.lives(&self.open.map.touches(), &moment).then_some(way.row.key))
+        Ok(self.lives(&mut way.row, &moment).then_some(way.row.key))
+    }
+
+    /// Whether a session lives. No other writer is ending it: this one has the write lock.
+    fn lives(&self, row: &mut Row, moment: &Moment) -> bool {
+        let touches = self.open.map.touches();
+        if let Seen::Ending(_) = row.seen {
+            touches.revive(row.place());
+            row.see(touches.seen(row.place()));
+        }
+        row.lives(&touches, moment).unwrap_or(true)
     }
 
     fn find(&self, key: &Key) -> Result<Option<Row>> {
@@ -396,7 +406,7 @@ impl<'a, 'e> Step<'a, 'e> {
     fn used(&mut self, key: &Key, moment: &Moment) -> Result<Row> {
         let touches = self.open.map.touches();
         let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
-        if !row.lives(&touches, moment) {
+        if !self.lives(&mut row, moment) {
             return Err(Error::not_found());
         }
         if row.seen != Seen::Unknown {

@@ -58,3 +58,34 @@ fn no_call_makes_a_session_of_a_record_that_was_planted() {
 fn reference_in(inside: &Fixture, sid: &Sid) -> Ref {
     crate::key::Keys::of_store(&inside.open().salt, None).session(sid.as_bytes()).0.into()
 }
+
+#[test]
+fn a_session_whose_end_was_begun_by_a_killed_writer_lives_on() {
+    type Call = fn(&Store, &Sid) -> Result<()>;
+    let calls: [(&str, Call); 7] = [
+        ("get", |store, sid| store.get(sid, Access::Slide).map(|_| ())),
+        ("touch", |store, sid| store.touch(sid).map(|_| ())),
+        ("put", |store, sid| store.put(sid, b"new", &PLAIN).map(|_| ())),
+        ("renew", |store, sid| store.renew(sid, None, &PLAIN).map(|_| ())),
+        ("delete", |store, sid| store.delete(sid)),
+        ("list", |store, _| {
+            assert_eq!(store.list(b"alice").unwrap().len(), 1);
+            Ok(())
+        }),
+        ("revoke", |store, _| {
+            assert_eq!(store.revoke(b"alice", None).unwrap(), 1);
+            Ok(())
+        }),
+    ];
+    for (name, call) in calls {
+        let inside = Fixture::new("");
+        let (sid, _) =
+            inside.store.create(b"hello", &Options { principal: Principal::Set(b"alice"), ..PLAIN }).unwrap();
+        let record = inside.value(Table::Sessions, &inside.store.reference(&sid).unwrap().0);
+        let touches = inside.open().map.touches();
+        let (row, _) = super::step::Row::read(crate::key::Key(0, 0), &record, &touches, true).unwrap();
+        // Here the writer is killed, before it commits.
+        assert!(touches.end(row.place(), row.seen), "{name}");
+        call(&inside.store, &sid).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}

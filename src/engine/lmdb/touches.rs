@@ -2,7 +2,9 @@
 //! deadline exactly and at once for all processes, and still needs no write transaction.
 //!
 //! ```text
-//! cell = 0: free | generation (16 bits) and milliseconds (48 bits) | generation and 0: the session was found expired
+//! cell = 0: free
+//!      | generation (16 bits), whether it is being ended (1 bit), milliseconds of the last use (47 bits)
+//!      | generation and 0: the session was found expired
 //! ```
 //! A record names its cell and the cell's generation, which tells a reader of an old snapshot that the cell is another
 //! session's by now. Cells are taken and freed under the write transaction only. A cell that is freed too late because
@@ -11,8 +13,11 @@
 //!
 //! Readers take no lock, so the cell is also where a use and the end of a session meet: whoever finds a session expired, or
 //! ends it for others to have room, marks its cell, and does so only while the last use is the one that was looked at;
-//! whoever uses or writes a session notes it first, and finds it gone if the cell is marked. So nobody sees a session dead
-//! and another one uses it afterwards, whatever their clocks said when they began.
+//! whoever uses or writes a session notes it first, and cannot if the cell is marked. So nobody sees a session dead and
+//! another one uses it afterwards, whatever their clocks said when they began.
+//!
+//! What has expired stays so. What is ended for others lives on if its writer is killed before the commit: who meets that
+//! mark waits for the writer, under the write lock, and takes it back if it is still there.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -30,6 +35,8 @@ pub(super) struct Place {
 pub(super) enum Seen {
     /// The last use.
     At(i64),
+    /// The same, while a writer is about to end the session for others to have room.
+    Ending(i64),
     /// The session was found expired.
     Dead,
     /// The session has no cell.
@@ -42,16 +49,18 @@ pub(super) struct Touches<'a> {
     pub generations: &'a AtomicU32,
 }
 
-const TIME_BITS: u32 = 48;
+const TIME_BITS: u32 = 47;
 const TIME: u64 = (1 << TIME_BITS) - 1;
+const ENDING: u64 = 1 << TIME_BITS;
+const GENERATION_SHIFT: u32 = TIME_BITS + 1;
 
 /// A time that a cell can hold.
 fn fits(ms: i64) -> Option<u64> {
     u64::try_from(ms).ok().filter(|ms| (1..=TIME).contains(ms))
 }
 
-fn cell(generation: u16, ms: u64) -> u64 {
-    u64::from(generation) << TIME_BITS | ms
+fn cell(generation: u16, rest: u64) -> u64 {
+    u64::from(generation) << GENERATION_SHIFT | rest
 }
 
 impl Touches<'_> {
@@ -88,44 +97,45 @@ impl Touches<'_> {
         match self.find(place) {
             None => Seen::Unknown,
             Some((_, 0)) => Seen::Dead,
+            Some((_, rest)) if rest & ENDING != 0 => Seen::Ending((rest & TIME) as i64),
             Some((_, ms)) => Seen::At(ms as i64),
         }
     }
 
-    /// Notes a use. `Some(before)`: it is noted, and what was there before; `None`: the session has died.
+    /// Notes a use. `Some(before)`: it is noted, and what was there before; `None`: the session has died, or is about to.
     pub(super) fn slide(&self, place: Place, now: i64) -> Option<i64> {
         loop {
-            let (at, before) = self.find(place).filter(|&(_, before)| before != 0)?;
-            let Some(ms) = fits(now).filter(|&ms| ms > before) else {
-                return Some(before as i64);
-            };
-            let (old, new) = (cell(place.generation, before), cell(place.generation, ms));
-            if at.compare_exchange_weak(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return Some(before as i64);
+            let Seen::At(before) = self.seen(place) else { return None };
+            if fits(now).is_none() || now <= before || self.change(place, Seen::At(before), now as u64) {
+                return Some(before);
             }
         }
     }
 
     /// Takes back a use, unless there was a later one.
     pub(super) fn slide_back(&self, place: Place, from: i64, to: i64) {
-        if let (Some((at, _)), Some(from), Some(to)) = (self.find(place), fits(from), fits(to)) {
-            let (old, new) = (cell(place.generation, from), cell(place.generation, to));
-            // Another value: somebody used it since.
-            let _ = at.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        if fits(from).is_some() {
+            self.change(place, Seen::At(from), to as u64);
         }
     }
 
     /// Marks a session as found expired, if its last use is still the one that was seen. False: look again.
-    pub(super) fn end(&self, place: Place, seen: Seen) -> bool {
-        let (Some((at, _)), Seen::At(ms)) = (self.find(place), seen) else { return true };
-        let old = cell(place.generation, ms as u64);
-        at.compare_exchange(old, cell(place.generation, 0), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    pub(super) fn expire(&self, place: Place, seen: Seen) -> bool {
+        seen == Seen::Unknown || self.change(place, seen, 0)
     }
 
-    /// Takes back that a session was ended.
-    pub(super) fn restore(&self, place: Place, seen: Seen) {
-        if let (Some((at, 0)), Seen::At(ms)) = (self.find(place), seen) {
-            at.store(cell(place.generation, ms as u64), Ordering::Release);
+    /// Marks a session as being ended, if its last use is still the one that was seen. Under the write transaction.
+    pub(super) fn end(&self, place: Place, seen: Seen) -> bool {
+        match seen {
+            Seen::At(ms) => self.change(place, seen, ENDING | ms as u64),
+            _ => true,
+        }
+    }
+
+    /// Takes back that a session was being ended: nothing was committed. Under the write lock, or by the writer himself.
+    pub(super) fn revive(&self, place: Place) {
+        if let seen @ Seen::Ending(ms) = self.seen(place) {
+            self.change(place, seen, ms as u64);
         }
     }
 
@@ -134,11 +144,24 @@ impl Touches<'_> {
         fits(now).is_some()
     }
 
-    /// The cell, and the time in it, if it is this session's.
+    /// Writes a session's cell if it is still as it was seen.
+    fn change(&self, place: Place, seen: Seen, new: u64) -> bool {
+        let old = match seen {
+            Seen::At(ms) => ms as u64,
+            Seen::Ending(ms) => ENDING | ms as u64,
+            Seen::Dead | Seen::Unknown => return false,
+        };
+        let Some((at, _)) = self.find(place) else { return false };
+        let (old, new) = (cell(place.generation, old), cell(place.generation, new));
+        at.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The cell, and what is in it beside the generation, if it is this session's.
     fn find(&self, place: Place) -> Option<(&AtomicU64, u64)> {
         let at = self.cells.get(place.cell as usize).filter(|_| place.cell > 0)?;
         let value = at.load(Ordering::Acquire);
-        (value >> TIME_BITS == u64::from(place.generation) && place.generation > 0).then_some((at, value & TIME))
+        let is_its = value >> GENERATION_SHIFT == u64::from(place.generation) && place.generation > 0;
+        is_its.then_some((at, value & (ENDING | TIME)))
     }
 }
 
@@ -182,10 +205,15 @@ mod tests {
         cells.touches().slide(place, 101);
         assert!(!cells.touches().end(place, seen));
         assert!(cells.touches().end(place, Seen::At(101)));
-        assert_eq!(cells.touches().seen(place), Seen::Dead);
+        assert_eq!(cells.touches().seen(place), Seen::Ending(101));
         assert_eq!(cells.touches().slide(place, 102), None);
-        cells.touches().restore(place, Seen::At(101));
+        cells.touches().revive(place);
         assert_eq!(cells.touches().slide(place, 102), Some(101));
+        assert!(!cells.touches().expire(place, Seen::At(101)));
+        assert!(cells.touches().expire(place, Seen::At(102)));
+        cells.touches().revive(place);
+        assert_eq!(cells.touches().seen(place), Seen::Dead, "what has expired stays so");
+        assert_eq!(cells.touches().slide(place, 103), None);
     }
 
     #[test]
