@@ -133,12 +133,14 @@ impl Memory {
         loop {
             let mut shard = self.lock(key);
             let moment = cx.moment();
-            if shard.holds(key) {
-                return Err(taken());
-            }
+            shard.prefetch(key);
             let head = Head::begin(moment.now, write);
             let fill = |out: &mut [u8]| write.content.fill(&Key(key, 0), &head, None, out);
             let at = shard.prepare(key, &head, head.deadline(moment.timeouts), stored_len, fill)?;
+            if shard.holds(key) {
+                shard.slots.free(at);
+                return Err(taken());
+            }
             if !self.usage.change((0, 0), (1, self.payload_len(stored_len)), &cx.policy.limits()) {
                 shard.slots.free(at);
                 drop(shard);

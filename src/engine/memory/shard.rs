@@ -57,6 +57,11 @@ impl Shard {
         self.find(key).is_some() || self.aliases.holds(key)
     }
 
+    /// Begins to fetch the table's line of a key.
+    pub(super) fn prefetch(&self, key: u128) {
+        self.table.prefetch(tag_of(key));
+    }
+
     /// Where the session with this key lies, living or not.
     pub(super) fn find(&self, key: u128) -> Option<Address> {
         self.table.find(tag_of(key), |at| {

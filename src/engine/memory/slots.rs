@@ -243,7 +243,7 @@ impl Slots {
             }
         }
         let chunks = &mut self.chunks;
-        Ok(self.space.take(class, |at| {
+        let at = self.space.take(class, |at| {
             // The link to the next free slot, which is all that a free slot holds.
             let link = chunks[chunk_of(at)].as_mut().map(|chunk| &mut chunk[offset_of(at)..offset_of(at) + 2]);
             link.map_or(0, |link| {
@@ -251,7 +251,12 @@ impl Slots {
                 link.fill(0);
                 next
             })
-        }))
+        });
+        // A bulk of creates would otherwise wait for the memory of each slot.
+        if let Some(next) = self.space.next(class) {
+            self.prefetch(next);
+        }
+        Ok(at)
     }
 
     /// Gives a wiped slot back, and its chunk if it was the last.

@@ -166,6 +166,13 @@ impl Space {
         at
     }
 
+    /// The slot that `take` would take now, if it need not ask for a chunk.
+    pub(super) fn next(&self, class: usize) -> Option<Address> {
+        let number = *self.classes[class].open.last()? as usize;
+        let chunk = &self.chunks[number];
+        Some(self.address(number, if chunk.free == NONE { chunk.fresh } else { chunk.free }.into()))
+    }
+
     pub(super) fn give_back(&mut self, at: Address) -> Released {
         let number = chunk_of(at);
         let place = self.place(at) as u16;
