@@ -18,6 +18,7 @@ use crate::{
     child,
     competitors::{Dash, Lb, Papaya, Sessions, Sss, URL},
     facts::Facts,
+    speed,
     sweep::STEP,
     workload::{Batches, Id, Middle, Rng, Scale, now_ms, payload, pin, touch_memory_once},
 };
@@ -49,10 +50,11 @@ fn keep(facts: &mut Facts, name: &str, rounds: &[Vec<f64>]) {
     facts.set_middle(&format!("{name}.max"), middle(PERCENTILES.len() - 1));
 }
 
-/// M6: every create of `n`, from nothing, each store in a fresh process.
+/// M6: every create of `n`, from nothing, each store in a fresh process. `machine` is none: its calls take about as long,
+/// and what interrupts them interrupts the stores' as well.
 pub fn growth(scale: Scale, facts: &mut Facts) {
-    let stores = ["sss", "lb", "dashmap"];
-    let mut rounds = [const { Vec::new() }; 3];
+    let stores = ["sss", "lb", "dashmap", "machine"];
+    let mut rounds = [const { Vec::new() }; 4];
     for _ in 0..if scale.quick { 3 } else { 7 } {
         for (store, rounds) in stores.iter().zip(&mut rounds) {
             rounds.push(child::numbers(&["m6", store, &scale.n.to_string()]));
@@ -69,7 +71,28 @@ pub fn growth_in_child(name: &str, n: usize) -> Vec<f64> {
         "sss" => creates(Sss::open(), n),
         "lb" => creates(Lb::new(), n),
         "dashmap" => creates(Dash::new(), n),
+        "machine" => creates(Machine, n),
         _ => panic!("no such store: {name}"),
+    }
+}
+
+/// Only asks the kernel for random bytes.
+struct Machine;
+
+impl Sessions for Machine {
+    fn create(&mut self, id: &Id, _: &[u8]) -> Id {
+        speed::make_id();
+        speed::make_id();
+        *id
+    }
+    fn get(&mut self, _: &Id, _: &mut [u8]) -> Option<usize> {
+        None
+    }
+    fn put(&mut self, _: &Id, _: &[u8]) -> bool {
+        false
+    }
+    fn delete(&mut self, _: &Id) -> bool {
+        false
     }
 }
 

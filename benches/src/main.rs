@@ -148,6 +148,7 @@ fn child(args: &[String]) {
     let (name, n) = (args[1].as_str(), args[2].parse().expect("a number of sessions"));
     let numbers = match args[0].as_str() {
         "m5" => vec![speed::bulk_create_in_child(name, n)],
+        "m5-in-cache" => vec![speed::create_in_cache_in_child(name, n)],
         "m6" => latency::growth_in_child(name, n),
         "m10" => vec![memory::per_session_in_child(name, n)],
         "m11" => memory::after_deleting_in_child(name, n),

@@ -18,7 +18,7 @@ use crate::{
     ideal::Ideal,
     random,
     workload::{
-        BATCH, Batches, Id, Middle, Race, Rng, Scale, now_ms, payload, pin, processor_time, slice, timed,
+        BATCH, Batches, Id, Middle, Race, Rng, Scale, median, now_ms, payload, pin, processor_time, slice, timed,
         touch_memory_once,
     },
 };
@@ -140,6 +140,11 @@ pub fn bulk_create(scale: Scale, facts: &mut Facts) {
         race.runner(name, move || child::number(&["m5", name, &n.to_string()]));
     }
     facts.set_outcome("m5", "ns", &race.run(7));
+    let mut race = Race::default();
+    for name in ["sss", "lb"] {
+        race.runner(name, move || child::number(&["m5-in-cache", name, "256"]));
+    }
+    facts.set_outcome("m5.cached", "ns", &race.run(7));
     facts.set_middle("m5.id_ns", Middle::of((0..7).map(|_| child::number(&["m5", "id", "100000"])).collect()));
 }
 
@@ -177,20 +182,47 @@ fn bulk_create_by(mut store: impl Sessions, n: usize) -> f64 {
     spent / n as f64
 }
 
+/// In the child: the same in a store of few sessions, which come and go. What a large one takes more is the memory's time.
+pub fn create_in_cache_in_child(name: &str, few: usize) -> f64 {
+    match name {
+        "sss" => {
+            random::make_predictable();
+            let ids: Vec<f64> = (0..9).map(|_| time_of_ids(10_000)).collect();
+            create_in_cache(Sss::open(), few) - Middle::of(ids).median
+        }
+        "lb" => create_in_cache(Lb::new(), few),
+        _ => panic!("no such store: {name}"),
+    }
+}
+
+fn create_in_cache(mut store: impl Sessions, few: usize) -> f64 {
+    let (ids, payload) = (Rng::new(5).ids(few), payload(256, 7));
+    let mut created = Vec::with_capacity(few);
+    let mut spent: Vec<f64> = (0..400)
+        .map(|_| {
+            let begun = Instant::now();
+            created.extend(ids.iter().map(|id| store.create(id, &payload)));
+            let spent = begun.elapsed();
+            created.drain(..).for_each(|id| assert!(store.delete(&id)));
+            spent.as_nanos() as f64 / few as f64
+        })
+        .collect();
+    median(&mut spent)
+}
+
 /// Nanoseconds to make an id as libsss does: 96 bytes from the operating system (unless `random` has taken its place),
 /// base64url in constant time.
 fn time_of_ids(n: usize) -> f64 {
-    let spent = processor_time(|| {
-        for _ in 0..n {
-            let (mut random, mut id) = ([0u8; 96], [0u8; 128]);
-            // SAFETY: the buffer has as many bytes as are asked for.
-            let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
-            assert_eq!(got, 96);
-            Base64UrlUnpadded::encode(&random, &mut id).expect("96 bytes are 128 characters");
-            std::hint::black_box(&id);
-        }
-    });
-    spent / n as f64
+    processor_time(|| (0..n).for_each(|_| make_id())) / n as f64
+}
+
+pub fn make_id() {
+    let (mut random, mut id) = ([0u8; 96], [0u8; 128]);
+    // SAFETY: the buffer has as many bytes as are asked for.
+    let got = unsafe { libc::getrandom(random.as_mut_ptr().cast(), random.len(), 0) };
+    assert_eq!(got, 96);
+    Base64UrlUnpadded::encode(&random, &mut id).expect("96 bytes are 128 characters");
+    std::hint::black_box(&id);
 }
 
 /// M7: two threads on two processors, on one store, against the same two threads on a store each. The private stores are

@@ -173,6 +173,8 @@ pub const TARGETS: &[Target] = &[
             ("LB", "m5.lb_ns", Unit::Ns),
             ("dashmap", "m5.dashmap_ns", Unit::Ns),
             ("making an id", "m5.id_ns", Unit::Ns),
+            ("in cache", "m5.cached.sss_ns", Unit::Ns),
+            ("LB in cache", "m5.cached.lb_ns", Unit::Ns),
         ],
     },
     Target {
@@ -182,6 +184,8 @@ pub const TARGETS: &[Target] = &[
         checks: &[("m6.sss.p99.9", Unit::Us, AtMost(5.0)), ("m6.sss.p99.99", Unit::Us, AtMost(300.0))],
         beside: &[
             ("longest", "m6.sss.max", Unit::Us),
+            ("two ids made instead: p99.9", "m6.machine.p99.9", Unit::Us),
+            ("p99.99", "m6.machine.p99.99", Unit::Us),
             ("one call every 10 µs: p99.9", "m6.sss.corrected.p99.9", Unit::Us),
             ("LB p99.99", "m6.lb.p99.99", Unit::Us),
             ("LB longest", "m6.lb.max", Unit::Us),
