@@ -34,16 +34,20 @@ fn url(directory: &Path, n: usize, options: &str) -> String {
 /// L1, L2, L4 and L5, on one large store.
 pub fn large(scale: Scale, facts: &mut Facts, rows: &[&str]) {
     let directory = Directory::new().expect("a directory for the store");
-    let url = url(&directory.0.join("store"), scale.n, "");
+    let url_of = |name, n| url(&directory.0.join(name), n, "");
+    let url = url_of("store", scale.n);
     let wished = Rng::new(11).ids(scale.n);
     let mut sss = Filled::new(Sss::open_url(&url), &wished, PAYLOAD);
+    // In cache: what the large one takes more is the memory's time.
+    let few = scale.n / 1000;
+    let mut small = Filled::new(Sss::open_url(&url_of("small", few)), &wished[..few], PAYLOAD);
 
     if rows.contains(&"l1") || rows.contains(&"l2") {
         let ids = Rng::new(9).ids((scale.n / 10).max(1000));
         match Server::redis(&directory.0) {
             Ok(redis) => {
                 redis.fill(&ids).expect("the server takes the sessions");
-                against_redis(scale, facts, rows, &mut sss, &redis, &ids);
+                against_redis(scale, facts, rows, [&mut sss, &mut small], &redis, &ids);
             }
             Err(error) => eprintln!("L1 and L2 need redis-server: {error}"),
         }
@@ -67,17 +71,26 @@ pub fn large(scale: Scale, facts: &mut Facts, rows: &[&str]) {
     }
 }
 
-fn against_redis(scale: Scale, facts: &mut Facts, rows: &[&str], sss: &mut Filled<Sss>, redis: &Server, ids: &[Id]) {
+fn against_redis(
+    scale: Scale,
+    facts: &mut Facts,
+    rows: &[&str],
+    stores: [&mut Filled<Sss>; 2],
+    redis: &Server,
+    ids: &[Id],
+) {
+    let [sss, small] = stores;
     let calls = if scale.quick { 1000 } else { 4000 };
     for row in ["l1", "l2"].into_iter().filter(|row| rows.contains(row)) {
         let puts = row == "l2";
         let mut race = Race::default();
-        let mut seed = 0;
-        let sss = &mut *sss;
-        race.runner("sss", move || {
-            seed += 1;
-            if puts { sss.put(scale.batches / 4, seed) } else { sss.get(scale.batches, seed) }
-        });
+        for (name, store) in [("sss", &mut *sss), ("small", &mut *small)] {
+            let mut seed = 0;
+            race.runner(name, move || {
+                seed += 1;
+                if puts { store.put(scale.batches / 4, seed) } else { store.get(scale.batches, seed) }
+            });
+        }
         for (name, together) in [("redis", true), ("redis_free", false)] {
             let mut connection = redis.connect().expect("a connection");
             let mut drawn = Batches::new(ids, 9);
