@@ -17,13 +17,13 @@ const HAS_TOKEN: u8 = 4;
 const GENERATION: usize = 2;
 const CELL: usize = 4;
 const CREATED: usize = 8;
-const LAST_SEEN: usize = 16;
+pub(crate) const LAST_SEEN: usize = 16;
 const VERSION: usize = 24;
 const ABSOLUTE: usize = 32;
 const IDLE: usize = 40;
 const ARMED: usize = 48;
-const HEADER: usize = 56;
-const PRINCIPAL: usize = 32;
+pub(crate) const HEADER: usize = 56;
+pub(crate) const PRINCIPAL: usize = 32;
 
 /// What an engine keeps in a record for itself: not part of the session, and not sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,14 @@ pub(crate) fn record_len(head: &Head, stored_len: usize) -> usize {
 
 fn header_len(has_principal: bool) -> usize {
     HEADER + if has_principal { PRINCIPAL } else { 0 }
+}
+
+/// How long the stored payload is in a record of this length that begins so; `None`: it is no record.
+pub(crate) fn stored_len(start: &[u8], record_len: usize) -> Option<usize> {
+    match *start.first_chunk()? {
+        [FORMAT, flags] => record_len.checked_sub(header_len(flags & HAS_PRINCIPAL != 0)),
+        _ => None,
+    }
 }
 
 /// Writes everything but the payload into `out`, which is as long as `record_len` says, and returns where the payload goes.

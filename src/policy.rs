@@ -119,6 +119,19 @@ impl Policy {
         shorter
     }
 
+    /// The policy in force, as a URL would give it.
+    pub(crate) fn options(&self) -> PolicyOptions {
+        let (timeouts, limits) = (self.timeouts(), self.limits());
+        PolicyOptions {
+            timeout: Some(timeouts.absolute),
+            idle_timeout: Some(timeouts.idle),
+            max_payload: Some(self.max_payload()),
+            max_sessions: Some(limits.max_sessions),
+            max_bytes: Some(limits.max_bytes),
+            max_per_principal: Some(limits.max_per_principal),
+        }
+    }
+
     pub(crate) fn timeouts(&self) -> Timeouts {
         Timeouts { absolute: self.timeout.load(Ordering::Relaxed), idle: self.idle_timeout.load(Ordering::Relaxed) }
     }

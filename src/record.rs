@@ -84,6 +84,17 @@ pub(crate) struct Stored<'a> {
 }
 
 impl Content<'_> {
+    /// The same under another nonce, for another attempt where others may have seen the first one: two texts under one nonce
+    /// would give away the key that authenticates them.
+    pub(crate) fn anew(&self) -> Result<Content<'_>> {
+        Ok(match self {
+            Content::Plain(payload) => Content::Plain(payload),
+            Content::Sealed(payload, under, _) => Content::Sealed(payload, under, seal::nonce()?),
+            Content::Kept => Content::Kept,
+            Content::Resealed(from, to, _) => Content::Resealed(from, to, seal::nonce()?),
+        })
+    }
+
     /// Whether this is a new payload, so that the version counts it.
     fn is_new(&self) -> bool {
         matches!(self, Content::Plain(_) | Content::Sealed(..))
@@ -128,6 +139,15 @@ pub(crate) struct Grace<'a> {
 }
 
 impl Grace<'_> {
+    /// The same under another nonce, as `Content::anew`.
+    pub(crate) fn anew(&self) -> Result<Grace<'_>> {
+        let keys = match self.keys {
+            Some((from, to, _)) => Some((from, to, seal::nonce()?)),
+            None => None,
+        };
+        Ok(Grace { ms: self.ms, keys })
+    }
+
     pub(crate) const NONE: Grace<'static> = Grace { ms: 0, keys: None };
 
     /// The old id's alias, if there is a grace time. It does not outlast the absolute deadline that the session has as

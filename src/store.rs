@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    engine::{Context, Engine, Found, lmdb::Lmdb, memory::Memory},
+    engine::{Context, Engine, Found, lmdb::Lmdb, memory::Memory, redis::Redis},
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
     key::{Key, Keys, PrincipalKey, Ref},
@@ -21,7 +21,7 @@ use crate::{
     secret,
     sid::Sid,
     stats::{Count, Stats},
-    url::{EngineUrl, Url},
+    url::{EngineUrl, RedisUrl, Url},
 };
 
 /// Whether reading a session is a use of it.
@@ -112,6 +112,7 @@ impl Store {
                 let (engine, salt) = Lmdb::open(directory, &url, !ring.is_empty())?;
                 return Ok(Store::over(engine, Keys::of_store(&salt, url.seals().then_some(ring))));
             }
+            EngineUrl::Redis(redis) => return Store::in_redis(redis, &url),
         };
         let mut named = NAMED.get().lock();
         if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
@@ -130,15 +131,26 @@ impl Store {
     /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for `memory:`.
     pub fn open_existing(url: &str) -> Result<Store> {
         let url = Url::parse(url)?;
-        let EngineUrl::Lmdb(directory) = &url.engine else {
-            return Err(Error::fixed(
-                ErrorKind::Unsupported,
-                "a memory: store lives in the process that opened it: nobody else can reach it",
-            ));
+        let directory = match &url.engine {
+            EngineUrl::Lmdb(directory) => directory,
+            // There is nothing that opening could change.
+            EngineUrl::Redis(redis) => return Store::in_redis(redis, &url),
+            EngineUrl::Memory(_) => {
+                return Err(Error::fixed(
+                    ErrorKind::Unsupported,
+                    "a memory: store lives in the process that opened it: nobody else can reach it",
+                ));
+            }
         };
         let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
         let (engine, salt, seals) = Lmdb::open_existing(directory, &url)?;
         Ok(Store::over(engine, Keys::of_store(&salt, seals.then_some(ring))))
+    }
+
+    fn in_redis(redis: &RedisUrl, url: &Url) -> Result<Store> {
+        let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
+        let (engine, salt) = Redis::open(redis, url)?;
+        Ok(Store::over(engine, Keys::of_store(&salt, url.seals().then_some(ring))))
     }
 
     fn in_memory(url: &Url) -> Result<Store> {

@@ -1,7 +1,11 @@
 //! The store URL: one string picks the engine and sets every option. Strict: whatever is not understood is an error
 //! that names it. Messages never repeat user info, nor the value of an option that is not known.
 
+mod redis;
+
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
+
+pub(crate) use self::redis::{Host, Password, RedisUrl, Servers};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -30,9 +34,9 @@ pub(crate) enum EngineUrl {
     Memory(Option<String>),
     /// `lmdb:/dir`.
     Lmdb(PathBuf),
+    /// `redis://host` and its kin.
+    Redis(RedisUrl),
 }
-
-const OTHER_ENGINES: [&str; 5] = ["redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
 
 impl EngineUrl {
     fn parse(scheme: &str, rest: &str) -> Result<EngineUrl> {
@@ -42,9 +46,8 @@ impl EngineUrl {
         if scheme.eq_ignore_ascii_case("lmdb") {
             return Ok(EngineUrl::Lmdb(directory(rest)?));
         }
-        if OTHER_ENGINES.iter().any(|other| scheme.eq_ignore_ascii_case(other)) {
-            let message = format!("the engine '{}' is not part of this build", shown(scheme));
-            return Err(Error::new(ErrorKind::Unsupported, message));
+        if let Some(url) = RedisUrl::parse(scheme, rest)? {
+            return Ok(EngineUrl::Redis(url));
         }
         Err(bad(format!("the scheme '{}' is not known", shown(scheme))))
     }
@@ -53,6 +56,7 @@ impl EngineUrl {
         match self {
             EngineUrl::Memory(_) => "memory",
             EngineUrl::Lmdb(_) => "lmdb",
+            EngineUrl::Redis(url) => url.scheme(),
         }
     }
 }
@@ -90,6 +94,10 @@ impl Url {
         if url.secret_file.is_some() && !url.seals() {
             return Err(bad("'secret_file' is of no use with seal=off"));
         }
+        if let EngineUrl::Redis(redis) = &url.engine {
+            redis.check()?;
+            redis::not_yet(redis)?;
+        }
         Ok(url)
     }
 
@@ -100,6 +108,7 @@ impl Url {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let in_lmdb = matches!(self.engine, EngineUrl::Lmdb(_));
+        let in_redis = matches!(self.engine, EngineUrl::Redis(_));
         match key {
             "timeout" => self.policy.timeout = Some(duration(key, value)?),
             "idle_timeout" => self.policy.idle_timeout = Some(duration(key, value)?),
@@ -109,16 +118,28 @@ impl Url {
                     "the value 'infinity' of 'max_bytes' is not a size: the file of lmdb: is reserved as a whole",
                 ));
             }
+            "max_bytes" | "max_sessions" if in_redis => {
+                let scheme = self.engine.scheme();
+                return Err(bad(format!(
+                    "the option '{key}' is not one of {scheme}: no server counts for all the others; Redis's own \
+                     'maxmemory' is the limit"
+                )));
+            }
             "max_bytes" => self.policy.max_bytes = Some(size(key, value)?),
             "max_sessions" => self.policy.max_sessions = Some(number(key, value)?),
             "max_per_principal" => self.policy.max_per_principal = Some(number(key, value)?),
             "clock" => self.manual_clock = Some(choice(key, value, ["system", "manual"])? == "manual"),
             "seal" => self.seal = Some(choice(key, value, ["off", "on"])? == "on"),
-            "secret_file" if in_lmdb => self.secret_file = Some(absolute(key, value)?),
+            "secret_file" if in_lmdb || in_redis => self.secret_file = Some(absolute(key, value)?),
             "durability" if in_lmdb => {
                 self.survives_power_cut = choice(key, value, ["process", "power"])? == "power";
             }
             _ => {
+                if let EngineUrl::Redis(url) = &mut self.engine
+                    && url.set(key, value)?
+                {
+                    return Ok(());
+                }
                 let scheme = self.engine.scheme();
                 return Err(bad(format!("the option '{}' is not one of {scheme}:", shown(key))));
             }

@@ -4,6 +4,7 @@
 
 pub(crate) mod lmdb;
 pub(crate) mod memory;
+pub(crate) mod redis;
 
 use crate::{
     clock::Clock,

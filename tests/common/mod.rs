@@ -1,6 +1,8 @@
 //! What several test programs share. Not a place for expectations: those stand in the tests.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod redis;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use sss::{Error, ErrorKind, Options, Principal, Store};
@@ -24,6 +26,8 @@ pub enum Engine {
     Memory,
     Lmdb,
     LmdbPower,
+    Redis,
+    RedisUnix,
 }
 
 impl Engine {
@@ -32,7 +36,9 @@ impl Engine {
             Err(_) | Ok("memory") => Engine::Memory,
             Ok("lmdb") => Engine::Lmdb,
             Ok("lmdb-power") => Engine::LmdbPower,
-            Ok(other) => panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb or lmdb-power"),
+            Ok("redis") => Engine::Redis,
+            Ok("redis-unix") => Engine::RedisUnix,
+            Ok(other) => panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb, lmdb-power, redis or redis-unix"),
         }
     }
 }
@@ -52,14 +58,25 @@ impl Place {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         match engine {
-            Engine::Memory => Place { engine, name },
-            _ => Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() },
+            Engine::Memory | Engine::Redis | Engine::RedisUnix => Place { engine, name },
+            Engine::Lmdb | Engine::LmdbPower => {
+                Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() }
+            }
         }
     }
 
     /// The URL of the store there, with these options.
     pub fn url(&self, options: &str) -> String {
         let mut options: Vec<&str> = options.split('&').filter(|option| !option.is_empty()).collect();
+        let prefix = format!("prefix={}:", self.name);
+        if matches!(self.engine, Engine::Redis | Engine::RedisUnix) {
+            options.push(&prefix);
+            let options = options.join("&");
+            return match self.engine {
+                Engine::Redis => redis::shared().url(&options),
+                _ => redis::shared().unix_url(&options),
+            };
+        }
         let scheme = if self.engine == Engine::Memory { "memory" } else { "lmdb" };
         if self.engine != Engine::Memory && !options.iter().any(|option| option.starts_with("max_bytes=")) {
             // Tests make many stores, and each file is reserved as a whole.
@@ -83,7 +100,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.engine != Engine::Memory {
+        if matches!(self.engine, Engine::Lmdb | Engine::LmdbPower) {
             // It may never have been opened.
             let _ = std::fs::remove_dir_all(&self.name);
         }

@@ -1,0 +1,56 @@
+-- What every script begins with: the time, and when the session of a record ends (docs/FORMAT.md has the record).
+-- ARGV[1]: the time where a test moves it by hand, else nothing: then it is the server's, which all hosts share.
+-- ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session that has none of its own.
+-- ARGV[4]: the time at which the client made up a write.
+
+-- The head of a record, and so much of what is sealed behind it that no two writes have the same: its nonce.
+local HEAD = 105
+local SHORTEST = 56
+local LAST_SEEN = 16
+
+local by_hand = ARGV[1] ~= ''
+local now = tonumber(ARGV[1])
+if not by_hand then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function last_seen(head)
+  return (struct.unpack('<i8', head, LAST_SEEN + 1))
+end
+
+-- When the session ends if it was used at `seen` last. It does not outlive its entry in its principal's list ("armed").
+local function deadline(head, seen)
+  local created = struct.unpack('<i8', head, 9)
+  local absolute, idle, armed = struct.unpack('<i8i8i8', head, 33)
+  if absolute == 0 then absolute = tonumber(ARGV[2]) end
+  if idle == 0 then idle = tonumber(ARGV[3]) end
+  return math.min(created + absolute, seen + idle, armed)
+end
+
+-- What is too short for a record is for the client to find out.
+local function lives(head)
+  return #head < SHORTEST or now < deadline(head, last_seen(head))
+end
+
+-- Lets Redis remove the key by itself when its time has come.
+local function keep_until(key, at)
+  if by_hand then return end
+  if at <= now then
+    redis.call('DEL', key)
+  elseif at < 2 ^ 53 then
+    redis.call('PEXPIREAT', key, at)
+  else
+    redis.call('PERSIST', key)
+  end
+end
+
+local function slide_to(key, head, seen)
+  redis.call('SETRANGE', key, LAST_SEEN, struct.pack('<i8', seen))
+  keep_until(key, deadline(head, seen))
+end
+
+-- Whether the write was made up so long ago that it must not happen any more, or by a clock that is wrong.
+local function is_late()
+  return math.abs(now - tonumber(ARGV[4])) > 1000
+end

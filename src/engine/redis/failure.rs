@@ -1,0 +1,69 @@
+//! How a call fails: what is known of its fate, which says whether it may be sent again, and the error that its caller gets
+//! if it may not. A server's own words are never repeated: it may quote what it was sent.
+
+use std::{fmt::Display, io};
+
+use crate::error::{Error, ErrorKind};
+
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub fate: Fate,
+    pub error: Error,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The server was not reached.
+    NotConnected,
+    /// The server has not got it as a whole, and so has not done it.
+    NotSent,
+    /// It may have been done or not, or still be done.
+    Unknown,
+    /// The server has answered that it does not do it, and the connection is as good as before.
+    Refused,
+}
+
+/// So much of a call has gone out.
+pub(super) fn io(fate: Fate, error: &io::Error, server: &impl Display) -> Failure {
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            (ErrorKind::Timeout, "did not answer in time".to_owned())
+        }
+        io::ErrorKind::UnexpectedEof => (ErrorKind::Unavailable, "closed the connection".to_owned()),
+        io::ErrorKind::OutOfMemory => (ErrorKind::NoMem, "sent more than there is memory for".to_owned()),
+        io::ErrorKind::InvalidData => (ErrorKind::Unavailable, format!("cannot be understood: {error}")),
+        _ if fate == Fate::NotConnected => (ErrorKind::Unavailable, format!("cannot be reached: {error}")),
+        _ => (ErrorKind::Unavailable, format!("lost the connection: {error}")),
+    };
+    Failure { fate, error: Error::new(kind, format!("the server {server} {what}")) }
+}
+
+/// The server's refusal, from the first word of its answer.
+pub(super) fn refused(answer: &str, server: &impl Display) -> Failure {
+    let code = answer.split(' ').next().unwrap_or_default();
+    let (kind, what) = match code {
+        "OOM" => (ErrorKind::Full, "has reached its 'maxmemory'"),
+        "WRONGTYPE" => (ErrorKind::Corrupt, "has something else where a record should be"),
+        "LOADING" => (ErrorKind::Unavailable, "is still reading its data from disk"),
+        "READONLY" => (ErrorKind::Unavailable, "is a replica, which takes no writes"),
+        "MASTERDOWN" => (ErrorKind::Unavailable, "is a replica that has lost its master"),
+        "CLUSTERDOWN" | "TRYAGAIN" => (ErrorKind::Unavailable, "says that its cluster is not whole"),
+        "MOVED" | "ASK" | "CROSSSLOT" => {
+            (ErrorKind::Unavailable, "is one of a cluster: 'redis+cluster://' knows how to ask it")
+        }
+        "NOREPLICAS" => (ErrorKind::Unavailable, "has fewer replicas than its 'min-replicas-to-write'"),
+        "MISCONF" => (ErrorKind::Unavailable, "takes no writes because it cannot save them to disk"),
+        "BUSY" => (ErrorKind::Unavailable, "is busy with a script"),
+        "NOAUTH" => (ErrorKind::Unavailable, "wants a user or a password"),
+        "WRONGPASS" => (ErrorKind::Unavailable, "refuses the user or the password"),
+        "NOPERM" => (ErrorKind::Unavailable, "does not permit its user what docs/redis.md lists"),
+        _ => (ErrorKind::Unavailable, "refuses a command that Redis 7 knows"),
+    };
+    Failure { fate: Fate::Refused, error: Error::new(kind, format!("the server {server} {what}")) }
+}
+
+/// What no server of this kind answers: the connection is not to be trusted any more.
+pub(super) fn nonsense(server: &impl Display) -> Failure {
+    let message = format!("the server {server} gave an answer of the wrong kind");
+    Failure { fate: Fate::Unknown, error: Error::new(ErrorKind::Unavailable, message) }
+}

@@ -1,0 +1,256 @@
+//! The URLs of `redis:`, taken apart: who is asked, as whom, and with what patience.
+//!
+//! ```text
+//! redis://[user:password@]host[:port][/db]      rediss://… the same over TLS
+//! redis+unix://[user:password@]/path            db=N is an option
+//! redis+cluster://[user:password@]host[:port],…
+//! redis+sentinel://[user:password@]host[:port],…/name[/db]
+//! ```
+
+use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
+
+use zeroize::Zeroizing;
+
+use super::{absolute, bad, bad_value, choice, duration, number, percent_decoded, shown};
+use crate::error::{Error, ErrorKind, Result};
+
+const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
+const DEADLINE: Duration = Duration::from_millis(500);
+/// How long a call may take at the most. Whoever trims an index counts on no call being under way for much longer.
+const LONGEST_DEADLINE: Duration = Duration::from_secs(60);
+const POOL: usize = 32;
+const LARGEST_POOL: u64 = 1024;
+const MOST_REPLICAS: u64 = 100;
+const PREFIX: &str = "sss:";
+const LONGEST_PREFIX: usize = 64;
+
+/// Where the sessions are, and how they are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RedisUrl {
+    pub servers: Servers,
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    pub db: u32,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// How long a call may take, with connecting and retries.
+    pub deadline: Duration,
+    /// The most connections of a process to one server.
+    pub pool: usize,
+    /// How many replicas a write waits for.
+    pub wait: u32,
+    pub tls: Option<Tls>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    One(Host),
+    Unix(PathBuf),
+    Cluster(Vec<Host>),
+    Sentinel(Vec<Host>, String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Host {
+    pub name: String,
+    pub port: u16,
+}
+
+/// The files of `rediss://`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tls {
+    pub cafile: Option<PathBuf>,
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+/// Never shown, and wiped.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Password(pub Zeroizing<String>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.contains(':') {
+            true => write!(f, "[{}]:{}", self.name, self.port),
+            false => write!(f, "{}:{}", self.name, self.port),
+        }
+    }
+}
+
+impl RedisUrl {
+    /// `None`: the scheme is no engine of this kind.
+    pub(super) fn parse(scheme: &str, rest: &str) -> Result<Option<RedisUrl>> {
+        let scheme = scheme.to_ascii_lowercase();
+        if !matches!(&scheme[..], "redis" | "rediss" | "redis+unix" | "redis+cluster" | "redis+sentinel") {
+            return Ok(None);
+        }
+        let rest = rest.strip_prefix("//").ok_or_else(|| bad(format!("{scheme}: is followed by '//'")))?;
+        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+        let (user_info, hosts) = authority.rsplit_once('@').map_or((None, authority), |(info, at)| (Some(info), at));
+        let (user, password) = user_info.map_or(Ok((None, None)), login)?;
+        let (servers, db) = match &scheme[..] {
+            "redis+unix" => (Servers::Unix(socket(hosts, path)?), ""),
+            "redis+cluster" if !matches!(path, "" | "/" | "/0") => return Err(bad("a cluster has no database but 0")),
+            "redis+cluster" => (Servers::Cluster(hosts_of(hosts, PORT)?), ""),
+            "redis+sentinel" => {
+                let (name, db) = path[path.len().min(1)..].split_once('/').unwrap_or((&path[path.len().min(1)..], ""));
+                if name.is_empty() {
+                    return Err(bad("redis+sentinel: lacks the name of the master: 'redis+sentinel://h1,h2/name'"));
+                }
+                (Servers::Sentinel(hosts_of(hosts, SENTINEL_PORT)?, name.to_owned()), db)
+            }
+            _ => {
+                let [host] = <[Host; 1]>::try_from(hosts_of(hosts, PORT)?)
+                    .map_err(|_| bad(format!("{scheme}: has one host; several are 'redis+cluster://h1,h2'")))?;
+                (Servers::One(host), &path[path.len().min(1)..])
+            }
+        };
+        let db = match db {
+            "" => 0,
+            db => db.parse().map_err(|_| bad("the database is not a number: 'redis://host:port/0'"))?,
+        };
+        Ok(Some(RedisUrl {
+            servers,
+            user,
+            password,
+            db,
+            prefix: PREFIX.to_owned(),
+            deadline: DEADLINE,
+            pool: POOL,
+            wait: 0,
+            tls: (scheme == "rediss").then(Tls::default),
+        }))
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        match self.servers {
+            Servers::One(_) if self.tls.is_some() => "rediss",
+            Servers::One(_) => "redis",
+            Servers::Unix(_) => "redis+unix",
+            Servers::Cluster(_) => "redis+cluster",
+            Servers::Sentinel(..) => "redis+sentinel",
+        }
+    }
+
+    /// Sets an option. False: there is none of this name.
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<bool> {
+        let in_range = |most| number(key, value).map(|n| Some(n).filter(|&n| n <= most));
+        match (key, &mut self.tls) {
+            ("prefix", _) => self.prefix = prefix(key, value)?,
+            ("deadline", _) => {
+                let deadline = Duration::from_millis(duration(key, value)?.unsigned_abs());
+                if deadline > LONGEST_DEADLINE {
+                    return Err(bad_value(key, value, "a duration of 60s at the most"));
+                }
+                self.deadline = deadline;
+            }
+            ("pool", _) => {
+                let most = in_range(LARGEST_POOL)?.ok_or_else(|| bad_value(key, value, "1024 at the most"))?;
+                self.pool = most as usize;
+            }
+            ("wait", _) => {
+                let most = in_range(MOST_REPLICAS)?.ok_or_else(|| bad_value(key, value, "100 at the most"))?;
+                self.wait = most as u32;
+            }
+            ("db", _) if matches!(self.servers, Servers::Unix(_)) => {
+                self.db = value.parse().map_err(|_| bad_value(key, value, "the number of a database"))?;
+            }
+            ("tls", tls) if !matches!(self.servers, Servers::One(_) | Servers::Unix(_)) => {
+                *tls = (choice(key, value, ["off", "on"])? == "on").then(Tls::default);
+            }
+            ("cafile", Some(tls)) => tls.cafile = Some(absolute(key, value)?),
+            ("cert", Some(tls)) => tls.cert = Some(absolute(key, value)?),
+            ("key", Some(tls)) => tls.key = Some(absolute(key, value)?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What no single option can say.
+    pub(super) fn check(&self) -> Result<()> {
+        match &self.tls {
+            Some(tls) if tls.cert.is_some() != tls.key.is_some() => {
+                Err(bad("'cert' and 'key' are given together or not at all"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What is known to be meant, and is not there yet.
+pub(super) fn not_yet(url: &RedisUrl) -> Result<()> {
+    match url.servers {
+        Servers::One(_) | Servers::Unix(_) if url.tls.is_none() => Ok(()),
+        _ => {
+            let message = format!("the engine '{}' is not part of this build", url.scheme());
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+    }
+}
+
+/// `user:password`, `:password` or `user`, percent-encoded. Nothing of it is ever shown.
+fn login(user_info: &str) -> Result<(Option<String>, Option<Password>)> {
+    let decoded = |text: &str| {
+        percent_decoded(text)
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .ok_or_else(|| bad("the user or the password has a '%' that is not followed by two hex digits of UTF-8"))
+    };
+    let (user, password) = match user_info.split_once(':') {
+        Some((user, password)) => (user, Some(Password(Zeroizing::new(decoded(password)?)))),
+        None => return Err(bad("a user without a password: write 'user:password@' or ':password@'")),
+    };
+    Ok((Some(decoded(user)?).filter(|user| !user.is_empty()), password))
+}
+
+fn hosts_of(text: &str, port: u16) -> Result<Vec<Host>> {
+    text.split(',').map(|text| host(text, port)).collect()
+}
+
+/// `name`, `name:port`, `[IPv6]` or `[IPv6]:port`.
+fn host(text: &str, port: u16) -> Result<Host> {
+    let (name, rest) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        Some((name, rest)) => (name, rest),
+        None => text.find(':').map_or((text, ""), |at| text.split_at(at)),
+    };
+    let port = match rest.strip_prefix(':') {
+        Some(port) => port.parse().ok().filter(|&port| port > 0),
+        None => Some(port).filter(|_| rest.is_empty()),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
+    match port {
+        Some(port) if !name.is_empty() && name.chars().all(plain) => Ok(Host { name: name.to_owned(), port }),
+        // Not the text: who wrote a '/' or '@' into a password has the rest of it here.
+        _ => Err(bad(
+            "a host is missing or is not 'name', 'name:port' or '[IPv6]:port' (is '/' or '@' in a password written as %2F, %40?)",
+        )),
+    }
+}
+
+fn socket(host: &str, path: &str) -> Result<PathBuf> {
+    if !host.is_empty() {
+        return Err(bad("redis+unix: has no host: write 'redis+unix:///path'"));
+    }
+    match percent_decoded(path) {
+        Some(bytes) if bytes.len() > 1 && !bytes.contains(&0) => Ok(PathBuf::from(OsString::from_vec(bytes))),
+        _ => Err(bad("redis+unix: lacks the path of the socket: 'redis+unix:///path'")),
+    }
+}
+
+/// Nothing that a pattern of SCAN or the hash tag of a Cluster would take for something else.
+fn prefix(key: &str, value: &str) -> Result<String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/');
+    match value.len() <= LONGEST_PREFIX && value.chars().all(plain) {
+        true => Ok(value.to_owned()),
+        false => Err(bad(format!(
+            "the value '{}' of '{key}' is not up to 64 letters, digits, '.', '_', '-', ':' and '/'",
+            shown(value)
+        ))),
+    }
+}

@@ -1,0 +1,152 @@
+//! Real Redis servers for the tests: started on loopback with a free port and a socket of their own, in a directory that goes
+//! with them. A server ends with whoever holds it, and also if this process is killed: a shell waits for the end of its pipe.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The user whom the tests' stores are, and what docs/redis.md permits it.
+pub const USER: &str = "sss";
+pub const PASSWORD: &str = "hunter2/@";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Ends the server when it is told to, or nobody is left who could tell it.
+const WATCH: &str =
+    r#"exec 3<&0; "$@" </dev/null & server=$!; read -r _ <&3; kill -9 $server; wait $server 2>/dev/null"#;
+
+pub struct Server {
+    child: Child,
+    pub port: u16,
+    directory: PathBuf,
+    is_owner: bool,
+}
+
+impl Server {
+    /// A server with these lines in its configuration besides the usual ones.
+    pub fn start(config: &str) -> Server {
+        Server::with_port(free_port(), &directory(), true, config)
+    }
+
+    fn with_port(port: u16, directory: &Path, is_owner: bool, config: &str) -> Server {
+        fs::create_dir_all(directory).unwrap();
+        let file = directory.join("redis.conf");
+        let place = directory.to_str().unwrap();
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\nunixsocket {place}/socket\ndir {place}\nsave \"\"\nlogfile {place}/log\n\
+             user {USER} on >{PASSWORD} {}\n{config}\n",
+            permissions()
+        );
+        fs::write(&file, text).unwrap();
+        let child = Command::new("sh")
+            .args(["-c", WATCH, "sh", "redis-server", file.to_str().unwrap()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server (tests/setup.sh installs it)");
+        let server = Server { child, port, directory: directory.to_owned(), is_owner };
+        let begun = Instant::now();
+        while server.ask(&["PING"]) != Some("+PONG\r\n".to_owned()) {
+            assert!(begun.elapsed() < PATIENCE, "redis-server does not begin: see {place}/log");
+            thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    /// Kills it and begins again on the same port, with the same directory.
+    pub fn restart(mut self, config: &str) -> Server {
+        self.is_owner = false;
+        let (port, directory) = (self.port, self.directory.clone());
+        drop(self);
+        Server::with_port(port, &directory, true, config)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The URL over TCP, as the user with few permissions.
+    pub fn url(&self, options: &str) -> String {
+        format!("redis://{USER}:hunter2%2F%40@127.0.0.1:{}?{options}", self.port)
+    }
+
+    pub fn unix_url(&self, options: &str) -> String {
+        format!("redis+unix://{USER}:hunter2%2F%40@{}?{options}", self.socket().to_str().unwrap())
+    }
+
+    /// What the server answers the user who may do everything, word for word. `None`: it cannot be reached.
+    pub fn ask(&self, command: &[&str]) -> Option<String> {
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut text = format!("*{}\r\n", command.len());
+        for part in command {
+            text.push_str(&format!("${}\r\n{part}\r\n", part.len()));
+        }
+        // Whatever comes up to the answer of QUIT.
+        text.push_str("*1\r\n$4\r\nQUIT\r\n");
+        stream.write_all(text.as_bytes()).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.strip_suffix("+OK\r\n").map(str::to_owned)
+    }
+
+    pub fn pid(&self) -> i32 {
+        let info = self.ask(&["INFO", "server"]).unwrap();
+        info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The end of the pipe is the word.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+        if self.is_owner {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+/// The one server that the tests of this process have in common. It ends with the process.
+pub fn shared() -> &'static Server {
+    static SHARED: OnceLock<Server> = OnceLock::new();
+    SHARED.get_or_init(|| Server::start(""))
+}
+
+/// The permissions that docs/redis.md tells an operator to give.
+pub fn permissions() -> String {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md")).unwrap();
+    let line =
+        page.lines().find(|line| line.trim_start().starts_with("~sss:*")).expect("the permissions in docs/redis.md");
+    // The tests' stores have prefixes of their own.
+    line.trim().replace("~sss:*", "~*")
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn connect(port: u16) -> TcpStream {
+    TcpStream::connect(("127.0.0.1", port)).unwrap()
+}
+
+fn directory() -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("sss-redis-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(name)
+}
