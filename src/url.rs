@@ -351,11 +351,47 @@ mod tests {
 
     #[test]
     fn engines_to_come_are_unsupported_not_unknown() {
-        for url in ["redis+unix:///s", "redis://h", "rediss://u:hunter2@h", "redis+cluster://h1,h2"] {
+        for url in ["rediss://u:hunter2@h", "redis+cluster://:hunter2@h1,h2", "redis+sentinel://h1,h2/name"] {
             let error = Url::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(!error.to_string().contains("hunter2"));
         }
+    }
+
+    #[test]
+    fn a_password_is_in_no_message_and_in_no_debug() {
+        for url in [
+            "redis://u:hunter2@h:x",
+            "redis://u:hunter2@",
+            "redis://u:hun/ter2@h",
+            "redis://hunter2",
+            "redis://u:hunter2%zz@h",
+            "redis://u:hunter2@h/x",
+            "redis://u:hunter2@h?pool=0",
+            "redis+unix://u:hunter2@h/path",
+        ] {
+            if let Err(error) = Url::parse(url) {
+                assert!(!error.to_string().contains("hunter2") && !error.to_string().contains("ter2"), "{error}");
+            }
+        }
+        let url = Url::parse("redis://u:hunter2@h").unwrap();
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_redis_url_says_who_is_asked_as_whom() {
+        let redis = |url: &str| match Url::parse(url).unwrap().engine {
+            EngineUrl::Redis(redis) => redis,
+            other => panic!("{other:?}"),
+        };
+        let url = redis("redis://al%40ice:p%2Fw@[::1]:7000/5?prefix=app:&deadline=2s&pool=3&wait=1");
+        assert_eq!(url.servers, Servers::One(Host { name: "::1".to_owned(), port: 7000 }));
+        assert_eq!((url.user.as_deref(), url.password.as_ref().map(|it| it.0.as_str())), (Some("al@ice"), Some("p/w")));
+        assert_eq!((url.db, url.pool, url.wait, &url.prefix[..]), (5, 3, 1, "app:"));
+        assert_eq!(url.deadline, std::time::Duration::from_secs(2));
+        assert_eq!(redis("redis+unix:///run/a%20b?db=4").servers, Servers::Unix("/run/a b".into()));
+        assert_eq!(redis("redis+unix:///s?db=4").db, 4);
+        assert_eq!(redis("redis://:pw@h").user, None);
     }
 
     #[test]

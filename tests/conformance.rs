@@ -1,6 +1,6 @@
 //! Runs the scenarios of tests/conformance/*.txt through the safe Rust API; README.md there has the format.
 //! It knows the format and nothing of the contract: what must happen is written in the data and only there.
-//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb or lmdb-power.
+//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb, lmdb-power, redis or redis-unix.
 
 mod common;
 #[path = "conformance/words.rs"]
@@ -19,7 +19,8 @@ use std::{
 use common::Engine;
 use world::World;
 
-const KNOWN_ABILITIES: [&str; 8] = ["buffers", "handles", "close", "fork", "options", "flags", "memory", "processes"];
+const KNOWN_ABILITIES: [&str; 9] =
+    ["buffers", "handles", "close", "fork", "options", "flags", "memory", "processes", "limits"];
 
 /// One test per file, and one that no file is forgotten.
 macro_rules! files {
@@ -118,10 +119,12 @@ fn run_file(file: &'static str) {
     let mut not_applicable = 0;
     // What scenarios may need of this driver and of the engine under test.
     let in_memory = Engine::under_test() == Engine::Memory;
+    let in_redis = matches!(Engine::under_test(), Engine::Redis | Engine::RedisUnix);
     let has = |need: &str| match need {
         "options" => true,
         "memory" => in_memory,
-        "processes" => !in_memory,
+        "processes" => !in_memory && !in_redis,
+        "limits" => !in_redis,
         _ => false,
     };
     for scenario in scenarios(file) {

@@ -15,6 +15,7 @@ if [ "$purpose" = test ]; then
   need g++ g++
   need nm binutils
   need valgrind valgrind
+  need redis-server redis-server
   need mix elixir
   # uWSGI is compiled against it.
   python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || packages+=(python3-dev)

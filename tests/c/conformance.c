@@ -10,6 +10,7 @@ static const struct {
 } abilities[] = {
     {"buffers", 0, 0}, {"handles", 0, 0}, {"close", 0, 0},  {"fork", 0, 0},
     {"options", 0, 0}, {"flags", 0, 0},   {"memory", 1, 1}, {"processes", 1, 0},
+    {"limits", 0, 0},
 };
 
 /* ---- checks ---- */

@@ -71,6 +71,10 @@ impl Place {
         let prefix = format!("prefix={}:", self.name);
         if matches!(self.engine, Engine::Redis | Engine::RedisUnix) {
             options.push(&prefix);
+            if !options.iter().any(|option| option.starts_with("deadline=")) {
+                // Without optimization sealing a large payload takes a while, and the machine may be busy.
+                options.push("deadline=10s");
+            }
             let options = options.join("&");
             return match self.engine {
                 Engine::Redis => redis::shared().url(&options),

@@ -20,7 +20,7 @@ from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # What Python can do. Left out: buffers and handles (they do not show), options and flags (keywords rule them out).
-ABILITIES = {"close", "fork", "memory" if ENGINE == "memory" else "processes"}
+ABILITIES = {"close", "fork", "limits", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {
     "memory": "the engine under test is another one",
     "processes": "they do not share the engine under test",

@@ -177,7 +177,7 @@ impl Engine for Redis {
             return Ok(0);
         }
         if cx.clock.is_manual() {
-            open.servers.walk(&names.all_sessions(), &[], calls.until, |name, _| {
+            open.servers.walk(&names.all_sessions(), &[&[b"EXISTS"]], calls.until, |name, _| {
                 if let Some(key) = names.key_in(name)
                     && let Ended::Done(head, _) = calls.end(&key, Which::Expired)?
                 {

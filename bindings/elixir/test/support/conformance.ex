@@ -7,8 +7,8 @@ defmodule Conformance do
 
   # What scenarios may need. Here a store can be closed, and the engine may be memory:. There are no numbers for handles and
   # no buffers of the caller, the VM cannot fork, and a principal is set or cleared by one and the same option.
-  @abilities %{"memory" => ~w(close memory), "lmdb" => ~w(close processes)}
-  @other_abilities ~w(buffers handles fork options flags memory processes)
+  @abilities %{"memory" => ~w(close limits memory), "lmdb" => ~w(close limits processes)}
+  @other_abilities ~w(buffers handles fork options flags limits memory processes)
 
   defstruct [:name, :file, needs: [], steps: []]
 
