@@ -382,7 +382,8 @@ impl Store {
 
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
     pub fn advance_clock(&self, ms: i64) -> Result<()> {
-        self.context()?.clock.advance(ms)
+        self.context()?.clock.advance(ms)?;
+        self.0.engine.clock_moved()
     }
 
     /// What every call begins with: in a forked child it may end here.

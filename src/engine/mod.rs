@@ -92,6 +92,11 @@ pub(crate) trait Engine: Send + Sync {
 
     fn usage(&self, cx: &Context) -> Result<Usage>;
 
+    /// A test has moved the clock: others may have to know.
+    fn clock_moved(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A timeout became shorter: sessions may be due earlier than was noted.
     fn timeouts_shortened(&self) -> Result<()>;
 

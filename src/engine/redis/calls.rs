@@ -23,9 +23,6 @@ use crate::{
 /// The length of what two writes never have the same: the longest head, and what is sealed up to the end of its nonce.
 const HEAD: usize = format::HEADER + format::PRINCIPAL + 17;
 const LAST_SEEN_END: usize = format::LAST_SEEN + 8;
-/// A principal's list: what has been in it for so long and is no session cannot become one any more.
-const SLACK_MS: u64 = 60_000;
-
 pub(super) struct Calls<'a> {
     pub open: &'a Open,
     pub cx: &'a Context<'a>,
@@ -39,14 +36,12 @@ pub(super) struct Look {
     pub record: Option<Vec<u8>>,
     /// Where the key leads to as an old id.
     pub alias: Option<Alias>,
-    /// The whole record's length.
-    pub len: usize,
 }
 
 /// What came of a write.
 pub(super) enum Outcome {
-    /// With the last use.
-    Done(i64),
+    /// With the last use, and how many other sessions of the principal were ended.
+    Done(i64, u64),
     /// There is no such session.
     Gone,
     /// There is another record.
@@ -55,21 +50,36 @@ pub(super) enum Outcome {
     Late,
 }
 
-/// What came of an end.
-pub(super) enum Ended {
-    /// Its head, and whether it lived.
-    Done(Vec<u8>, bool),
-    Gone,
-    /// It is another principal's.
-    Other,
-}
-
-/// Whom a deletion is for.
-#[derive(Clone, Copy)]
+/// Which session a deletion is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Which {
     Living,
     Expired,
-    Revoked(PrincipalKey),
+}
+
+/// Whose list a session comes into with a write, and as what.
+pub(super) struct Join {
+    pub principal: PrincipalKey,
+    pub key: Key,
+    pub private: Private,
+}
+
+/// Where a session moves to.
+pub(super) struct Moved {
+    pub key: Key,
+    pub record: Vec<u8>,
+    pub deadline: i64,
+    pub alias: Option<Alias>,
+    pub join: Option<Join>,
+}
+
+/// A session of a principal.
+pub(super) struct Row {
+    pub key: Key,
+    /// The beginning of its record.
+    pub head: Vec<u8>,
+    /// The length of its record.
+    pub len: usize,
 }
 
 impl<'a> Calls<'a> {
@@ -79,13 +89,9 @@ impl<'a> Calls<'a> {
 
     /// When a write to this key is made up: about the server's time.
     pub(super) fn now(&self, key: &Key) -> Result<i64> {
-        self.now_at(&self.open.names().session(key))
-    }
-
-    fn now_at(&self, name: &[u8]) -> Result<i64> {
         match self.cx.clock.is_manual() {
             true => Ok(self.cx.clock.now_ms()),
-            false => self.open.servers.now_ms(name, self.until),
+            false => self.open.servers.now_ms(&self.open.names().session(key), self.until),
         }
     }
 
@@ -97,8 +103,8 @@ impl<'a> Calls<'a> {
     pub(super) fn look(&self, key: &Key, uses: bool, whole: bool) -> Result<Look> {
         let args: [&[u8]; 2] = [if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" }];
         let (now, mut rest) = self.session(&script::READ, Kind::Read, key, 0, &args)?;
-        rest.resize_with(3, || Reply::Nil);
-        let [record, alias, len] = <[Reply; 3]>::try_from(rest).map_err(|_| corrupt())?;
+        rest.resize_with(2, || Reply::Nil);
+        let [record, alias] = <[Reply; 2]>::try_from(rest).map_err(|_| corrupt())?;
         let alias = match alias.bytes().filter(|alias| !alias.is_empty()) {
             Some(alias) => Some(format::decode_alias(*key, alias, self.open.seals)?),
             None => None,
@@ -107,7 +113,6 @@ impl<'a> Calls<'a> {
             moment: self.moment(now),
             record: record.into_bytes(),
             alias: alias.filter(|alias| now < alias.until),
-            len: len.int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default(),
         })
     }
 
@@ -116,86 +121,133 @@ impl<'a> Calls<'a> {
         self.session(&script::UNREAD, Kind::Read, key, 0, &[&text(used), &text(before)]).map(|_| ())
     }
 
-    pub(super) fn create(&self, key: &Key, record: &[u8], deadline: i64, made_at: i64) -> Result<Outcome> {
-        self.outcome(&script::CREATE, Kind::Write, key, made_at, &[record, &text(deadline)])
+    pub(super) fn create(
+        &self,
+        key: &Key,
+        record: &[u8],
+        deadline: i64,
+        made_at: i64,
+        join: Option<&Join>,
+    ) -> Result<Outcome> {
+        let names = self.open.names();
+        let keys = [names.session(key), names.alias(key)];
+        self.joining(&script::CREATE, Kind::Write, &keys, made_at, join, &[record, &text(deadline)])
     }
 
     /// Replaces what has these first bytes by a new record.
-    pub(super) fn replace(&self, key: &Key, seen: &[u8], record: &[u8], made_at: i64) -> Result<Outcome> {
-        self.outcome(&script::WRITE, Kind::Write, key, made_at, &[seen, record])
+    pub(super) fn replace(
+        &self,
+        key: &Key,
+        seen: &[u8],
+        record: &[u8],
+        made_at: i64,
+        join: Option<&Join>,
+    ) -> Result<Outcome> {
+        self.joining(&script::WRITE, Kind::Write, &[self.open.names().session(key)], made_at, join, &[seen, record])
     }
 
-    /// Takes away what has these first bytes, and leaves the alias.
-    pub(super) fn take(&self, key: &Key, seen: &[u8], alias: Option<&Alias>) -> Result<Outcome> {
-        let (encoded, until) = alias.map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
-        self.outcome(&script::WRITE, Kind::Once, key, 0, &[seen, b"", &encoded, &text(until)])
+    /// Moves what has these first bytes to a new key, and leaves the alias.
+    pub(super) fn displace(&self, from: &Key, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
+        let names = self.open.names();
+        let keys = [names.session(from), names.alias(from), names.session(&to.key), names.alias(&to.key)];
+        let (alias, until) =
+            to.alias.as_ref().map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
+        let args: [&[u8]; 5] = [seen, &to.record, &text(to.deadline), &alias, &text(until)];
+        // What was moved and then moved again would not be known again.
+        self.joining(&script::MOVE, Kind::Once, &keys, made_at, to.join.as_ref(), &args)
     }
 
-    pub(super) fn end(&self, key: &Key, which: Which) -> Result<Ended> {
-        let (what, principal, kind): (&[u8], _, _) = match which {
-            Which::Living => (b"living", None, Kind::Once),
-            Which::Expired => (b"expired", None, Kind::Once),
-            Which::Revoked(principal) => (b"revoked", Some(principal.bytes()), Kind::Once),
-        };
-        let principal = principal.as_ref().map_or(&b""[..], |bytes| bytes);
-        let (_, rest) = self.session(&script::DELETE, kind, key, 0, &[what, principal])?;
-        match &rest[..] {
-            [Reply::Bytes(outcome), head, lived] if outcome == b"done" => {
-                Ok(Ended::Done(head.bytes().ok_or_else(corrupt)?.to_vec(), lived.int() == Some(1)))
-            }
-            [Reply::Bytes(outcome)] if outcome == b"gone" => Ok(Ended::Gone),
-            [Reply::Bytes(outcome)] if outcome == b"other" => Ok(Ended::Other),
+    /// Ends a session. Its head, if there was one.
+    pub(super) fn end(&self, key: &Key, which: Which) -> Result<Option<Vec<u8>>> {
+        let which: &[u8] = if which == Which::Living { b"living" } else { b"expired" };
+        let (_, mut rest) = self.session(&script::DELETE, Kind::Once, key, 0, &[which])?;
+        match rest.pop() {
+            Some(Reply::Bytes(head)) if rest.len() == 1 => Ok(Some(head)),
+            Some(Reply::Bytes(outcome)) if outcome == b"gone" => Ok(None),
             _ => Err(nonsense()),
         }
     }
 
-    /// Removes what is left of a session that has moved.
-    pub(super) fn clear(&self, key: &Key) -> Result<()> {
-        let name = self.open.names().session(key);
-        self.open.servers.command(&name, Kind::Write, &[b"DEL", &name], self.until).map(|_| ())
+    /// Takes a session that is gone out of its principal's list. This may fail: what is left there is not taken for it.
+    pub(super) fn unlist(&self, principal: PrincipalKey, key: &Key, private: &Private) {
+        let list = self.open.names().principal(principal);
+        let parts: [&[u8]; 3] = [b"ZREM", &list, &names::member(key, private)];
+        let _ = self.open.servers.command(&list, Kind::Write, &parts, self.until);
     }
 
-    /// Notes a session in its principal's list, until it ends at the latest.
-    pub(super) fn bind(&self, principal: PrincipalKey, key: &Key, private: &Private) -> Result<()> {
-        let name = self.open.names().principal(principal);
-        let args: [&[u8]; 2] = [&names::member(key, private), &text(private.armed)];
-        self.call(&script::BIND, Kind::Write, &[&name], 0, &args).map(|_| ())
-    }
-
-    /// Takes a session out of its principal's list. It is gone, so that this may fail: what is left is trimmed later.
-    pub(super) fn unbind(&self, principal: PrincipalKey, key: &Key, private: &Private) {
-        let _ = self.unlist(&self.open.names().principal(principal), &[names::member(key, private)]);
-    }
-
-    /// What is in a principal's list, living or not.
-    pub(super) fn members(&self, principal: PrincipalKey) -> Result<Vec<(Key, Private)>> {
-        let name = self.open.names().principal(principal);
-        let reply = self.open.servers.command(&name, Kind::Read, &[b"ZRANGE", &name, b"0", b"-1"], self.until)?;
-        members_in(&reply)
-    }
-
-    /// Whether what is in a list and is no session was put there so long ago that it cannot become one.
-    pub(super) fn is_left_over(&self, list: &[u8], private: &Private) -> Result<bool> {
-        let now_us = self.open.servers.now_ms(list, self.until)?.unsigned_abs().saturating_mul(1000);
-        Ok(!self.cx.clock.is_manual() && names::age_ms(private, now_us) > SLACK_MS)
-    }
-
-    pub(super) fn unlist(&self, list: &[u8], members: &[Vec<u8>]) -> Result<u64> {
-        if members.is_empty() {
-            return Ok(0);
+    /// A principal's living sessions, and the time.
+    pub(super) fn list(&self, principal: PrincipalKey) -> Result<(i64, Vec<Row>)> {
+        let list = self.open.names().principal(principal);
+        let args = self.about(principal, b"", 0, false);
+        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        let (now, items) = self.call(&script::LIST, Kind::Read, &[&list], 0, &args)?;
+        let mut rows = Vec::new();
+        rows.try_reserve_exact(items.len() / 3).map_err(|_| Error::no_memory())?;
+        for item in items.chunks(3) {
+            let [Reply::Bytes(member), Reply::Bytes(head), Reply::Int(len)] = item else { return Err(nonsense()) };
+            let key = names::key_of(member).ok_or_else(corrupt)?;
+            rows.push(Row { key, head: head.clone(), len: usize::try_from(*len).unwrap_or_default() });
         }
-        let parts: Vec<&[u8]> = [&b"ZREM"[..], list].into_iter().chain(members.iter().map(Vec::as_slice)).collect();
-        let removed = self.open.servers.command(list, Kind::Write, &parts, self.until)?;
-        Ok(removed.int().and_then(|n| u64::try_from(n).ok()).unwrap_or_default())
+        Ok((now, rows))
     }
 
-    fn outcome(&self, script: &Script, kind: Kind, key: &Key, made_at: i64, args: &[&[u8]]) -> Result<Outcome> {
-        let (now, mut rest) = self.session(script, kind, key, made_at, args)?;
-        let there = (rest.len() > 1).then(|| rest.swap_remove(1));
-        match rest.first().and_then(Reply::bytes) {
-            Some(b"done") => Ok(Outcome::Done(there.and_then(|seen| seen.int()).unwrap_or(now))),
+    /// Ends the sessions of a principal but one, and says how many; `None`: that one is not there.
+    pub(super) fn revoke(&self, principal: PrincipalKey, spared: Option<&Key>) -> Result<Option<u64>> {
+        let names = self.open.names();
+        let mut args = self.about(principal, b"", 0, false);
+        args.push(spared.map_or(Vec::new(), |key| names.session(key)));
+        let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
+        // Doing it again ends nobody who was not to be ended, but counts only who was left.
+        let (_, rest) = self.call(&script::REVOKE, Kind::Once, &[&names.principal(principal)], 0, &args)?;
+        match &rest[..] {
+            [Reply::Bytes(outcome), Reply::Int(ended)] if outcome == b"done" => Ok(Some(ended.unsigned_abs())),
+            [Reply::Bytes(outcome)] if outcome == b"gone" => Ok(None),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// What principal.lua is told.
+    fn about(&self, principal: PrincipalKey, member: &[u8], ends: i64, is_limited: bool) -> Vec<Vec<u8>> {
+        let most = Some(self.cx.policy.limits().max_per_principal).filter(|&most| is_limited && most != u64::MAX);
+        vec![
+            self.open.names().of_sessions(),
+            member.to_vec(),
+            text(ends),
+            principal.bytes().to_vec(),
+            most.map_or(Vec::new(), text),
+        ]
+    }
+
+    /// A write by which a session may come into a principal's list.
+    fn joining(
+        &self,
+        script: &Script,
+        kind: Kind,
+        keys: &[Vec<u8>],
+        made_at: i64,
+        join: Option<&Join>,
+        args: &[&[u8]],
+    ) -> Result<Outcome> {
+        let list = join.map(|join| self.open.names().principal(join.principal));
+        let about = match join {
+            Some(join) => {
+                let member = names::member(&join.key, &join.private);
+                self.about(join.principal, &member, join.private.armed, true)
+            }
+            None => vec![Vec::new(); 5],
+        };
+        let keys: Vec<&[u8]> = keys.iter().chain(&list).map(Vec::as_slice).collect();
+        let args: Vec<&[u8]> = about.iter().map(Vec::as_slice).chain(args.iter().copied()).collect();
+        let (now, rest) = self.call(script, kind, &keys, made_at, &args)?;
+        let mut rest = rest.into_iter();
+        let (outcome, what, ended) = (rest.next(), rest.next(), rest.next());
+        match outcome.as_ref().and_then(Reply::bytes) {
+            Some(b"done") => {
+                let ended = ended.and_then(|ended| ended.int()).unwrap_or_default();
+                Ok(Outcome::Done(what.and_then(|seen| seen.int()).unwrap_or(now), ended.unsigned_abs()))
+            }
             Some(b"gone") => Ok(Outcome::Gone),
-            Some(b"other" | b"taken") => Ok(Outcome::Other(there.and_then(Reply::into_bytes))),
+            Some(b"other" | b"taken") => Ok(Outcome::Other(what.and_then(Reply::into_bytes))),
             Some(b"late") => Ok(Outcome::Late),
             _ => Err(nonsense()),
         }
@@ -223,7 +275,7 @@ impl<'a> Calls<'a> {
         args: &[&[u8]],
     ) -> Result<(i64, Vec<Reply>)> {
         let timeouts = self.cx.policy.timeouts();
-        let by_hand = if self.cx.clock.is_manual() { text(self.cx.clock.now_ms()) } else { Vec::new() };
+        let by_hand = if self.cx.clock.is_manual() { self.open.names().clock() } else { Vec::new() };
         let common = [by_hand, text(timeouts.absolute), text(timeouts.idle), text(made_at)];
         let args: Vec<&[u8]> = common.iter().map(Vec::as_slice).chain(args.iter().copied()).collect();
         let mut items = self.open.servers.script(script, kind, keys, &args, self.until)?;
@@ -234,11 +286,6 @@ impl<'a> Calls<'a> {
         items.remove(0);
         Ok((now, items))
     }
-}
-
-pub(super) fn members_in(reply: &Reply) -> Result<Vec<(Key, Private)>> {
-    let items = reply.array().ok_or_else(nonsense)?;
-    items.iter().map(|item| names::parse_member(item.bytes().ok_or_else(nonsense)?)).collect()
 }
 
 /// The first bytes of a record, by which the server knows it again. The last use is not one of them.
@@ -272,10 +319,10 @@ mod tests {
             format!("local HEAD = {HEAD}\n"),
             format!("local SHORTEST = {}\n", format::HEADER),
             format!("local LAST_SEEN = {}\n", format::LAST_SEEN),
+            format!("local KEY = {}\n", names::SPELLED),
         ] {
-            assert!(script::ALL.iter().all(|script| script.source.contains(&line)), "{line}");
+            assert!(script::CREATE.source.contains(&line), "{line}");
         }
-        assert!(script::BIND.source.contains(&format!("local SLACK = {SLACK_MS}\n")));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 -- What every script begins with: the time, and when the session of a record ends (docs/FORMAT.md has the record).
--- ARGV[1]: the time where a test moves it by hand, else nothing: then it is the server's, which all hosts share.
--- ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session that has none of its own.
--- ARGV[4]: the time at which the client made up a write.
+-- ARGV[1]: where a test moves the time by hand, the name of the key that holds it, else nothing: then it is the server's
+-- time, which all hosts share. ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session that has none of its
+-- own. ARGV[4]: the time at which the client made up a write.
 
 -- The head of a record, and so much of what is sealed behind it that no two writes have the same: its nonce.
 local HEAD = 105
@@ -9,8 +9,10 @@ local SHORTEST = 56
 local LAST_SEEN = 16
 
 local by_hand = ARGV[1] ~= ''
-local now = tonumber(ARGV[1])
-if not by_hand then
+local now
+if by_hand then
+  now = tonumber(redis.call('GET', ARGV[1]))
+else
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
@@ -30,7 +32,7 @@ end
 
 -- What is too short for a record is for the client to find out.
 local function lives(head)
-  return #head < SHORTEST or now < deadline(head, last_seen(head))
+  return head ~= '' and (#head < SHORTEST or now < deadline(head, last_seen(head)))
 end
 
 -- Lets Redis remove the key by itself when its time has come.
@@ -48,6 +50,11 @@ end
 local function slide_to(key, head, seen)
   redis.call('SETRANGE', key, LAST_SEEN, struct.pack('<i8', seen))
   keep_until(key, deadline(head, seen))
+end
+
+-- Whether the session is what the client has seen of it, but for its last use.
+local function is_as_seen(head, seen)
+  return head:sub(1, LAST_SEEN) .. head:sub(LAST_SEEN + 9) == seen
 end
 
 -- Whether the write was made up so long ago that it must not happen any more, or by a clock that is wrong.

@@ -1,11 +1,16 @@
--- Stores the new session KEYS[1], unless the key or its alias KEYS[2] is taken. ARGV[5]: the record, ARGV[6]: its deadline.
--- Returns the time, what came of it, and what is there if the key is taken.
+-- Stores the new session KEYS[1], unless the key or its alias KEYS[2] is taken; in the list KEYS[3] of its principal, if it has
+-- one. ARGV[10]: the record, ARGV[11]: its deadline.
+-- Returns the time, what came of it, and what is there if the key is taken, or how many others were ended.
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then
   return { now, 'taken', redis.call('GET', KEYS[1]) }
-end
-if is_late() then
+elseif is_late() then
   return { now, 'late' }
 end
-redis.call('SET', KEYS[1], ARGV[5])
-keep_until(KEYS[1], tonumber(ARGV[6]))
-return { now, 'done' }
+local ended = 0
+redis.call('SET', KEYS[1], ARGV[10])
+if KEYS[3] then
+  join(KEYS[3])
+  ended = end_surplus(KEYS[3], KEYS[1])
+end
+keep_until(KEYS[1], tonumber(ARGV[11]))
+return { now, 'done', now, ended }

@@ -1,12 +1,11 @@
-//! The engine of `redis:`: one store for all hosts, in a Redis or Valkey server. What must not be torn apart happens in a
-//! script in the server (`script`), whose clock is the one that counts; a step that touches a session and its principal's
-//! list, which may be on two servers, is several of them, in such an order that a crash in between leaves no second living
-//! id and no session that `revoke` cannot find. Every call ends within the URL's `deadline`.
+//! The engine of `redis:`: one store for all hosts, in a Redis or Valkey server. A step is made up here, by the rules that all
+//! engines share (`step`), and happens as a whole in a script in the server (`script`), whose clock is the one that counts.
+//! Every call ends within the URL's `deadline`.
 //!
 //! ```text
-//! prefix s:{key}  the record of a session, as docs/FORMAT.md has it; Redis removes it at its deadline
-//! prefix a:{key}  the alias of an old id within its grace time
-//! prefix p:{key}  a principal's sessions: a sorted set by when they end at the latest
+//! PREFIX s:{key}  the record of a session, as docs/FORMAT.md has it; Redis removes it at its deadline
+//! PREFIX a:{key}  the alias of an old id within its grace time
+//! PREFIX p:{key}  a principal's sessions: a sorted set, by when each ends at the latest
 //! ```
 
 mod calls;
@@ -23,12 +22,12 @@ mod socket;
 mod step;
 mod stream;
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
 
 use self::{
-    calls::{Calls, Ended, Which},
+    calls::{Calls, Which},
     open::{Open, Shared, Wishes},
 };
 use super::{Context, Engine, Found, Reader, Usage};
@@ -36,7 +35,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
     format,
-    key::{Key, PrincipalKey, SALT},
+    key::{Key, PrincipalKey, Ref, SALT},
     record::{Entry, Grace, Meta, Stored, Write},
     seal,
     stats::Count,
@@ -74,9 +73,32 @@ impl Redis {
     }
 }
 
+/// A use of a session that is noted, but taken back unless it is forgotten.
+struct Use<'a> {
+    calls: &'a Calls<'a>,
+    key: &'a Key,
+    from: i64,
+    to: i64,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        if self.from != self.to {
+            // A use too much is better than another error in the place of the reader's.
+            let _ = self.calls.unread(self.key, self.to, self.from);
+        }
+    }
+}
+
 impl Engine for Redis {
     fn enter(&self) -> Result<Context<'_>> {
-        Ok(self.here()?.context())
+        let open = self.here()?;
+        open.agree_on_the_time()?;
+        Ok(open.context())
+    }
+
+    fn clock_moved(&self) -> Result<()> {
+        self.here()?.agree_on_the_time()
     }
 
     fn reopened(&self) -> Option<Box<dyn Engine>> {
@@ -84,11 +106,7 @@ impl Engine for Redis {
     }
 
     fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
-        let calls = Calls::new(self.here()?, cx);
-        let head = step::create(&calls, key, write)?;
-        if let Some(principal) = head.principal {
-            step::end_surplus(&calls, principal)?;
-        }
+        let head = step::create(&Calls::new(self.here()?, cx), key, write)?;
         Ok(head.meta(cx.policy.timeouts()))
     }
 
@@ -100,19 +118,13 @@ impl Engine for Redis {
             return Err(Error::not_found());
         };
         let record = format::decode(&way.record, open.seals)?;
-        let uses = !peek && way.aliases.is_empty() && way.until == i64::MAX;
-        let head = if uses { record.head.seen(way.moment.now) } else { record.head };
+        let before = record.head.last_seen;
+        let head = if peek || !way.aliases.is_empty() { record.head } else { record.head.seen(way.moment.now) };
         let mut meta = head.meta(way.moment.timeouts);
         meta.expires_ms = meta.expires_ms.min(way.until).min(record.private.armed);
-        let stored = Stored { key: way.key, head: &head, bytes: record.bytes };
-        let read = reader(Found { stored, meta, way: &way.aliases });
-        if let Err(error) = read {
-            if uses && head.last_seen != record.head.last_seen {
-                // Its failure is the reader's; a use too much is better than another error in its place.
-                let _ = calls.unread(&way.key, head.last_seen, record.head.last_seen);
-            }
-            return Err(error);
-        }
+        let used = Use { calls: &calls, key: &way.key, from: before, to: head.last_seen };
+        reader(Found { stored: Stored { key: way.key, head: &head, bytes: record.bytes }, meta, way: &way.aliases })?;
+        std::mem::forget(used);
         cx.counters.count(Count::Hits, key);
         open.heads.put(&way.key, &calls::first_bytes(&way.record));
         Ok(())
@@ -121,31 +133,19 @@ impl Engine for Redis {
     fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
         let open = self.here()?;
         let look = Calls::new(open, cx).look(key, true, false)?;
-        match look.record.filter(|_| look.alias.is_none()) {
-            Some(record) => {
-                let record = format::decode(&record, open.seals)?;
-                let meta = record.head.seen(look.moment.now).meta(look.moment.timeouts);
-                Ok(Meta { expires_ms: meta.expires_ms.min(record.private.armed), ..meta })
-            }
-            None => Err(Error::not_found()),
-        }
+        let record = look.record.ok_or_else(Error::not_found)?;
+        let record = format::decode(&record, open.seals)?;
+        let meta = record.head.seen(look.moment.now).meta(look.moment.timeouts);
+        Ok(Meta { expires_ms: meta.expires_ms.min(record.private.armed), ..meta })
     }
 
     fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
-        let calls = Calls::new(self.here()?, cx);
-        let (head, joined) = step::put(&calls, key, write)?;
-        if let Some(principal) = joined {
-            step::end_surplus(&calls, principal)?;
-        }
+        let head = step::put(&Calls::new(self.here()?, cx), key, write)?;
         Ok(head.meta(cx.policy.timeouts()))
     }
 
     fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
-        let calls = Calls::new(self.here()?, cx);
-        let head = step::renew(&calls, old, new, write, grace)?;
-        if let Some(principal) = head.principal {
-            step::end_surplus(&calls, principal)?;
-        }
+        let head = step::renew(&Calls::new(self.here()?, cx), old, new, write, grace)?;
         Ok(head.meta(cx.policy.timeouts()))
     }
 
@@ -153,13 +153,9 @@ impl Engine for Redis {
         let open = self.here()?;
         let calls = Calls::new(open, cx);
         open.heads.forget(key);
-        match calls.end(key, Which::Living)? {
-            Ended::Done(head, _) => {
-                step::unbind(&calls, key, &head);
-                Ok(())
-            }
-            Ended::Gone | Ended::Other => Err(Error::not_found()),
-        }
+        let head = calls.end(key, Which::Living)?.ok_or_else(Error::not_found)?;
+        step::unlist(&calls, key, &head);
+        Ok(())
     }
 
     fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
@@ -178,63 +174,43 @@ impl Engine for Redis {
         }
         if cx.clock.is_manual() {
             open.servers.walk(&names.all_sessions(), &[&[b"EXISTS"]], calls.until, |name, _| {
-                if let Some(key) = names.key_in(name)
-                    && let Ended::Done(head, _) = calls.end(&key, Which::Expired)?
+                if let Some(key) = names.key_in(name).map(|key| Key::from(&Ref(key)))
+                    && let Some(head) = calls.end(&key, Which::Expired)?
                 {
-                    step::unbind(&calls, &key, &head);
+                    step::unlist(&calls, &key, &head);
                     removed += 1;
                 }
                 Ok(removed < max)
             })?;
         } else {
-            open.servers.walk(
-                &names.all_principals(),
-                &[&[b"ZRANGE", b"0", b"-1"]],
-                calls.until,
-                |list, replies| {
-                    removed += step::trim(&calls, list, &replies[0])?;
-                    Ok(removed < max)
-                },
-            )?;
+            open.servers.walk(&names.all_principals(), &[&[b"ZCARD"]], calls.until, |list, replies| {
+                if let Some(principal) = names.key_in(list) {
+                    let before = replies[0].int().unwrap_or_default().unsigned_abs();
+                    // Whoever looks through a list takes out what has gone.
+                    let (_, rows) = calls.list(principal.into())?;
+                    removed += before.saturating_sub(rows.len() as u64);
+                }
+                Ok(removed < max)
+            })?;
         }
         cx.counters.add(Count::Expired, removed);
         Ok(removed)
     }
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
-        let calls = Calls::new(self.here()?, cx);
-        let rows = step::sessions_of(&calls, principal)?;
+        let open = self.here()?;
+        let (_, rows) = Calls::new(open, cx).list(principal)?;
         let timeouts = cx.policy.timeouts();
-        Ok(rows.iter().map(|row| row.head.entry(row.key, self.payload_len(row.stored_len), timeouts)).collect())
+        let entry = |row: &calls::Row| {
+            let record = format::decode(&row.head, open.seals)?;
+            let stored_len = row.len.saturating_sub(row.head.len() - record.bytes.len());
+            Ok(record.head.entry(row.key, self.payload_len(stored_len), timeouts))
+        };
+        rows.iter().map(entry).collect()
     }
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
-        let open = self.here()?;
-        let calls = Calls::new(open, cx);
-        let mut done = HashSet::new();
-        if let Some(except) = except
-            && let Some(way) = step::follow(&calls, except, false, false)?
-            && format::decode(&way.record, open.seals)?.head.principal == Some(principal)
-        {
-            done.insert(way.key.bytes());
-        }
-        let mut revoked = 0;
-        loop {
-            // Until nothing new comes: what was renewed meanwhile has another key.
-            let mut members = calls.members(principal)?;
-            members.retain(|(key, _)| !done.contains(&key.bytes()));
-            if members.is_empty() {
-                break;
-            }
-            for (key, private) in members {
-                done.insert(key.bytes());
-                open.heads.forget(&key);
-                if let Ended::Done(_, lived) = calls.end(&key, Which::Revoked(principal))? {
-                    revoked += u64::from(lived);
-                    calls.unbind(principal, &key, &private);
-                }
-            }
-        }
+        let revoked = step::revoke(&Calls::new(self.here()?, cx), principal, except)?;
         cx.counters.add(Count::Revoked, revoked);
         Ok(revoked)
     }

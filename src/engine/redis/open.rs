@@ -1,9 +1,12 @@
 //! A store as it is open in this process: found again by all handles with the same URL, so that they agree on timeouts,
 //! counters and a test's clock; opened anew by a forked child, which never touches what it inherited.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -11,7 +14,9 @@ use parking_lot::Mutex;
 use super::{
     heads::Heads,
     names::{self, Names},
-    servers::Servers,
+    resp::{self, Reply},
+    script,
+    servers::{Kind, Servers},
 };
 use crate::{
     clock::{self, Clock},
@@ -135,10 +140,23 @@ impl Open {
 
     /// The number of a write that happens about now: greater than all before it in this process.
     pub(super) fn number(&self, now_ms: i64) -> Private {
-        let now_us = now_ms.unsigned_abs().saturating_mul(1000);
+        // A test's clock may be anywhere.
+        let now_us = now_ms.unsigned_abs().saturating_mul(1000).min(u64::MAX >> 1);
         let next = |last: u64| Some(now_us.max(last + 1));
         // The closure always gives a value.
         let last = self.last_number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_default();
         names::number(now_us.max(last + 1))
+    }
+
+    /// Brings a test's clock, which all processes share, to where it is here or there, whichever is further.
+    pub(super) fn agree_on_the_time(&self) -> Result<()> {
+        let Some(manual) = &self.manual else { return Ok(()) };
+        let (key, until) = (self.names().clock(), Instant::now() + self.url.deadline);
+        let here = resp::text(manual.load(Ordering::Acquire));
+        let there = self.servers.script(&script::CLOCK, Kind::Write, &[&key], &[&here], until)?;
+        // As a float, because that is what the script has counted with.
+        let there = there.first().and_then(Reply::bytes).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        manual.fetch_max(there.map_or(0, |there: f64| there as i64), Ordering::AcqRel);
+        Ok(())
     }
 }

@@ -1,5 +1,5 @@
 //! The scripts that run in the server: what must not be torn apart there, and nothing else. The rules that they share are
-//! in common.lua, which stands before each of them.
+//! in common.lua and principal.lua, which stand before them.
 
 use once_cell::race::OnceBox;
 
@@ -8,24 +8,26 @@ pub(super) struct Script {
     digest: OnceBox<String>,
 }
 
+/// Each is made of files, one behind the other.
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {
+    ($($name:ident = $($file:literal)+;)*) => {
         $(pub(super) static $name: Script = Script {
-            source: concat!(include_str!("common.lua"), "\n", include_str!($file)),
+            source: concat!($(include_str!($file), "\n"),+),
             digest: OnceBox::new(),
         };)*
-        #[cfg(test)]
-        pub(super) static ALL: &[&Script] = &[$(&$name),*];
     };
 }
 
 scripts! {
-    READ = "read.lua";
-    UNREAD = "unread.lua";
-    CREATE = "create.lua";
-    WRITE = "write.lua";
-    DELETE = "delete.lua";
-    BIND = "bind.lua";
+    READ = "common.lua" "read.lua";
+    UNREAD = "common.lua" "unread.lua";
+    DELETE = "common.lua" "delete.lua";
+    CREATE = "common.lua" "principal.lua" "create.lua";
+    WRITE = "common.lua" "principal.lua" "write.lua";
+    MOVE = "common.lua" "principal.lua" "move.lua";
+    LIST = "common.lua" "principal.lua" "list.lua";
+    REVOKE = "common.lua" "principal.lua" "revoke.lua";
+    CLOCK = "clock.lua";
 }
 
 impl Script {
