@@ -1,6 +1,7 @@
 //! What several test programs share. Not a place for expectations: those stand in the tests.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod proxy;
 pub mod redis;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

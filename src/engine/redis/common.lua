@@ -11,7 +11,8 @@ local LAST_SEEN = 16
 local by_hand = ARGV[1] ~= ''
 local now
 if by_hand then
-  now = tonumber(redis.call('GET', ARGV[1]))
+  -- No further than a number can be told from "never".
+  now = math.min(tonumber(redis.call('GET', ARGV[1])), 2 ^ 63 - 1024)
 else
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -59,5 +60,5 @@ end
 
 -- Whether the write was made up so long ago that it must not happen any more, or by a clock that is wrong.
 local function is_late()
-  return math.abs(now - tonumber(ARGV[4])) > 1000
+  return not by_hand and math.abs(now - tonumber(ARGV[4])) > 1000
 end

@@ -98,7 +98,9 @@ impl Connection {
     }
 }
 
-/// As WAIT takes it. 0 would be for ever.
+/// For how long the server may wait for its replicas if its answer is to be here in time: it looks at its clock ten times a
+/// second. As WAIT takes it; 0 would be for ever.
 pub(super) fn wait_ms(left: Duration) -> String {
-    left.as_millis().max(1).to_string()
+    const LATE: Duration = Duration::from_millis(150);
+    left.saturating_sub(LATE).max(left / 2).as_millis().max(1).to_string()
 }

@@ -40,7 +40,10 @@ pub(super) fn io(fate: Fate, error: &io::Error, server: &impl Display) -> Failur
 
 /// The server's refusal, from the first word of its answer.
 pub(super) fn refused(answer: &str, server: &impl Display) -> Failure {
-    let code = answer.split(' ').next().unwrap_or_default();
+    let code = match answer.contains("The user executing the script") {
+        true => "NOPERM",
+        false => answer.split(' ').next().unwrap_or_default(),
+    };
     let (kind, what) = match code {
         "OOM" => (ErrorKind::Full, "has reached its 'maxmemory'"),
         "WRONGTYPE" => (ErrorKind::Corrupt, "has something else where a record should be"),

@@ -1,0 +1,537 @@
+//! What the engine of `redis:` promises when its server is away, slow, full, restarted or tampered with: against real servers,
+//! and a proxy between them that does what networks do.
+
+mod common;
+
+use std::{
+    fs,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use common::{
+    Done, PLAIN, from_env, grace, kind, of,
+    proxy::{Mode, Proxy},
+    redis::{PASSWORD, Server, USER},
+};
+use sss::{Access, Error, ErrorKind, Options, Store};
+
+const DEADLINE: Duration = Duration::from_millis(300);
+/// What issue and documents say: a call ends by so much after its deadline. (Twice that: the machine is not quiet.)
+const SLACK: Duration = Duration::from_millis(100);
+
+fn through(proxy: &Proxy, options: &str) -> Store {
+    Store::open(&format!("redis://{USER}:hunter2%2F%40@127.0.0.1:{}?{options}", proxy.port)).unwrap()
+}
+
+/// Every call that goes to the server, by name.
+type Call = (&'static str, fn(&Store, &[u8]) -> Result<(), Error>);
+const CALLS: [Call; 12] = [
+    ("create", |store, _| store.create(b"x", &PLAIN).map(drop)),
+    ("create of a principal", |store, _| store.create(b"x", &of(b"alice")).map(drop)),
+    ("get", |store, sid| store.get(sid, Access::Slide).map(drop)),
+    ("peek", |store, sid| store.get(sid, Access::Peek).map(drop)),
+    ("put", |store, sid| store.put(sid, b"y", &PLAIN).map(drop)),
+    ("touch", |store, sid| store.touch(sid).map(drop)),
+    ("list", |store, _| store.list(b"alice").map(drop)),
+    ("reference", |store, sid| store.reference(sid).map(drop)),
+    ("stats", |store, _| store.stats().map(drop)),
+    ("sweep", |store, _| store.sweep(1).map(drop)),
+    ("revoke", |store, _| store.revoke(b"nobody", None).map(drop)),
+    ("renew", |store, sid| store.renew(sid, None, &grace(60_000)).map(drop)),
+];
+
+#[test]
+fn a_call_ends_in_time_and_says_what_is_wrong_however_the_server_answers() {
+    let server = Server::start("");
+    for mode in [
+        Mode::Stall,
+        Mode::Swallow,
+        Mode::Dribble(Duration::from_millis(30)),
+        Mode::Delay(DEADLINE + SLACK),
+        Mode::Cut(0),
+        Mode::Cut(3),
+    ] {
+        for (name, call) in CALLS {
+            // A proxy of its own, because a server that fails too often is not asked any more.
+            let proxy = Proxy::to(server.port);
+            let store = through(&proxy, &format!("deadline={}ms", DEADLINE.as_millis()));
+            let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+            proxy.set(mode);
+            let begun = Instant::now();
+            let failed = call(&store, sid.as_ref());
+            let took = begun.elapsed();
+            let failed = kind(&failed);
+            assert!(took < DEADLINE + SLACK, "{name} took {took:?} with {mode:?}");
+            let expected = match mode {
+                Mode::Cut(_) => [Some(ErrorKind::Unavailable); 2],
+                _ => [Some(ErrorKind::Timeout), Some(ErrorKind::Unavailable)],
+            };
+            assert!(expected.contains(&failed), "{name} with {mode:?}: {failed:?}");
+            proxy.set(Mode::Pass);
+            assert_eq!(store.list(b"alice").map(|_| ()), Ok(()), "after {name} with {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
+    let server = Server::start("appendonly yes");
+    let store = Store::open(&server.url("deadline=500ms")).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let port = server.port;
+    let (directory, server) = (server.directory().to_owned(), server);
+    let pid = server.pid();
+    kill(pid);
+    for i in 0..200 {
+        let begun = Instant::now();
+        let failed = store.get(&sid, Access::Slide);
+        assert_eq!(kind(&failed), Some(ErrorKind::Unavailable), "{failed:?}");
+        assert!(begun.elapsed() < Duration::from_millis(if i < 5 { 100 } else { 20 }), "{:?}", begun.elapsed());
+    }
+    let message = store.get(&sid, Access::Slide).unwrap_err().to_string();
+    assert!(message.contains(&port.to_string()) && !message.contains("hunter2"), "{message}");
+    let server = server.restart("appendonly yes");
+    assert_eq!((server.port, server.directory()), (port, directory.as_path()));
+    let begun = Instant::now();
+    while store.get(&sid, Access::Slide).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", store.get(&sid, Access::Slide));
+        sleep(Duration::from_millis(5));
+    }
+    assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
+}
+
+#[test]
+fn a_store_can_be_opened_while_its_server_is_down() {
+    let server = Server::start("");
+    let url = server.url("");
+    kill(server.pid());
+    let store = Store::open(&url).unwrap();
+    assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Unavailable));
+    let _server = server.restart("");
+    sleep(Duration::from_millis(300));
+    store.create(b"x", &PLAIN).unwrap();
+}
+
+/// Killed and started again under load: no session is ever not found, no write is lost, and nothing hangs.
+#[test]
+fn sessions_survive_a_server_that_is_killed_and_begins_again() {
+    let rounds = from_env("SSS_REDIS_RESTARTS", 3);
+    let mut server = Server::start("appendonly yes");
+    let store = Store::open(&server.url("deadline=500ms")).unwrap();
+    let (stop, worked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let _stop = Done(&stop);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let (sid, meta) = store.create(b"0", &PLAIN).unwrap();
+                let (mut version, mut unsure) = (meta.version, false);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let result = store.get(&sid, Access::Slide).and_then(|(_, meta)| {
+                        assert!(meta.version == version || (unsure && meta.version == version + 1), "a write was lost");
+                        (version, unsure) = (meta.version, true);
+                        let meta = store.put_if(&sid, version, b"more", &PLAIN)?;
+                        assert_eq!(meta.version, version + 1, "a write was done twice");
+                        (version, unsure) = (meta.version, false);
+                        Ok(())
+                    });
+                    match kind(&result) {
+                        None => worked.fetch_add(1, Ordering::Relaxed),
+                        Some(ErrorKind::Unavailable | ErrorKind::Timeout) => failed.fetch_add(1, Ordering::Relaxed),
+                        other => panic!("{other:?}: {result:?}"),
+                    };
+                    assert!(begun.elapsed() < Duration::from_millis(2 * 500 + 200), "{:?}", begun.elapsed());
+                }
+            });
+        }
+        for _ in 0..rounds {
+            let before = worked.load(Ordering::Relaxed);
+            while worked.load(Ordering::Relaxed) < before + 100 {
+                sleep(Duration::from_millis(5));
+            }
+            kill(server.pid());
+            sleep(Duration::from_millis(100));
+            server = server.restart("appendonly yes");
+        }
+        let before = worked.load(Ordering::Relaxed);
+        while worked.load(Ordering::Relaxed) < before + 100 {
+            sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(failed.load(Ordering::Relaxed) > 0, "nobody noticed");
+}
+
+/// Replies are cut anywhere and come too late; each call gets its own session's payload or an error.
+#[test]
+fn a_reply_never_reaches_another_call() {
+    let rounds = from_env("SSS_REDIS_REPLIES", 400);
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port);
+    let deadline = Duration::from_millis(60);
+    // Not sealed, so that nothing but the connection keeps the replies apart.
+    let store = through(&proxy, "seal=off&deadline=60ms&pool=4&timeout=infinity&idle_timeout=infinity");
+    let sids: Vec<_> = (0..8).map(|i| store.create(format!("session {i}").as_bytes(), &PLAIN).unwrap().0).collect();
+    proxy.set(Mode::Some(3, deadline * 2));
+    let (right, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for (i, sid) in sids.iter().enumerate() {
+            let (store, right, failed) = (&store, &right, &failed);
+            scope.spawn(move || {
+                for _ in 0..rounds {
+                    match store.get(sid, Access::Slide) {
+                        Ok((payload, _)) => {
+                            assert_eq!(payload, format!("session {i}").into_bytes());
+                            right.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            // A server that fails so often counts as down for a moment.
+                            sleep(Duration::from_millis(1));
+                        }
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            });
+        }
+    });
+    let (right, failed) = (right.into_inner(), failed.into_inner());
+    assert!(right > rounds / 10 && failed > rounds / 10, "{right} right, {failed} failed");
+}
+
+/// The server does what it is asked, and its answer does not arrive: it is asked again, and knows that it is done.
+#[test]
+fn a_write_whose_answer_was_lost_is_not_done_twice() {
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port);
+    let (store, beside) = (through(&proxy, ""), Store::open(&server.url("")).unwrap());
+    // A server that does not know a script says so, which would be the answer that is lost.
+    let (sid, _) = store.create(b"warm", &PLAIN).unwrap();
+    store.put(&sid, b"warm", &PLAIN).unwrap();
+    store.delete(&sid).unwrap();
+    for len in [0, 1, 7] {
+        let once = |write: &dyn Fn() -> Result<(), Error>| {
+            proxy.set(Mode::CutOnce(len));
+            write()
+        };
+        let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+        let version = || beside.get(&sid, Access::Peek).unwrap().1.version;
+        once(&|| store.put(&sid, b"world", &PLAIN).map(|meta| assert_eq!(meta.version, 2))).unwrap();
+        assert_eq!(version(), 2);
+        once(&|| store.put_if(&sid, 2, b"world", &PLAIN).map(|meta| assert_eq!(meta.version, 3))).unwrap();
+        assert_eq!(version(), 3);
+        let before = beside.list(b"alice").unwrap().len();
+        once(&|| store.create(b"x", &of(b"alice")).map(drop)).unwrap();
+        assert_eq!(beside.list(b"alice").unwrap().len(), before + 1);
+        // What cannot be told from another's doing is not tried again.
+        let gone = once(&|| store.delete(&sid));
+        assert_eq!(kind(&gone), Some(ErrorKind::Unavailable));
+        assert_eq!(kind(&store.delete(&sid)), Some(ErrorKind::NotFound));
+        store.revoke(b"alice", None).unwrap();
+    }
+}
+
+#[test]
+fn one_round_trip_is_enough_for_what_a_request_does() {
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy, "");
+    let trips = |what: &str, expected: u64, call: &mut dyn FnMut()| {
+        let before = proxy.requests();
+        call();
+        assert_eq!(proxy.requests() - before, expected, "{what}");
+    };
+    // The connection, and the scripts.
+    for _ in 0..2 {
+        let (sid, _) = store.create(b"warm", &of(b"alice")).unwrap();
+        store.get(&sid, Access::Slide).unwrap();
+        store.put(&sid, b"warm", &PLAIN).unwrap();
+        let (sid, _) = store.renew(&sid, None, &PLAIN).unwrap();
+        store.delete(&sid).unwrap();
+        store.list(b"alice").unwrap();
+        store.revoke(b"alice", None).unwrap();
+    }
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    trips("create", 1, &mut || drop(store.create(b"x", &PLAIN).unwrap()));
+    trips("create of a principal", 1, &mut || drop(store.create(b"x", &of(b"alice")).unwrap()));
+    trips("get", 1, &mut || drop(store.get(&sid, Access::Slide).unwrap()));
+    trips("touch", 1, &mut || _ = store.touch(&sid).unwrap());
+    trips("put", 1, &mut || _ = store.put(&sid, b"y", &PLAIN).unwrap());
+    trips("put_if", 1, &mut || _ = store.put_if(&sid, 2, b"z", &PLAIN).unwrap());
+    trips("list", 1, &mut || drop(store.list(b"alice").unwrap()));
+    trips("revoke", 1, &mut || _ = store.revoke(b"alice", None).unwrap());
+    trips("renew", 2, &mut || drop(store.renew(&sid, None, &PLAIN).unwrap()));
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    trips("delete", 1, &mut || store.delete(&sid).unwrap());
+}
+
+#[test]
+fn no_more_connections_are_made_than_the_url_says_and_waiting_for_one_ends() {
+    let server = Server::start("");
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy, "pool=3&deadline=5s");
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| (0..50).for_each(|_| drop(store.create(b"x", &PLAIN).unwrap())));
+        }
+    });
+    assert!(proxy.connections() <= 3, "{}", proxy.connections());
+
+    let store = through(&proxy, "pool=1&deadline=200ms");
+    let (sid, _) = store.create(b"x", &PLAIN).unwrap();
+    proxy.set(Mode::Stall);
+    let messages = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                let error = store.get(&sid, Access::Slide).unwrap_err();
+                assert!(begun.elapsed() < Duration::from_millis(200) + SLACK);
+                messages.lock().unwrap().push(error.to_string());
+            });
+        }
+    });
+    assert!(messages.into_inner().unwrap().iter().any(|message| message.contains("pool=")));
+}
+
+#[test]
+fn what_a_server_refuses_is_a_status_of_its_own_and_no_missing_session() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("prefix=app:&deadline=5s")).unwrap();
+    let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+    let put = || kind(&store.put(&sid, b"world", &PLAIN));
+    let get = || kind(&store.get(&sid, Access::Slide));
+    let ask = |command: &[&str]| assert!(server.ask(command).unwrap().starts_with(['+', ':']), "{command:?}");
+
+    // The scripts are forgotten.
+    ask(&["SCRIPT", "FLUSH"]);
+    assert_eq!((get(), put()), (None, None));
+    // No memory: what is there is read.
+    ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!((get(), put()), (None, Some(ErrorKind::Full)));
+    assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Full));
+    assert_eq!(kind(&store.renew(&sid, None, &PLAIN)), Some(ErrorKind::Full));
+    ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!((get(), put()), (None, None));
+    // Too few replicas, as the server wants them.
+    ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    assert_eq!(put(), Some(ErrorKind::Unavailable));
+    ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    // A replica, and one that has lost its master.
+    ask(&["REPLICAOF", "127.0.0.1", "1"]);
+    assert_eq!(put(), Some(ErrorKind::Unavailable));
+    ask(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!((get(), put()), (None, None));
+    // A permission less.
+    ask(&["ACL", "SETUSER", USER, "-setrange"]);
+    assert_eq!(put(), Some(ErrorKind::Unavailable));
+    let message = store.put(&sid, b"x", &PLAIN).unwrap_err().to_string();
+    assert!(message.contains("docs/redis.md"), "{message}");
+    ask(&["ACL", "SETUSER", USER, "+setrange"]);
+    assert_eq!((get(), put()), (None, None));
+    // Something else under the key.
+    let names = server.ask(&["KEYS", "app:s:*"]).unwrap();
+    let name = names.lines().find(|line| line.starts_with("app:")).unwrap();
+    ask(&["DEL", name]);
+    ask(&["LPUSH", name, "planted"]);
+    assert_eq!((get(), put()), (Some(ErrorKind::Corrupt), Some(ErrorKind::Corrupt)));
+    ask(&["DEL", name]);
+    assert_eq!(get(), Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn a_wrong_password_is_unavailable_and_in_no_message() {
+    let server = Server::start("requirepass another");
+    for user_info in ["sss:wrong-secret@", "wrong-user:wrong-secret@", ":wrong-secret@", ""] {
+        let store = Store::open(&format!("redis://{user_info}127.0.0.1:{}", server.port)).unwrap();
+        let error = store.create(b"x", &PLAIN).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let message = error.to_string();
+        assert!(message.contains("password") && !message.contains("wrong-"), "{message}");
+    }
+    let url = format!("redis://:another@127.0.0.1:{}", server.port);
+    Store::open(&url).unwrap().create(b"x", &PLAIN).unwrap();
+}
+
+#[test]
+fn something_that_is_no_redis_server_is_unavailable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            use std::io::Write;
+            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let store = Store::open(&format!("redis://127.0.0.1:{port}?deadline=2s")).unwrap();
+    let error = store.create(b"x", &PLAIN).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[test]
+fn a_write_waits_for_the_replicas_that_the_url_asks_for() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("wait=1&deadline=400ms")).unwrap();
+    let begun = Instant::now();
+    let error = store.create(b"x", &PLAIN).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(400) + SLACK);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+
+    let replica = Server::start(&format!("replicaof 127.0.0.1 {}", server.port));
+    let begun = Instant::now();
+    let sid = loop {
+        match store.create(b"hello", &PLAIN) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+        }
+    };
+    // It is there when the call returns.
+    let at_replica = Store::open(&replica.url("")).unwrap();
+    assert_eq!(at_replica.get(&sid, Access::Peek).unwrap().0, b"hello");
+    store.delete(&sid).unwrap();
+    assert_eq!(kind(&at_replica.get(&sid, Access::Peek)), Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn redis_removes_by_itself_what_has_expired() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("timeout=1h&idle_timeout=1s")).unwrap();
+    let keys = || server.ask(&["DBSIZE"]).unwrap();
+    let (idle, _) = store.create(b"x", &PLAIN).unwrap();
+    let (used, _) = store.create(b"x", &of(b"alice")).unwrap();
+    let (old, _) = store.create(b"x", &Options { idle_timeout_ms: 1500, ..PLAIN }).unwrap();
+    let (_, _) = store.renew(&old, None, &grace(800)).unwrap();
+    assert_eq!(keys(), ":5\r\n", "three sessions, an alias, a list");
+    for _ in 0..4 {
+        sleep(Duration::from_millis(400));
+        store.get(&used, Access::Slide).unwrap();
+    }
+    assert_eq!(kind(&store.get(&idle, Access::Slide)), Some(ErrorKind::NotFound));
+    assert_eq!(kind(&store.get(&old, Access::Slide)), Some(ErrorKind::NotFound));
+    let begun = Instant::now();
+    while keys() != ":2\r\n" {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{}", keys());
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(store.stats().unwrap().sessions, 1);
+    // What is left of it in its principal's list goes with a sweep.
+    sleep(Duration::from_millis(1100));
+    assert_eq!(store.sweep(10).unwrap(), 1);
+    assert_eq!(keys(), ":0\r\n");
+}
+
+#[test]
+fn a_principals_list_ends_with_its_sessions() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("timeout=1h")).unwrap();
+    let ttl = |what: &str| -> i64 {
+        let names = server.ask(&["KEYS", &format!("sss:{what}:*")]).unwrap();
+        let name = names.lines().find(|line| line.starts_with("sss:")).unwrap();
+        server.ask(&["PTTL", name]).unwrap()[1..].trim().parse().unwrap()
+    };
+    let (sid, _) = store.create(b"x", &of(b"alice")).unwrap();
+    let (slack, hour) = (60_000, 3_600_000);
+    assert!((hour..=hour + slack).contains(&ttl("p")), "{}", ttl("p"));
+    store.put(&sid, b"y", &Options { timeout_ms: 2 * hour, ..PLAIN }).unwrap();
+    assert!((2 * hour..=2 * hour + slack).contains(&ttl("p")), "{}", ttl("p"));
+    store.put(&sid, b"y", &Options { timeout_ms: i64::MAX, ..PLAIN }).unwrap();
+    assert_eq!(ttl("p"), -1);
+}
+
+/// Neither in what goes over the wire nor on the disk.
+#[test]
+fn neither_ids_nor_payloads_are_seen_by_the_server() {
+    let server = Server::start("appendonly yes");
+    let store = Store::open(&server.url("")).unwrap();
+    let mut monitor = common::redis::connect(server.port);
+    use std::io::{Read, Write};
+    monitor.write_all(b"MONITOR\r\n").unwrap();
+    monitor.read_exact(&mut [0; 5]).unwrap();
+    let mut ids = Vec::new();
+    for i in 0..20 {
+        let payload = format!("canary {i} in a payload");
+        let (sid, _) = store.create(payload.as_bytes(), &of(b"canary-principal")).unwrap();
+        store.get(&sid, Access::Slide).unwrap();
+        store.put(&sid, payload.as_bytes(), &PLAIN).unwrap();
+        let (new, _) = store.renew(&sid, None, &grace(60_000)).unwrap();
+        store.get(&sid, Access::Slide).unwrap();
+        ids.extend([sid, new]);
+    }
+    assert!(server.ask(&["SAVE"]).unwrap().starts_with('+'));
+    drop(server.ask(&["CLIENT", "KILL", "TYPE", "normal"]));
+    let mut seen = Vec::new();
+    let _ = monitor.read_to_end(&mut seen);
+    assert!(seen.windows(7).any(|it| it == b"EVALSHA"), "nothing was seen");
+    let mut places = vec![("MONITOR".to_owned(), seen)];
+    for folder in [server.directory().to_owned(), server.directory().join("appendonlydir")] {
+        for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+            places.push((entry.display().to_string(), fs::read(&entry).unwrap()));
+        }
+    }
+    assert!(
+        places.iter().any(|(name, _)| name.ends_with(".rdb")) && places.iter().any(|(name, _)| name.ends_with(".aof"))
+    );
+    for (name, bytes) in places {
+        let holds = |what: &[u8]| bytes.windows(what.len()).any(|it| it == what);
+        assert!(!holds(b"canary"), "{name}");
+        assert!(ids.iter().all(|id| !holds(&id.as_bytes()[..16]) && !holds(&id.as_bytes()[100..])), "{name}");
+    }
+}
+
+#[test]
+fn an_edited_or_moved_record_is_corrupt_and_never_data() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("")).unwrap();
+    let (sid, _) = store.create(b"role=user", &PLAIN).unwrap();
+    let names = server.ask(&["KEYS", "sss:s:*"]).unwrap();
+    let name = names.lines().find(|line| line.starts_with("sss:")).unwrap().to_owned();
+    let corrupt = Some(ErrorKind::Corrupt);
+    // Behind the last use, which is not sealed: version, timeouts, payload.
+    for at in ["24", "33", "41", "60", "80", "95"] {
+        let script = "local byte = redis.call('GETRANGE', KEYS[1], ARGV[1], ARGV[1]):byte()
+            redis.call('SETRANGE', KEYS[1], ARGV[1], string.char(bit.bxor(byte, 1))) return 1";
+        let flip = || assert_eq!(server.ask(&["EVAL", script, "1", &name, at]).unwrap(), ":1\r\n");
+        flip();
+        let fresh = Store::open(&server.url("pool=31")).unwrap();
+        for store in [&store, &fresh] {
+            assert_eq!(kind(&store.get(&sid, Access::Slide)), corrupt, "byte {at}");
+            assert_eq!(kind(&store.put(&sid, b"x", &PLAIN)), corrupt, "byte {at}");
+            assert_eq!(kind(&store.renew(&sid, None, &PLAIN)), corrupt, "byte {at}");
+        }
+        flip();
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"role=user", "byte {at}");
+    }
+    let (other, _) = store.create(b"role=admin", &PLAIN).unwrap();
+    let names = server.ask(&["KEYS", "sss:s:*"]).unwrap();
+    let second = names.lines().find(|line| line.starts_with("sss:") && *line != name).unwrap();
+    assert!(server.ask(&["COPY", second, &name, "REPLACE"]).unwrap().starts_with(":1"));
+    assert_eq!(kind(&store.get(&sid, Access::Slide)), corrupt);
+    assert_eq!(store.get(&other, Access::Slide).unwrap().0, b"role=admin");
+}
+
+#[test]
+fn stores_with_other_prefixes_and_databases_do_not_see_each_other() {
+    let server = Server::start("");
+    let base = format!("redis://{USER}:hunter2%2F%40@127.0.0.1:{}", server.port);
+    assert_eq!(PASSWORD, "hunter2/@");
+    let urls = [format!("{base}/0"), format!("{base}/1"), format!("{base}/0?prefix=other:")];
+    let stores = urls.map(|url| Store::open(&url).unwrap());
+    let (sid, _) = stores[0].create(b"x", &of(b"alice")).unwrap();
+    for other in &stores[1..] {
+        assert_eq!(kind(&other.get(&sid, Access::Slide)), Some(ErrorKind::NotFound));
+        assert!(other.list(b"alice").unwrap().is_empty());
+        assert_eq!(other.revoke(b"alice", None).unwrap(), 0);
+        assert_eq!(other.stats().unwrap().sessions, 0);
+    }
+    assert_eq!(stores[0].get(&sid, Access::Slide).unwrap().0, b"x");
+}
+
+fn kill(pid: i32) {
+    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}
