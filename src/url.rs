@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn engines_to_come_are_unsupported_not_unknown() {
-        for url in ["rediss://u:hunter2@h", "redis+cluster://:hunter2@h1,h2", "redis+sentinel://h1,h2/name"] {
+        for url in ["rediss://u:hunter2@h", "redis+sentinel://:hunter2@h1,h2/name"] {
             let error = Url::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unsupported);
             assert!(!error.to_string().contains("hunter2"));

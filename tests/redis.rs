@@ -80,13 +80,11 @@ fn a_call_ends_in_time_and_says_what_is_wrong_however_the_server_answers() {
 
 #[test]
 fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
-    let server = Server::start("appendonly yes");
+    let mut server = Server::start("appendonly yes");
     let store = Store::open(&server.url("deadline=500ms")).unwrap();
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
     let port = server.port;
-    let (directory, server) = (server.directory().to_owned(), server);
-    let pid = server.pid();
-    kill(pid);
+    server.kill();
     for i in 0..200 {
         let begun = Instant::now();
         let failed = store.get(&sid, Access::Slide);
@@ -95,8 +93,7 @@ fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
     }
     let message = store.get(&sid, Access::Slide).unwrap_err().to_string();
     assert!(message.contains(&port.to_string()) && !message.contains("hunter2"), "{message}");
-    let server = server.restart("appendonly yes");
-    assert_eq!((server.port, server.directory()), (port, directory.as_path()));
+    server.revive("appendonly yes");
     let begun = Instant::now();
     while store.get(&sid, Access::Slide).is_err() {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", store.get(&sid, Access::Slide));
@@ -107,12 +104,12 @@ fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
 
 #[test]
 fn a_store_can_be_opened_while_its_server_is_down() {
-    let server = Server::start("");
+    let mut server = Server::start("");
     let url = server.url("");
-    kill(server.pid());
+    server.kill();
     let store = Store::open(&url).unwrap();
     assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Unavailable));
-    let _server = server.restart("");
+    server.revive("");
     sleep(Duration::from_millis(300));
     store.create(b"x", &PLAIN).unwrap();
 }
@@ -154,9 +151,9 @@ fn sessions_survive_a_server_that_is_killed_and_begins_again() {
             while worked.load(Ordering::Relaxed) < before + 100 {
                 sleep(Duration::from_millis(5));
             }
-            kill(server.pid());
+            server.kill();
             sleep(Duration::from_millis(100));
-            server = server.restart("appendonly yes");
+            server.revive("appendonly yes");
         }
         let before = worked.load(Ordering::Relaxed);
         while worked.load(Ordering::Relaxed) < before + 100 {
@@ -529,9 +526,4 @@ fn stores_with_other_prefixes_and_databases_do_not_see_each_other() {
         assert_eq!(other.stats().unwrap().sessions, 0);
     }
     assert_eq!(stores[0].get(&sid, Access::Slide).unwrap().0, b"x");
-}
-
-fn kill(pid: i32) {
-    let status = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-    assert!(status.success());
 }

@@ -187,7 +187,7 @@ impl RedisUrl {
 /// What is known to be meant, and is not there yet.
 pub(super) fn not_yet(url: &RedisUrl) -> Result<()> {
     match url.servers {
-        Servers::One(_) | Servers::Unix(_) if url.tls.is_none() => Ok(()),
+        Servers::One(_) | Servers::Unix(_) | Servers::Cluster(_) if url.tls.is_none() => Ok(()),
         _ => {
             let message = format!("the engine '{}' is not part of this build", url.scheme());
             Err(Error::new(ErrorKind::Unsupported, message))

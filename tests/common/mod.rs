@@ -1,6 +1,7 @@
 //! What several test programs share. Not a place for expectations: those stand in the tests.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod cluster;
 pub mod proxy;
 pub mod redis;
 
@@ -29,6 +30,7 @@ pub enum Engine {
     LmdbPower,
     Redis,
     RedisUnix,
+    RedisCluster,
 }
 
 impl Engine {
@@ -39,7 +41,10 @@ impl Engine {
             Ok("lmdb-power") => Engine::LmdbPower,
             Ok("redis") => Engine::Redis,
             Ok("redis-unix") => Engine::RedisUnix,
-            Ok(other) => panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb, lmdb-power, redis or redis-unix"),
+            Ok("redis-cluster") => Engine::RedisCluster,
+            Ok(other) => {
+                panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb, lmdb-power, redis, redis-unix or redis-cluster")
+            }
         }
     }
 }
@@ -59,7 +64,7 @@ impl Place {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         match engine {
-            Engine::Memory | Engine::Redis | Engine::RedisUnix => Place { engine, name },
+            Engine::Memory | Engine::Redis | Engine::RedisUnix | Engine::RedisCluster => Place { engine, name },
             Engine::Lmdb | Engine::LmdbPower => {
                 Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() }
             }
@@ -70,7 +75,7 @@ impl Place {
     pub fn url(&self, options: &str) -> String {
         let mut options: Vec<&str> = options.split('&').filter(|option| !option.is_empty()).collect();
         let prefix = format!("prefix={}:", self.name);
-        if matches!(self.engine, Engine::Redis | Engine::RedisUnix) {
+        if matches!(self.engine, Engine::Redis | Engine::RedisUnix | Engine::RedisCluster) {
             options.push(&prefix);
             if !options.iter().any(|option| option.starts_with("deadline=")) {
                 // Without optimization sealing a large payload takes a while, and the machine may be busy.
@@ -79,6 +84,7 @@ impl Place {
             let options = options.join("&");
             return match self.engine {
                 Engine::Redis => redis::shared().url(&options),
+                Engine::RedisCluster => cluster::shared().url(&options),
                 _ => redis::shared().unix_url(&options),
             };
         }

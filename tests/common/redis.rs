@@ -65,12 +65,16 @@ impl Server {
         server
     }
 
-    /// Kills it and begins again on the same port, with the same directory.
-    pub fn restart(mut self, config: &str) -> Server {
-        self.is_owner = false;
-        let (port, directory) = (self.port, self.directory.clone());
-        drop(self);
-        Server::with_port(port, &directory, true, config)
+    /// Begins again after it was killed, on the same port and with the same directory.
+    pub fn revive(&mut self, config: &str) {
+        let is_owner = std::mem::replace(&mut self.is_owner, false);
+        let revived = Server::with_port(self.port, &self.directory, is_owner, config);
+        *self = revived;
+    }
+
+    pub fn kill(&self) {
+        let status = Command::new("kill").args(["-9", &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
     }
 
     pub fn socket(&self) -> PathBuf {

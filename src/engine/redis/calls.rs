@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{
-    names,
+    apart, names,
     open::Open,
     resp::{Reply, text},
     script::{self, Script},
@@ -23,6 +23,9 @@ use crate::{
 /// The length of what two writes never have the same: the longest head, and what is sealed up to the end of its nonce.
 const HEAD: usize = format::HEADER + format::PRINCIPAL + 17;
 const LAST_SEEN_END: usize = format::LAST_SEEN + 8;
+/// How often a write is made up anew because it was the wrong time: each time the server's was learned.
+pub(super) const TRIES: usize = 3;
+
 pub(super) struct Calls<'a> {
     pub open: &'a Open,
     pub cx: &'a Context<'a>,
@@ -36,6 +39,8 @@ pub(super) struct Look {
     pub record: Option<Vec<u8>>,
     /// Where the key leads to as an old id.
     pub alias: Option<Alias>,
+    /// The whole record's length.
+    pub len: usize,
 }
 
 /// What came of a write.
@@ -101,10 +106,15 @@ impl<'a> Calls<'a> {
 
     /// `whole`: the whole record. `uses`: and notes the use.
     pub(super) fn look(&self, key: &Key, uses: bool, whole: bool) -> Result<Look> {
-        let args: [&[u8]; 2] = [if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" }];
-        let (now, mut rest) = self.session(&script::READ, Kind::Read, key, 0, &args)?;
-        rest.resize_with(2, || Reply::Nil);
-        let [record, alias] = <[Reply; 2]>::try_from(rest).map_err(|_| corrupt())?;
+        self.look_at(key, &self.open.names().session(key), uses, whole)
+    }
+
+    fn look_at(&self, key: &Key, name: &[u8], uses: bool, whole: bool) -> Result<Look> {
+        let alias = self.open.names().alias(key);
+        let args: [&[u8]; 3] = [if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" }, &alias];
+        let (now, mut rest) = self.call(&script::READ, Kind::Read, &[name], 0, &args)?;
+        rest.resize_with(3, || Reply::Nil);
+        let [record, alias, len] = <[Reply; 3]>::try_from(rest).map_err(|_| corrupt())?;
         let alias = match alias.bytes().filter(|alias| !alias.is_empty()) {
             Some(alias) => Some(format::decode_alias(*key, alias, self.open.seals)?),
             None => None,
@@ -113,6 +123,7 @@ impl<'a> Calls<'a> {
             moment: self.moment(now),
             record: record.into_bytes(),
             alias: alias.filter(|alias| now < alias.until),
+            len: len.int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default(),
         })
     }
 
@@ -130,8 +141,8 @@ impl<'a> Calls<'a> {
         join: Option<&Join>,
     ) -> Result<Outcome> {
         let names = self.open.names();
-        let keys = [names.session(key), names.alias(key)];
-        self.joining(&script::CREATE, Kind::Write, &keys, made_at, join, &[record, &text(deadline)])
+        let args: [&[u8]; 3] = [record, &text(deadline), &names.alias(key)];
+        self.joining(&script::CREATE, Kind::Write, &[names.session(key)], made_at, join, &args)
     }
 
     /// Replaces what has these first bytes by a new record.
@@ -148,6 +159,9 @@ impl<'a> Calls<'a> {
 
     /// Moves what has these first bytes to a new key, and leaves the alias.
     pub(super) fn displace(&self, from: &Key, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
+        if self.is_apart() {
+            return apart::displace(self, from, seen, to, made_at);
+        }
         let names = self.open.names();
         let keys = [names.session(from), names.alias(from), names.session(&to.key), names.alias(&to.key)];
         let (alias, until) =
@@ -171,16 +185,22 @@ impl<'a> Calls<'a> {
     /// Takes a session that is gone out of its principal's list. This may fail: what is left there is not taken for it.
     pub(super) fn unlist(&self, principal: PrincipalKey, key: &Key, private: &Private) {
         let list = self.open.names().principal(principal);
-        let parts: [&[u8]; 3] = [b"ZREM", &list, &names::member(key, private)];
-        let _ = self.open.servers.command(&list, Kind::Write, &parts, self.until);
+        let _ = self.zrem(&list, &names::member(key, private));
     }
 
-    /// A principal's living sessions, and the time.
-    pub(super) fn list(&self, principal: PrincipalKey) -> Result<(i64, Vec<Row>)> {
+    fn zrem(&self, list: &[u8], member: &[u8]) -> Result<Reply> {
+        self.open.servers.command(list, Kind::Write, &[b"ZREM", list, member], self.until)
+    }
+
+    /// A principal's living sessions.
+    pub(super) fn list(&self, principal: PrincipalKey) -> Result<Vec<Row>> {
+        if self.is_apart() {
+            return apart::list(self, principal);
+        }
         let list = self.open.names().principal(principal);
         let args = self.about(principal, b"", 0, false);
         let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-        let (now, items) = self.call(&script::LIST, Kind::Read, &[&list], 0, &args)?;
+        let (_, items) = self.call(&script::LIST, Kind::Read, &[&list], 0, &args)?;
         let mut rows = Vec::new();
         rows.try_reserve_exact(items.len() / 3).map_err(|_| Error::no_memory())?;
         for item in items.chunks(3) {
@@ -188,11 +208,14 @@ impl<'a> Calls<'a> {
             let key = names::key_of(member).ok_or_else(corrupt)?;
             rows.push(Row { key, head: head.clone(), len: usize::try_from(*len).unwrap_or_default() });
         }
-        Ok((now, rows))
+        Ok(rows)
     }
 
     /// Ends the sessions of a principal but one, and says how many; `None`: that one is not there.
     pub(super) fn revoke(&self, principal: PrincipalKey, spared: Option<&Key>) -> Result<Option<u64>> {
+        if self.is_apart() {
+            return apart::revoke(self, principal, spared).map(Some);
+        }
         let names = self.open.names();
         let mut args = self.about(principal, b"", 0, false);
         args.push(spared.map_or(Vec::new(), |key| names.session(key)));
@@ -204,6 +227,67 @@ impl<'a> Calls<'a> {
             [Reply::Bytes(outcome)] if outcome == b"gone" => Ok(None),
             _ => Err(nonsense()),
         }
+    }
+
+    /// Whether no script can do a whole step.
+    pub(super) fn is_apart(&self) -> bool {
+        self.open.servers.are_many()
+    }
+
+    /// Puts a session into its principal's list before it is stored.
+    pub(super) fn join(&self, join: &Join) -> Result<()> {
+        let list = self.open.names().principal(join.principal);
+        let about = self.about(join.principal, &names::member(&join.key, &join.private), join.private.armed, false);
+        let about: Vec<&[u8]> = about.iter().map(Vec::as_slice).collect();
+        self.call(&script::JOIN, Kind::Write, &[&list], 0, &about).map(|_| ())
+    }
+
+    /// Takes away what has these first bytes, to be stored at another key, and leaves the alias.
+    pub(super) fn take(&self, key: &Key, seen: &[u8], alias: Option<&Alias>, made_at: i64) -> Result<Outcome> {
+        let names = self.open.names();
+        let (encoded, until) = alias.map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
+        let args: [&[u8]; 5] = [seen, &encoded, &names.alias(key), &text(until), &names.moving(key)];
+        let (now, rest) = self.session(&script::TAKE, Kind::Once, key, made_at, &args)?;
+        outcome(now, rest)
+    }
+
+    /// What an old id reads of a session that is on its way.
+    pub(super) fn on_its_way(&self, key: &Key, whole: bool) -> Result<Look> {
+        self.look_at(key, &self.open.names().moving(key), false, whole)
+    }
+
+    /// A session that was on its way is at its new key.
+    pub(super) fn arrived(&self, old: &Key) -> Result<()> {
+        let name = self.open.names().moving(old);
+        self.open.servers.command(&name, Kind::Write, &[b"DEL", &name], self.until).map(|_| ())
+    }
+
+    /// Ends a session of a principal, if it was used then last, and says whether it lived; if it is not there it does not come.
+    pub(super) fn end_of(&self, principal: PrincipalKey, key: &Key, last_seen: Option<i64>) -> Result<Option<bool>> {
+        let names = self.open.names();
+        let last_seen = last_seen.map_or(Vec::new(), text);
+        let args: [&[u8]; 4] = [&principal.bytes(), &names.alias(key), &names.moving(key), &last_seen];
+        let (_, rest) = self.session(&script::END, Kind::Once, key, 0, &args)?;
+        self.open.heads.forget(key);
+        match &rest[..] {
+            [Reply::Bytes(outcome), lived] if outcome == b"done" => Ok(Some(lived.int() == Some(1))),
+            [Reply::Bytes(outcome)] if outcome == b"gone" || outcome == b"other" => Ok(None),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// What is in a principal's list.
+    pub(super) fn members(&self, principal: PrincipalKey) -> Result<Vec<Vec<u8>>> {
+        let list = self.open.names().principal(principal);
+        let reply = self.open.servers.command(&list, Kind::Read, &[b"ZRANGE", &list, b"0", b"-1"], self.until)?;
+        match reply {
+            Reply::Array(members) => Ok(members.into_iter().filter_map(Reply::into_bytes).collect()),
+            _ => Err(nonsense()),
+        }
+    }
+
+    pub(super) fn unlist_member(&self, principal: PrincipalKey, member: &[u8]) {
+        let _ = self.zrem(&self.open.names().principal(principal), member);
     }
 
     /// What principal.lua is told.
@@ -228,7 +312,10 @@ impl<'a> Calls<'a> {
         join: Option<&Join>,
         args: &[&[u8]],
     ) -> Result<Outcome> {
-        let list = join.map(|join| self.open.names().principal(join.principal));
+        let list = join.map(|join| self.open.names().principal(join.principal)).filter(|_| !self.is_apart());
+        if let Some(join) = join.filter(|_| self.is_apart()) {
+            self.join(join)?;
+        }
         let about = match join {
             Some(join) => {
                 let member = names::member(&join.key, &join.private);
@@ -239,21 +326,13 @@ impl<'a> Calls<'a> {
         let keys: Vec<&[u8]> = keys.iter().chain(&list).map(Vec::as_slice).collect();
         let args: Vec<&[u8]> = about.iter().map(Vec::as_slice).chain(args.iter().copied()).collect();
         let (now, rest) = self.call(script, kind, &keys, made_at, &args)?;
-        let mut rest = rest.into_iter();
-        let (outcome, what, ended) = (rest.next(), rest.next(), rest.next());
-        match outcome.as_ref().and_then(Reply::bytes) {
-            Some(b"done") => {
-                let ended = ended.and_then(|ended| ended.int()).unwrap_or_default();
-                Ok(Outcome::Done(what.and_then(|seen| seen.int()).unwrap_or(now), ended.unsigned_abs()))
-            }
-            Some(b"gone") => Ok(Outcome::Gone),
-            Some(b"other" | b"taken") => Ok(Outcome::Other(what.and_then(Reply::into_bytes))),
-            Some(b"late") => Ok(Outcome::Late),
-            _ => Err(nonsense()),
+        match (outcome(now, rest)?, join.filter(|_| self.is_apart())) {
+            (Outcome::Done(last_seen, _), Some(join)) => Ok(Outcome::Done(last_seen, apart::end_surplus(self, join)?)),
+            (outcome, _) => Ok(outcome),
         }
     }
 
-    /// Runs a script on a session and its alias.
+    /// Runs a script on a session.
     fn session(
         &self,
         script: &Script,
@@ -262,8 +341,7 @@ impl<'a> Calls<'a> {
         made_at: i64,
         args: &[&[u8]],
     ) -> Result<(i64, Vec<Reply>)> {
-        let names = self.open.names();
-        self.call(script, kind, &[&names.session(key), &names.alias(key)], made_at, args)
+        self.call(script, kind, &[&self.open.names().session(key)], made_at, args)
     }
 
     fn call(
@@ -275,16 +353,33 @@ impl<'a> Calls<'a> {
         args: &[&[u8]],
     ) -> Result<(i64, Vec<Reply>)> {
         let timeouts = self.cx.policy.timeouts();
-        let by_hand = if self.cx.clock.is_manual() { self.open.names().clock() } else { Vec::new() };
+        let by_hand = match self.cx.clock.is_manual() {
+            false => Vec::new(),
+            // A script cannot look for it on another server.
+            true if self.is_apart() => text(self.cx.clock.now_ms()),
+            true => self.open.names().clock(),
+        };
         let common = [by_hand, text(timeouts.absolute), text(timeouts.idle), text(made_at)];
         let args: Vec<&[u8]> = common.iter().map(Vec::as_slice).chain(args.iter().copied()).collect();
         let mut items = self.open.servers.script(script, kind, keys, &args, self.until)?;
         let now = items.first().and_then(Reply::int).ok_or_else(nonsense)?;
-        if !self.cx.clock.is_manual() {
-            self.open.servers.tell(keys[0], now);
-        }
         items.remove(0);
         Ok((now, items))
+    }
+}
+
+fn outcome(now: i64, rest: Vec<Reply>) -> Result<Outcome> {
+    let mut rest = rest.into_iter();
+    let (outcome, what, ended) = (rest.next(), rest.next(), rest.next());
+    match outcome.as_ref().and_then(Reply::bytes) {
+        Some(b"done") => {
+            let ended = ended.and_then(|ended| ended.int()).unwrap_or_default();
+            Ok(Outcome::Done(what.and_then(|seen| seen.int()).unwrap_or(now), ended.unsigned_abs()))
+        }
+        Some(b"gone") => Ok(Outcome::Gone),
+        Some(b"other" | b"taken") => Ok(Outcome::Other(what.and_then(Reply::into_bytes))),
+        Some(b"late") => Ok(Outcome::Late),
+        _ => Err(nonsense()),
     }
 }
 

@@ -1,6 +1,6 @@
 -- What every script begins with: the time, and when the session of a record ends (docs/FORMAT.md has the record).
--- ARGV[1]: where a test moves the time by hand, the name of the key that holds it, else nothing: then it is the server's
--- time, which all hosts share. ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session that has none of its
+-- ARGV[1]: where a test moves the time by hand, the time, or the name of the key that holds it; else nothing: then it is the
+-- server's time, which all hosts share. ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session that has none of its
 -- own. ARGV[4]: the time at which the client made up a write.
 
 -- The head of a record, and so much of what is sealed behind it that no two writes have the same: its nonce.
@@ -12,7 +12,7 @@ local by_hand = ARGV[1] ~= ''
 local now
 if by_hand then
   -- No further than a number can be told from "never".
-  now = math.min(tonumber(redis.call('GET', ARGV[1])), 2 ^ 63 - 1024)
+  now = math.min(tonumber(ARGV[1]) or tonumber(redis.call('GET', ARGV[1])), 2 ^ 63 - 1024)
 else
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -3,6 +3,10 @@
 
 use std::{
     io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,23 +22,53 @@ const KEPT: usize = 64 << 10;
 
 pub(super) struct Connection {
     server: Address,
+    clock: Arc<Clock>,
     stream: Stream,
     inbox: Inbox,
     outbox: Vec<u8>,
 }
 
-/// The server's time, and when it was that.
-pub(super) struct Told {
-    pub server_ms: i64,
-    pub at: Instant,
+/// What the server's clock says, by the last that was heard of it: a little late, by the way of a reply.
+pub(super) struct Clock {
+    began: Instant,
+    /// From milliseconds since then to the server's time; `i64::MIN`: nothing was heard yet.
+    offset_ms: AtomicI64,
+}
+
+impl Clock {
+    pub(super) fn new() -> Clock {
+        Clock { began: Instant::now(), offset_ms: AtomicI64::new(i64::MIN) }
+    }
+
+    fn set(&self, server_ms: i64) {
+        self.offset_ms.store(server_ms.saturating_sub(self.began.elapsed().as_millis() as i64), Ordering::Relaxed);
+    }
+
+    pub(super) fn now_ms(&self) -> Option<i64> {
+        match self.offset_ms.load(Ordering::Relaxed) {
+            i64::MIN => None,
+            offset_ms => Some(offset_ms + self.began.elapsed().as_millis() as i64),
+        }
+    }
 }
 
 impl Connection {
-    /// Connects, and says who is there. With it comes what the server's clock says.
-    pub(super) fn open(server: &Address, login: &Login, until: Instant) -> Result<(Connection, Told), Failure> {
+    /// Connects, says who is there, and asks the server for the time.
+    pub(super) fn open(
+        server: &Address,
+        login: &Login,
+        clock: &Arc<Clock>,
+        until: Instant,
+    ) -> Result<Connection, Failure> {
         let not_connected = |error: Failure| Failure { fate: Fate::NotConnected, ..error };
         let stream = Stream::connect(server, until).map_err(|error| failure::io(Fate::NotConnected, &error, server))?;
-        let mut connection = Connection { server: server.clone(), stream, inbox: Inbox::default(), outbox: Vec::new() };
+        let mut connection = Connection {
+            server: server.clone(),
+            clock: Arc::clone(clock),
+            stream,
+            inbox: Inbox::default(),
+            outbox: Vec::new(),
+        };
         let mut commands: Vec<Vec<&[u8]>> = Vec::new();
         let db = login.db.to_string();
         if let Some(password) = &login.password {
@@ -54,10 +88,9 @@ impl Connection {
         let number = |i: usize| -> Option<i64> {
             std::str::from_utf8(time.as_ref()?.array()?.get(i)?.bytes()?).ok()?.parse().ok()
         };
-        match number(0).zip(number(1)) {
-            Some((s, us)) => Ok((connection, Told { server_ms: s * 1000 + us / 1000, at: Instant::now() })),
-            None => Err(not_connected(failure::nonsense(server))),
-        }
+        let (s, us) = number(0).zip(number(1)).ok_or_else(|| not_connected(failure::nonsense(server)))?;
+        clock.set(s * 1000 + us / 1000);
+        Ok(connection)
     }
 
     /// Sends all commands at once and reads the reply of each; a reply may be the server's refusal.
@@ -86,6 +119,11 @@ impl Connection {
         let replies: std::io::Result<Vec<Reply>> =
             commands.iter().map(|_| self.inbox.reply(&mut self.stream)).collect();
         replies.map_err(|error| failure::io(Fate::Unknown, &error, &self.server))
+    }
+
+    /// What a script has told of the server's time.
+    pub(super) fn tell(&self, server_ms: i64) {
+        self.clock.set(server_ms);
     }
 
     pub(super) fn server(&self) -> &Address {

@@ -1,14 +1,33 @@
 //! How a call fails: what is known of its fate, which says whether it may be sent again, and the error that its caller gets
 //! if it may not. A server's own words are never repeated: it may quote what it was sent.
 
-use std::{fmt::Display, io};
+use std::io;
 
+use super::{cluster, servers::Address};
 use crate::error::{Error, ErrorKind};
 
 #[derive(Debug)]
 pub(super) struct Failure {
     pub fate: Fate,
+    /// Where a server of a Cluster sends the call on to. It has not done it.
+    pub detour: Option<Detour>,
     pub error: Error,
+}
+
+#[derive(Debug)]
+pub(super) enum Detour {
+    /// This slot is there from now on.
+    Moved(u16, Address),
+    /// This key is there, or will be.
+    Ask(Address),
+    /// In a moment it can be done.
+    Later,
+}
+
+impl Failure {
+    pub(super) fn new(fate: Fate, error: Error) -> Failure {
+        Failure { fate, detour: None, error }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +43,7 @@ pub(super) enum Fate {
 }
 
 /// So much of a call has gone out.
-pub(super) fn io(fate: Fate, error: &io::Error, server: &impl Display) -> Failure {
+pub(super) fn io(fate: Fate, error: &io::Error, server: &Address) -> Failure {
     let (kind, what) = match error.kind() {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             (ErrorKind::Timeout, "did not answer in time".to_owned())
@@ -35,14 +54,16 @@ pub(super) fn io(fate: Fate, error: &io::Error, server: &impl Display) -> Failur
         _ if fate == Fate::NotConnected => (ErrorKind::Unavailable, format!("cannot be reached: {error}")),
         _ => (ErrorKind::Unavailable, format!("lost the connection: {error}")),
     };
-    Failure { fate, error: Error::new(kind, format!("the server {server} {what}")) }
+    Failure::new(fate, Error::new(kind, format!("the server {server} {what}")))
 }
 
 /// The server's refusal, from the first word of its answer.
-pub(super) fn refused(answer: &str, server: &impl Display) -> Failure {
-    let code = match answer.contains("The user executing the script") {
-        true => "NOPERM",
-        false => answer.split(' ').next().unwrap_or_default(),
+pub(super) fn refused(answer: &str, server: &Address) -> Failure {
+    // What a script's command was refused is in words.
+    let code = match answer.split(' ').next().unwrap_or_default() {
+        "ERR" if answer.contains("The user executing the script") => "NOPERM",
+        "ERR" if answer.contains("Script attempted to access a non local key") => "NONLOCAL",
+        code => code,
     };
     let (kind, what) = match code {
         "OOM" => (ErrorKind::Full, "has reached its 'maxmemory'"),
@@ -50,7 +71,7 @@ pub(super) fn refused(answer: &str, server: &impl Display) -> Failure {
         "LOADING" => (ErrorKind::Unavailable, "is still reading its data from disk"),
         "READONLY" => (ErrorKind::Unavailable, "is a replica, which takes no writes"),
         "MASTERDOWN" => (ErrorKind::Unavailable, "is a replica that has lost its master"),
-        "CLUSTERDOWN" | "TRYAGAIN" => (ErrorKind::Unavailable, "says that its cluster is not whole"),
+        "CLUSTERDOWN" | "TRYAGAIN" | "NONLOCAL" => (ErrorKind::Unavailable, "says that its cluster is not whole"),
         "MOVED" | "ASK" | "CROSSSLOT" => {
             (ErrorKind::Unavailable, "is one of a cluster: 'redis+cluster://' knows how to ask it")
         }
@@ -62,11 +83,17 @@ pub(super) fn refused(answer: &str, server: &impl Display) -> Failure {
         "NOPERM" => (ErrorKind::Unavailable, "does not permit its user what docs/redis.md lists"),
         _ => (ErrorKind::Unavailable, "refuses a command that Redis 7 knows"),
     };
-    Failure { fate: Fate::Refused, error: Error::new(kind, format!("the server {server} {what}")) }
+    let detour = match code {
+        "MOVED" => cluster::redirection(answer, server).map(|(slot, address)| Detour::Moved(slot, address)),
+        "ASK" => cluster::redirection(answer, server).map(|(_, address)| Detour::Ask(address)),
+        "TRYAGAIN" | "CLUSTERDOWN" | "NONLOCAL" => Some(Detour::Later),
+        _ => None,
+    };
+    Failure { fate: Fate::Refused, detour, error: Error::new(kind, format!("the server {server} {what}")) }
 }
 
 /// What no server of this kind answers: the connection is not to be trusted any more.
-pub(super) fn nonsense(server: &impl Display) -> Failure {
+pub(super) fn nonsense(server: &Address) -> Failure {
     let message = format!("the server {server} gave an answer of the wrong kind");
-    Failure { fate: Fate::Unknown, error: Error::new(ErrorKind::Unavailable, message) }
+    Failure::new(Fate::Unknown, Error::new(ErrorKind::Unavailable, message))
 }

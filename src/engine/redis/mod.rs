@@ -8,7 +8,9 @@
 //! PREFIX p:{key}  a principal's sessions: a sorted set, by when each ends at the latest
 //! ```
 
+mod apart;
 mod calls;
+mod cluster;
 mod connection;
 mod failure;
 mod heads;
@@ -187,7 +189,7 @@ impl Engine for Redis {
                 if let Some(principal) = names.key_in(list) {
                     let before = replies[0].int().unwrap_or_default().unsigned_abs();
                     // Whoever looks through a list takes out what has gone.
-                    let (_, rows) = calls.list(principal.into())?;
+                    let rows = calls.list(principal.into())?;
                     removed += before.saturating_sub(rows.len() as u64);
                 }
                 Ok(removed < max)
@@ -199,7 +201,7 @@ impl Engine for Redis {
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
         let open = self.here()?;
-        let (_, rows) = Calls::new(open, cx).list(principal)?;
+        let rows = Calls::new(open, cx).list(principal)?;
         let timeouts = cx.policy.timeouts();
         let entry = |row: &calls::Row| {
             let record = format::decode(&row.head, open.seals)?;

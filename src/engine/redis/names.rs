@@ -25,6 +25,11 @@ impl Names<'_> {
         self.name("a", &key.bytes())
     }
 
+    /// Where an old id reads the session while that is on its way to another server.
+    pub(super) fn moving(&self, key: &Key) -> Vec<u8> {
+        self.name("m", &key.bytes())
+    }
+
     /// The list of a principal's sessions.
     pub(super) fn principal(&self, principal: PrincipalKey) -> Vec<u8> {
         self.name("p", &principal.bytes())
@@ -80,7 +85,19 @@ pub(super) fn number(us: u64) -> Private {
 /// A session in its principal's list: its key as it is spelled in its name, and the number as it is in its record. Whoever
 /// writes the lists' scripts knows this.
 pub(super) fn member(key: &Key, private: &Private) -> Vec<u8> {
-    [&spell(&key.bytes())[..], &private.generation.to_le_bytes(), &private.cell.to_le_bytes()].concat()
+    [&spell(&key.bytes())[..], &number_of(private)].concat()
+}
+
+pub(super) fn number_of(private: &Private) -> [u8; 6] {
+    let ([a, b], [c, d, e, f]) = (private.generation.to_le_bytes(), private.cell.to_le_bytes());
+    [a, b, c, d, e, f]
+}
+
+/// How long ago a member was made, at this time. (The number goes round after nine years.)
+pub(super) fn age_ms(member: &[u8], now_ms: i64) -> u64 {
+    let Some(&[a, b, c, d, e, f]) = member.get(SPELLED..).and_then(|number| number.first_chunk()) else { return 0 };
+    let made_us = u64::from_le_bytes([c, d, e, f, a, b, 0, 0]);
+    (now_ms.unsigned_abs().saturating_mul(1000).wrapping_sub(made_us) & 0xFFFF_FFFF_FFFF) / 1000
 }
 
 /// The session that a member is of.
@@ -110,5 +127,12 @@ mod tests {
         assert_eq!(key_of(&member), Some(Key(3, 4)));
         assert_eq!(member[SPELLED..], [5, 6, 1, 2, 3, 4], "as in a record");
         assert_eq!(key_of(&member[..SPELLED - 1]), None);
+    }
+
+    #[test]
+    fn a_member_knows_its_age() {
+        let made_ms = 1_790_000_000_000;
+        let member = member(&Key(3, 4), &number(made_ms as u64 * 1000));
+        assert_eq!(age_ms(&member, made_ms + 5), 5);
     }
 }

@@ -2,14 +2,17 @@
 //! unless the call has come to its end. While the server is down calls fail at once, and one in a while tries it.
 
 use std::{
-    sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    connection::{Connection, Told},
+    connection::{Clock, Connection},
     failure::{Failure, Fate},
     servers::{Address, Login},
 };
@@ -26,7 +29,7 @@ pub(super) struct Pool {
     connections: Mutex<Connections>,
     freed: Condvar,
     breaker: Breaker,
-    clock: Clock,
+    clock: Arc<Clock>,
 }
 
 struct Connections {
@@ -43,7 +46,7 @@ impl Pool {
             connections: Mutex::new(Connections { idle: Vec::new(), open: 0 }),
             freed: Condvar::new(),
             breaker: Breaker::new(),
-            clock: Clock::new(),
+            clock: Arc::new(Clock::new()),
         }
     }
 
@@ -56,7 +59,7 @@ impl Pool {
     ) -> Result<T, Failure> {
         if !self.breaker.admits() {
             let message = format!("the server {} is down: it was tried a moment ago", self.server);
-            return Err(Failure { fate: Fate::NotConnected, error: Error::new(ErrorKind::Unavailable, message) });
+            return Err(Failure::new(Fate::NotConnected, Error::new(ErrorKind::Unavailable, message)));
         }
         let mut place = self.place(until)?;
         let result = place.connection(login, until).and_then(call);
@@ -70,17 +73,9 @@ impl Pool {
         result
     }
 
-    /// About what the server's clock says; asks the server if it has never been asked.
-    pub(super) fn now_ms(&self, login: &Login, until: Instant) -> Result<i64, Failure> {
-        if let Some(now_ms) = self.clock.now_ms() {
-            return Ok(now_ms);
-        }
-        self.with(login, until, |_| Ok(()))?;
-        Ok(self.clock.now_ms().unwrap_or_default())
-    }
-
-    pub(super) fn tell(&self, server_ms: i64) {
-        self.clock.set(&Told { server_ms, at: Instant::now() });
+    /// About what the server's clock says, if it was ever asked.
+    pub(super) fn now_ms(&self) -> Option<i64> {
+        self.clock.now_ms()
     }
 
     /// A place for a connection, with one in it if one is idle.
@@ -100,7 +95,7 @@ impl Pool {
             }
             if self.freed.wait_until(&mut connections, until).timed_out() {
                 let message = format!("all {} connections (pool=) to the server {} are in use", self.size, self.server);
-                return Err(Failure { fate: Fate::NotConnected, error: Error::new(ErrorKind::Timeout, message) });
+                return Err(Failure::new(Fate::NotConnected, Error::new(ErrorKind::Timeout, message)));
             }
         }
     }
@@ -116,9 +111,7 @@ struct Place<'a> {
 impl Place<'_> {
     fn connection(&mut self, login: &Login, until: Instant) -> Result<&mut Connection, Failure> {
         if self.connection.is_none() {
-            let (connection, told) = Connection::open(&self.pool.server, login, until)?;
-            self.pool.clock.set(&told);
-            self.connection = Some(connection);
+            self.connection = Some(Connection::open(&self.pool.server, login, &self.pool.clock, until)?);
         }
         match &mut self.connection {
             Some(connection) => Ok(connection),
@@ -181,30 +174,5 @@ impl Breaker {
 
     fn now(&self) -> u64 {
         self.began.elapsed().as_millis() as u64
-    }
-}
-
-/// What the server's clock says, by the last that was heard of it: a little late, by the way of a reply.
-struct Clock {
-    began: Instant,
-    /// From milliseconds since then to the server's time; `i64::MIN`: nothing was heard yet.
-    offset_ms: AtomicI64,
-}
-
-impl Clock {
-    fn new() -> Clock {
-        Clock { began: Instant::now(), offset_ms: AtomicI64::new(i64::MIN) }
-    }
-
-    fn set(&self, told: &Told) {
-        let at = told.at.saturating_duration_since(self.began).as_millis() as i64;
-        self.offset_ms.store(told.server_ms.saturating_sub(at), Ordering::Relaxed);
-    }
-
-    fn now_ms(&self) -> Option<i64> {
-        match self.offset_ms.load(Ordering::Relaxed) {
-            i64::MIN => None,
-            offset_ms => Some(offset_ms + self.began.elapsed().as_millis() as i64),
-        }
     }
 }

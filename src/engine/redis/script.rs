@@ -28,6 +28,10 @@ scripts! {
     LIST = "common.lua" "principal.lua" "list.lua";
     REVOKE = "common.lua" "principal.lua" "revoke.lua";
     CLOCK = "clock.lua";
+    // Where a session and its principal's list are on different servers.
+    JOIN = "common.lua" "principal.lua" "join.lua";
+    TAKE = "common.lua" "take.lua";
+    END = "common.lua" "end.lua";
 }
 
 impl Script {

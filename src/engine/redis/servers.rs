@@ -1,10 +1,23 @@
 //! Which server a key is on, and calls to it: a call ends in time, and is sent again only where that does no harm.
 
-use std::{fmt, path::PathBuf, time::Instant};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
 
 use super::{
+    cluster::{self, Map},
     connection::{self, Connection},
-    failure::{self, Failure, Fate},
+    failure::{self, Detour, Failure, Fate},
     pool::Pool,
     resp::{self, Reply},
     script::Script,
@@ -12,11 +25,17 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    url::{Host, Password, RedisUrl},
+    url::{self, Host, Password, RedisUrl},
 };
 
-/// How often a call is sent at the most.
+/// How often a call is sent at the most, if no server sends it on to another one.
 const ATTEMPTS: u32 = 2;
+/// How often a call is sent on, or is asked to wait.
+const DETOURS: u32 = 40;
+/// Between two attempts of which the first was asked to wait.
+const PAUSE: Duration = Duration::from_millis(10);
+/// The map of a Cluster is not asked for more often.
+const MAP_AGE_MS: u64 = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Address {
@@ -54,26 +73,48 @@ pub(super) enum Kind {
 pub(super) struct Servers {
     login: Login,
     wait: u32,
-    one: Pool,
+    size: usize,
+    pools: Mutex<HashMap<Address, Arc<Pool>>>,
+    layout: Layout,
+}
+
+enum Layout {
+    One(Arc<Pool>),
+    Cluster { seeds: Vec<Address>, map: Map, began: Instant, asked_ms: AtomicU64 },
 }
 
 impl Servers {
     pub(super) fn new(url: &RedisUrl) -> Servers {
-        let address = match &url.servers {
-            crate::url::Servers::Unix(path) => Address::Unix(path.clone()),
-            crate::url::Servers::One(host) => Address::Tcp(host.clone()),
-            // The URL refuses them for now.
-            crate::url::Servers::Cluster(hosts) | crate::url::Servers::Sentinel(hosts, _) => {
-                Address::Tcp(hosts[0].clone())
-            }
+        let one = |address| Layout::One(Arc::new(Pool::new(address, url.pool)));
+        let layout = match &url.servers {
+            url::Servers::Unix(path) => one(Address::Unix(path.clone())),
+            url::Servers::One(host) => one(Address::Tcp(host.clone())),
+            // The URL refuses Sentinels for now.
+            url::Servers::Cluster(hosts) | url::Servers::Sentinel(hosts, _) => Layout::Cluster {
+                seeds: hosts.iter().cloned().map(Address::Tcp).collect(),
+                map: Map::new(),
+                began: Instant::now(),
+                asked_ms: AtomicU64::new(0),
+            },
         };
         let login = Login { user: url.user.clone(), password: url.password.clone(), db: url.db };
-        Servers { login, wait: url.wait, one: Pool::new(address, url.pool) }
+        Servers { login, wait: url.wait, size: url.pool, pools: Mutex::default(), layout }
+    }
+
+    /// Whether two keys may be on different servers.
+    pub(super) fn are_many(&self) -> bool {
+        matches!(self.layout, Layout::Cluster { .. })
     }
 
     /// About what the clock of the server says that has the key.
     pub(super) fn now_ms(&self, key: &[u8], until: Instant) -> Result<i64> {
-        self.pool(key).now_ms(&self.login, until).map_err(|failure| failure.error)
+        let pool = self.pool(key, until)?;
+        if let Some(now_ms) = pool.now_ms() {
+            return Ok(now_ms);
+        }
+        // Whoever connects is told.
+        self.run(key, Kind::Read, until, |_| Ok(()))?;
+        Ok(self.pool(key, until)?.now_ms().unwrap_or_default())
     }
 
     /// Runs a script where its keys are, and returns what it returns; the first of it is the server's time.
@@ -90,12 +131,17 @@ impl Servers {
         let known: Vec<&[u8]> = [&b"EVALSHA"[..], script.digest().as_bytes()].into_iter().chain(tail()).collect();
         self.run(keys[0], kind, until, |connection| {
             let mut reply = self.written(connection, kind, &known, until)?;
-            if matches!(&reply, Reply::Error(answer) if answer.starts_with("NOSCRIPT")) {
+            if reply.error().is_some_and(|answer| answer.starts_with("NOSCRIPT")) {
                 let whole: Vec<&[u8]> = [&b"EVAL"[..], script.source.as_bytes()].into_iter().chain(tail()).collect();
                 reply = self.written(connection, kind, &whole, until)?;
             }
             match reply {
-                Reply::Array(items) => Ok(items),
+                Reply::Array(items) => {
+                    if let Some(server_ms) = items.first().and_then(Reply::int) {
+                        connection.tell(server_ms);
+                    }
+                    Ok(items)
+                }
                 Reply::Error(answer) => Err(failure::refused(&answer, connection.server())),
                 _ => Err(failure::nonsense(connection.server())),
             }
@@ -119,31 +165,37 @@ impl Servers {
         until: Instant,
         mut visit: impl FnMut(&[u8], &[Reply]) -> Result<bool>,
     ) -> Result<()> {
-        let mut cursor = b"0".to_vec();
-        loop {
-            let (next, names, replies) = self.run(pattern, Kind::Read, until, |connection| {
-                let (next, names) = scanned(connection, &cursor, pattern, until)?;
-                let commands: Vec<Vec<&[u8]>> = names
-                    .iter()
-                    .flat_map(|name| asks.iter().map(|ask| [&ask[..1], &[name], &ask[1..]].concat()))
-                    .collect();
-                let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
-                let replies = connection.call(&commands, until)?;
-                match replies.iter().find_map(Reply::error) {
-                    Some(answer) => Err(failure::refused(answer, connection.server())),
-                    None => Ok((next, names, replies)),
+        for pool in self.all(until)? {
+            let mut cursor = b"0".to_vec();
+            loop {
+                let step = pool.with(&self.login, until, |connection| {
+                    let (next, names) = scanned(connection, &cursor, pattern, until)?;
+                    let commands: Vec<Vec<&[u8]>> = names
+                        .iter()
+                        .flat_map(|name| asks.iter().map(|ask| [&ask[..1], &[name], &ask[1..]].concat()))
+                        .collect();
+                    let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
+                    let replies = connection.call(&commands, until)?;
+                    // What a Cluster is just moving is met where it arrives, or not at all.
+                    let is_moving = |answer: &&str| answer.starts_with("ASK") || answer.starts_with("MOVED");
+                    match replies.iter().filter_map(Reply::error).find(|answer| !is_moving(answer)) {
+                        Some(answer) => Err(failure::refused(answer, connection.server())),
+                        None => Ok((next, names, replies)),
+                    }
+                });
+                let (next, names, replies) = step.map_err(|failure| failure.error)?;
+                for (name, replies) in names.iter().zip(replies.chunks(asks.len().max(1))) {
+                    if !visit(name, replies)? {
+                        return Ok(());
+                    }
                 }
-            })?;
-            for (name, replies) in names.iter().zip(replies.chunks(asks.len().max(1))) {
-                if !visit(name, replies)? {
-                    return Ok(());
+                if next == b"0" {
+                    break;
                 }
+                cursor = next;
             }
-            if next == b"0" {
-                return Ok(());
-            }
-            cursor = next;
         }
+        Ok(())
     }
 
     /// One command, and where it writes, how many replicas have it.
@@ -168,7 +220,7 @@ impl Servers {
                 let server = connection.server();
                 let message =
                     format!("written, but only {replicas} of {} replicas (wait=) of {server} have it", self.wait);
-                Err(Failure { fate: Fate::Refused, error: Error::new(ErrorKind::Unavailable, message) })
+                Err(Failure::new(Fate::Refused, Error::new(ErrorKind::Unavailable, message)))
             }
             None => Err(failure::nonsense(connection.server())),
         }
@@ -181,31 +233,122 @@ impl Servers {
         until: Instant,
         mut call: impl FnMut(&mut Connection) -> Result<T, Failure>,
     ) -> Result<T> {
-        let mut attempts = 0;
+        let (mut attempts, mut detours, mut asked) = (0, 0, None);
         loop {
-            attempts += 1;
-            let failure = match self.pool(key).with(&self.login, until, &mut call) {
+            let is_asked = asked.is_some();
+            let pool = match asked.take() {
+                Some(address) => self.pool_at(&address),
+                None => self.pool(key, until)?,
+            };
+            let done = pool.with(&self.login, until, |connection| {
+                if is_asked {
+                    connection.call(&[&[b"ASKING"]], until)?;
+                }
+                call(connection)
+            });
+            let failure = match done {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
+            if let Layout::Cluster { map, .. } = &self.layout {
+                detours += 1;
+                let goes_on = detours < DETOURS && stream::left(until).is_ok_and(|left| left > PAUSE);
+                match failure.detour {
+                    Some(Detour::Moved(slot, address)) if goes_on => {
+                        map.learn(slot, address);
+                        continue;
+                    }
+                    Some(Detour::Ask(address)) if goes_on => {
+                        asked = Some(address);
+                        continue;
+                    }
+                    Some(Detour::Later) if goes_on => {
+                        thread::sleep(PAUSE);
+                        continue;
+                    }
+                    // Another server may have taken its place.
+                    None if failure.fate == Fate::NotConnected && goes_on => {
+                        let before = map.address(cluster::slot(key));
+                        self.learn_map(until);
+                        if map.address(cluster::slot(key)) != before {
+                            continue;
+                        }
+                    }
+                    _ => {}
+                }
+            }
             let again = match failure.fate {
                 Fate::NotSent => true,
                 Fate::Unknown => kind != Kind::Once && failure.error.kind() != ErrorKind::Timeout,
                 Fate::NotConnected | Fate::Refused => false,
             };
+            attempts += 1;
             if !again || attempts == ATTEMPTS {
                 return Err(failure.error);
             }
         }
     }
 
-    /// What a script has told of the server's time.
-    pub(super) fn tell(&self, key: &[u8], server_ms: i64) {
-        self.pool(key).tell(server_ms);
+    /// The server that has a key.
+    fn pool(&self, key: &[u8], until: Instant) -> Result<Arc<Pool>> {
+        match &self.layout {
+            Layout::One(pool) => Ok(Arc::clone(pool)),
+            Layout::Cluster { map, seeds, .. } => {
+                let slot = cluster::slot(key);
+                let known = map.address(slot).or_else(|| {
+                    self.learn_map(until);
+                    map.address(slot)
+                });
+                // Whoever is asked may know.
+                Ok(self.pool_at(known.as_ref().unwrap_or(&seeds[usize::from(slot) % seeds.len()])))
+            }
+        }
     }
 
-    fn pool(&self, _key: &[u8]) -> &Pool {
-        &self.one
+    /// All servers that have keys.
+    fn all(&self, until: Instant) -> Result<Vec<Arc<Pool>>> {
+        match &self.layout {
+            Layout::One(pool) => Ok(vec![Arc::clone(pool)]),
+            Layout::Cluster { map, .. } => {
+                self.learn_map(until);
+                let addresses = map.addresses();
+                match addresses.is_empty() {
+                    true => Err(Error::fixed(ErrorKind::Unavailable, "no server of the cluster can be reached")),
+                    false => Ok(addresses.iter().map(|address| self.pool_at(address)).collect()),
+                }
+            }
+        }
+    }
+
+    fn pool_at(&self, address: &Address) -> Arc<Pool> {
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(address) {
+            return Arc::clone(pool);
+        }
+        let pool = Arc::new(Pool::new(address.clone(), self.size));
+        pools.insert(address.clone(), Arc::clone(&pool));
+        pool
+    }
+
+    /// Asks the servers of a Cluster, one after the other, until one knows which of them has what; unless that was done just now.
+    fn learn_map(&self, until: Instant) {
+        let Layout::Cluster { seeds, map, began, asked_ms } = &self.layout else { return };
+        let now_ms = began.elapsed().as_millis() as u64 + MAP_AGE_MS;
+        let last_ms = asked_ms.load(Ordering::Relaxed);
+        let is_due = now_ms >= last_ms + MAP_AGE_MS;
+        if !is_due || asked_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
+        for address in map.addresses().iter().chain(seeds) {
+            // No single one may take all the time.
+            let soon = Instant::now() + until.saturating_duration_since(Instant::now()) / 3;
+            let answer = self
+                .pool_at(address)
+                .with(&self.login, soon, |connection| Ok(one(connection.call(&[&[b"CLUSTER", b"SLOTS"]], soon)?)));
+            if answer.is_ok_and(|answer| map.learn_all(&answer, address)) {
+                return;
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The steps of the engine: a record is made up here, by the rules that all engines share, and the script that stores it
 //! compares what it was made from with what is there. If that has changed, it is made up anew.
 
-use super::calls::{self, Calls, Join, Moved, Outcome};
+use super::calls::{self, Calls, Join, Moved, Outcome, TRIES};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{self, Private},
@@ -13,8 +13,6 @@ use crate::{
 
 /// A way from old ids to a session is not longer: nobody renews so often within a grace time.
 const LONGEST_WAY: usize = 64;
-/// How often a write is made up anew because it was the wrong time: each time the server's was learned.
-const TRIES: usize = 3;
 
 /// The way from a key over aliases to a session.
 pub(super) struct Way {
@@ -28,7 +26,7 @@ pub(super) struct Way {
 
 /// The session that a key reads. `uses`: and notes the use, if it is the session's own key.
 pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Result<Option<Way>> {
-    let (mut key, mut until, mut aliases) = (*key, i64::MAX, Vec::new());
+    let (mut key, mut until, mut aliases): (_, _, Vec<Alias>) = (*key, i64::MAX, Vec::new());
     while aliases.len() < LONGEST_WAY {
         let look = calls.look(&key, uses && aliases.is_empty(), whole)?;
         // The session was looked at later than the aliases: they may have ended meanwhile.
@@ -36,7 +34,17 @@ pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Resul
             return Ok(None);
         }
         let Some(alias) = look.alias else {
-            return Ok(look.record.map(|record| Way { moment: look.moment, key, record, until, aliases }));
+            let moment = look.moment;
+            return match (look.record, aliases.last().map(|alias| alias.key)) {
+                (Some(record), _) => Ok(Some(Way { moment, key, record, until, aliases })),
+                // It may be on its way there: then it still reads where it comes from.
+                (None, Some(last)) if calls.is_apart() => {
+                    aliases.pop();
+                    let record = calls.on_its_way(&last, whole)?.record;
+                    Ok(record.map(|record| Way { moment, key: last, record, until, aliases }))
+                }
+                (None, _) => Ok(None),
+            };
         };
         (key, until) = (alias.target, until.min(alias.until));
         aliases.push(alias);

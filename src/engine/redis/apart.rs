@@ -1,0 +1,123 @@
+//! The steps of a Cluster, where a session and its principal's list, or an old key and a new one, are on different servers and
+//! no script reaches both. They come in such an order that a crash in between leaves no second living id and no session that
+//! `revoke` cannot find: a session is in its list before it is stored, and has gone from its old key before it is at the new
+//! one. What was noted and never came is taken out of the list when nobody can be about to store it any more.
+
+use std::collections::HashSet;
+
+use super::{
+    calls::{Calls, Join, Moved, Outcome, Row, TRIES},
+    names,
+};
+use crate::{
+    error::{Error, Result},
+    format,
+    key::{Key, PrincipalKey},
+    record::Head,
+};
+
+/// Whoever puts a session into a list stores it within a second, or not at all; some more for clocks that differ.
+const SLACK_MS: u64 = 60_000;
+
+/// Moves a session. Within the grace time of its old id that reads it also while it is on its way.
+pub(super) fn displace(calls: &Calls, from: &Key, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
+    if let Some(join) = &to.join {
+        calls.join(join)?;
+    }
+    let taken = calls.take(from, seen, to.alias.as_ref(), made_at)?;
+    if !matches!(taken, Outcome::Done(..)) {
+        return Ok(taken);
+    }
+    let mut last_seen = None;
+    for _ in 0..TRIES {
+        match calls.create(&to.key, &to.record, to.deadline, calls.now(&to.key)?, None)? {
+            Outcome::Done(at, _) => last_seen = Some(at),
+            Outcome::Other(Some(there)) if there == to.record => last_seen = Some(made_at),
+            // It was revoked while it was on its way.
+            Outcome::Other(_) | Outcome::Gone => return Ok(Outcome::Gone),
+            Outcome::Late => continue,
+        }
+        break;
+    }
+    let Some(last_seen) = last_seen else { return Ok(Outcome::Late) };
+    if to.alias.is_some() {
+        calls.arrived(from)?;
+    }
+    let ended = to.join.as_ref().map_or(Ok(0), |join| end_surplus(calls, join))?;
+    Ok(Outcome::Done(last_seen, ended))
+}
+
+/// A principal's living sessions. One that is being renewed may be missed, or met at both its keys.
+pub(super) fn list(calls: &Calls, principal: PrincipalKey) -> Result<Vec<Row>> {
+    let (mut rows, mut left_over) = (Vec::new(), Vec::new());
+    for member in calls.members(principal)? {
+        let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
+        let look = calls.look(&key, false, false)?;
+        match look.record {
+            Some(head) => {
+                let record = format::decode(&head, calls.open.seals)?;
+                let is_in = record.head.principal == Some(principal) && names::member(&key, &record.private) == member;
+                if is_in {
+                    rows.try_reserve(1).map_err(|_| Error::no_memory())?;
+                    rows.push(Row { key, len: look.len, head });
+                }
+            }
+            None if names::age_ms(&member, calls.now(&key)?) > SLACK_MS => left_over.push(member),
+            None => {}
+        }
+    }
+    left_over.iter().for_each(|member| calls.unlist_member(principal, member));
+    Ok(rows)
+}
+
+/// Ends the sessions of a principal but one, until there is none that was not met: what was renewed meanwhile has a new key.
+pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, spared: Option<&Key>) -> Result<u64> {
+    let mut met: HashSet<[u8; 32]> = spared.iter().map(|key| key.bytes()).collect();
+    let mut ended = 0;
+    loop {
+        let mut is_new = false;
+        for member in calls.members(principal)? {
+            let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
+            if !met.insert(key.bytes()) {
+                continue;
+            }
+            is_new = true;
+            if let Some(lived) = calls.end_of(principal, &key, None)? {
+                ended += u64::from(lived);
+                calls.unlist_member(principal, &member);
+            }
+        }
+        if !is_new {
+            return Ok(ended);
+        }
+    }
+}
+
+/// Ends the least recently used sessions of a principal that has too many since one has come, but not that one.
+pub(super) fn end_surplus(calls: &Calls, join: &Join) -> Result<u64> {
+    let most = calls.cx.policy.limits().max_per_principal;
+    let mut ended = 0;
+    // One that was used meanwhile is not ended, but another one.
+    for _ in 0..TRIES {
+        if most == u64::MAX {
+            break;
+        }
+        let rows = list(calls, join.principal)?;
+        let mut others: Vec<(Head, [u8; 6], Key)> = Vec::new();
+        for row in rows.iter().filter(|row| row.key != join.key) {
+            let record = format::decode(&row.head, calls.open.seals)?;
+            others.push((record.head, names::number_of(&record.private), row.key));
+        }
+        others.sort_unstable_by_key(|(head, number, key)| (head.last_seen, head.created, *number, *key));
+        others.truncate((others.len() as u64 + 1).saturating_sub(most) as usize);
+        if others.is_empty() {
+            break;
+        }
+        for (head, _, key) in &others {
+            if calls.end_of(join.principal, key, Some(head.last_seen))? == Some(true) {
+                ended += 1;
+            }
+        }
+    }
+    Ok(ended)
+}
