@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::{
-    calls::{Calls, Join, Moved, Outcome, Row, TRIES},
+    calls::{Calls, Ended, Join, Moved, Outcome, Row, TRIES},
     names,
 };
 use crate::{
@@ -82,10 +82,12 @@ pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, spared: Option<&Key
                 continue;
             }
             is_new = true;
-            if let Some(lived) = calls.end_of(principal, &key, None)? {
-                ended += u64::from(lived);
-                calls.unlist_member(principal, &member);
+            match calls.end_of(principal, &key, None)? {
+                Ended::Done { lived } => ended += u64::from(lived),
+                Ended::Gone => {}
+                Ended::Other => continue,
             }
+            calls.unlist_member(principal, &member);
         }
         if !is_new {
             return Ok(ended);
@@ -114,7 +116,7 @@ pub(super) fn end_surplus(calls: &Calls, join: &Join) -> Result<u64> {
             break;
         }
         for (head, _, key) in &others {
-            if calls.end_of(join.principal, key, Some(head.last_seen))? == Some(true) {
+            if let Ended::Done { lived: true } = calls.end_of(join.principal, key, Some(head.last_seen))? {
                 ended += 1;
             }
         }

@@ -62,6 +62,17 @@ pub(super) enum Which {
     Expired,
 }
 
+/// What came of ending a session of a principal.
+pub(super) enum Ended {
+    Done {
+        lived: bool,
+    },
+    /// It is not there, and nobody can be about to store it.
+    Gone,
+    /// It is somebody else's, or was used since.
+    Other,
+}
+
 /// Whose list a session comes into with a write, and as what.
 pub(super) struct Join {
     pub principal: PrincipalKey,
@@ -262,16 +273,17 @@ impl<'a> Calls<'a> {
         self.open.servers.command(&name, Kind::Write, &[b"DEL", &name], self.until).map(|_| ())
     }
 
-    /// Ends a session of a principal, if it was used then last, and says whether it lived; if it is not there it does not come.
-    pub(super) fn end_of(&self, principal: PrincipalKey, key: &Key, last_seen: Option<i64>) -> Result<Option<bool>> {
+    /// Ends a session of a principal, if it was used then last.
+    pub(super) fn end_of(&self, principal: PrincipalKey, key: &Key, last_seen: Option<i64>) -> Result<Ended> {
         let names = self.open.names();
         let last_seen = last_seen.map_or(Vec::new(), text);
         let args: [&[u8]; 4] = [&principal.bytes(), &names.alias(key), &names.moving(key), &last_seen];
         let (_, rest) = self.session(&script::END, Kind::Once, key, 0, &args)?;
         self.open.heads.forget(key);
         match &rest[..] {
-            [Reply::Bytes(outcome), lived] if outcome == b"done" => Ok(Some(lived.int() == Some(1))),
-            [Reply::Bytes(outcome)] if outcome == b"gone" || outcome == b"other" => Ok(None),
+            [Reply::Bytes(outcome), lived] if outcome == b"done" => Ok(Ended::Done { lived: lived.int() == Some(1) }),
+            [Reply::Bytes(outcome)] if outcome == b"gone" => Ok(Ended::Gone),
+            [Reply::Bytes(outcome)] if outcome == b"other" => Ok(Ended::Other),
             _ => Err(nonsense()),
         }
     }

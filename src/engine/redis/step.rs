@@ -27,6 +27,7 @@ pub(super) struct Way {
 /// The session that a key reads. `uses`: and notes the use, if it is the session's own key.
 pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Result<Option<Way>> {
     let (mut key, mut until, mut aliases): (_, _, Vec<Alias>) = (*key, i64::MAX, Vec::new());
+    let mut is_again = false;
     while aliases.len() < LONGEST_WAY {
         let look = calls.look(&key, uses && aliases.is_empty(), whole)?;
         // The session was looked at later than the aliases: they may have ended meanwhile.
@@ -37,12 +38,17 @@ pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Resul
             let moment = look.moment;
             return match (look.record, aliases.last().map(|alias| alias.key)) {
                 (Some(record), _) => Ok(Some(Way { moment, key, record, until, aliases })),
-                // It may be on its way there: then it still reads where it comes from.
-                (None, Some(last)) if calls.is_apart() => {
-                    aliases.pop();
-                    let record = calls.on_its_way(&last, whole)?.record;
-                    Ok(record.map(|record| Way { moment, key: last, record, until, aliases }))
-                }
+                // It may be on its way there: then it still reads where it comes from, or it has arrived just now.
+                (None, Some(last)) if calls.is_apart() && !is_again => match calls.on_its_way(&last, whole)?.record {
+                    Some(record) => {
+                        aliases.pop();
+                        Ok(Some(Way { moment, key: last, record, until, aliases }))
+                    }
+                    None => {
+                        is_again = true;
+                        continue;
+                    }
+                },
                 (None, _) => Ok(None),
             };
         };

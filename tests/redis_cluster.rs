@@ -1,0 +1,206 @@
+//! What a Cluster's failovers and moves do to a store in it: servers are killed, take over and give slots away under load.
+//! Each test has a Cluster of its own, and they run one by one, because they measure times.
+
+mod common;
+
+use std::{
+    process::{Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use common::{Done, PLAIN, cluster::Cluster, from_env, kind, of};
+use sss::{Access, ErrorKind, Store};
+
+/// Two of them on two cores would measure each other.
+static ALONE: Mutex<()> = Mutex::new(());
+const DEADLINE: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_millis(150);
+
+/// What happened to calls while something was done to the Cluster.
+struct Report {
+    failed: u64,
+    /// How long nothing worked for the one whose calls failed longest.
+    longest: Duration,
+}
+
+/// Sessions that several threads read and write without a pause while `happens`: none is ever not found, no answer is another
+/// session's, none comes too late, and a write that was acknowledged is there.
+fn under_load(store: &Store, happens: impl FnOnce(&AtomicU64)) -> Report {
+    let (stop, worked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let longest = Mutex::new(Duration::ZERO);
+    thread::scope(|scope| {
+        let _stop = Done(&stop);
+        for number in 0..12 {
+            let (stop, worked, failed, longest) = (&stop, &worked, &failed, &longest);
+            scope.spawn(move || {
+                let name = format!("session {number}").into_bytes();
+                let (sid, meta) = store.create(&name, &PLAIN).unwrap();
+                let (mut version, mut is_unsure, mut since) = (meta.version, false, Instant::now());
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let result = store.get(&sid, Access::Slide).and_then(|(payload, meta)| {
+                        assert_eq!(payload, name);
+                        assert!(meta.version >= version, "version {version} was acknowledged, not {}", meta.version);
+                        assert!(meta.version <= version + u64::from(is_unsure), "a write was done twice");
+                        (version, is_unsure) = (meta.version, true);
+                        version = store.put_if(&sid, version, &name, &PLAIN)?.version;
+                        is_unsure = false;
+                        Ok(())
+                    });
+                    assert!(begun.elapsed() < 2 * DEADLINE + SLACK, "{:?}", begun.elapsed());
+                    match kind(&result) {
+                        None => {
+                            worked.fetch_add(1, Ordering::Relaxed);
+                            let mut longest = longest.lock().unwrap();
+                            *longest = longest.max(since.elapsed());
+                            since = Instant::now();
+                        }
+                        Some(ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            sleep(Duration::from_millis(1));
+                        }
+                        other => panic!("{other:?}: {result:?}"),
+                    }
+                }
+            });
+        }
+        let more = |n: u64| {
+            let before = worked.load(Ordering::Relaxed);
+            while worked.load(Ordering::Relaxed) < before + n {
+                sleep(Duration::from_millis(5));
+            }
+        };
+        more(200);
+        happens(&worked);
+        more(200);
+    });
+    Report { failed: failed.into_inner(), longest: longest.into_inner().unwrap() }
+}
+
+#[test]
+fn a_failover_loses_nothing_that_a_replica_has_acknowledged() {
+    let _alone = ALONE.lock();
+    let mut cluster = Cluster::start();
+    let store = Store::open(&cluster.url("wait=1&deadline=500ms")).unwrap();
+    for round in 0..from_env("SSS_FAILOVERS", 2) {
+        let victim = (0..6).find(|&i| cluster.is_master(i)).unwrap();
+        let report = under_load(&store, |_| {
+            cluster.servers[victim].kill();
+            let begun = Instant::now();
+            let masters = |cluster: &Cluster| (0..6).filter(|&i| i != victim && cluster.is_master(i)).count();
+            while masters(&cluster) < 3 {
+                assert!(begun.elapsed() < Duration::from_secs(20), "nobody takes over");
+                sleep(Duration::from_millis(20));
+            }
+            // The new master has no replica, and nothing can be acknowledged, until the old one is back as its replica.
+            cluster.revive(victim);
+            cluster.wait_until_whole();
+        });
+        println!("round {round}: {} calls failed, for {:?} at the longest", report.failed, report.longest);
+        assert!(report.failed > 0, "nobody noticed");
+    }
+}
+
+#[test]
+fn a_planned_failover_loses_nothing() {
+    let _alone = ALONE.lock();
+    let cluster = Cluster::start();
+    let store = Store::open(&cluster.url("deadline=500ms")).unwrap();
+    for round in 0..from_env("SSS_FAILOVERS", 3) {
+        let replica = (0..6).find(|&i| !cluster.is_master(i)).unwrap();
+        let report = under_load(&store, |_| {
+            assert!(cluster.servers[replica].ask(&["CLUSTER", "FAILOVER"]).unwrap().starts_with('+'));
+            let begun = Instant::now();
+            while !cluster.is_master(replica) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "it does not take over");
+                sleep(Duration::from_millis(10));
+            }
+        });
+        println!("round {round}: {} calls failed, for {:?} at the longest", report.failed, report.longest);
+        cluster.wait_until_whole();
+    }
+}
+
+#[test]
+fn sessions_are_found_while_their_slots_move() {
+    let _alone = ALONE.lock();
+    let cluster = Cluster::start();
+    let store = Store::open(&cluster.url("deadline=500ms")).unwrap();
+    let masters: Vec<usize> = (0..6).filter(|&i| cluster.is_master(i)).collect();
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let report = under_load(&store, |_| {
+            let (from, to) = (cluster.id(masters[from]), cluster.id(masters[to]));
+            let address = format!("127.0.0.1:{}", cluster.servers[0].port);
+            let moved = Command::new("redis-cli")
+                .args(["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to])
+                .args(["--cluster-slots", "2000", "--cluster-yes", "--cluster-pipeline", "1"])
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(moved.success());
+        });
+        assert_eq!(report.failed, 0, "for {:?} at the longest", report.longest);
+    }
+}
+
+#[test]
+fn a_cluster_is_found_by_any_server_that_is_up() {
+    let _alone = ALONE.lock();
+    let cluster = Cluster::start();
+    let url = cluster.url("deadline=2s");
+    // A replica that is in the URL, and nothing else.
+    let only = url.replace(&format!("127.0.0.1:{},", cluster.servers[0].port), "");
+    let dead = url.replace(&format!("127.0.0.1:{},", cluster.servers[0].port), "127.0.0.1:1,");
+    for url in [&only, &dead] {
+        let store = Store::open(url).unwrap();
+        for _ in 0..50 {
+            let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+            assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
+        }
+        assert_eq!(store.list(b"alice").unwrap().len(), 50);
+        assert_eq!(store.revoke(b"alice", None).unwrap(), 50);
+        assert_eq!(store.stats().unwrap().sessions, 0);
+    }
+}
+
+/// A session that is about to be stored when its principal is revoked does not appear afterwards.
+#[test]
+fn revoke_ends_also_what_is_on_its_way() {
+    let _alone = ALONE.lock();
+    let cluster = Cluster::start();
+    let store = Store::open(&cluster.url("deadline=5s")).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = Done(&stop);
+        let attackers: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut sid, _) = store.create(b"x", &of(b"alice")).unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        match store.renew(&sid, None, &PLAIN) {
+                            Ok((new, _)) => sid = new,
+                            Err(error) => {
+                                assert_eq!(error.kind(), ErrorKind::NotFound);
+                                return;
+                            }
+                        }
+                    }
+                    panic!("it was renewed through all revocations");
+                })
+            })
+            .collect();
+        sleep(Duration::from_millis(50));
+        let begun = Instant::now();
+        while !attackers.iter().all(|attacker| attacker.is_finished()) {
+            store.revoke(b"alice", None).unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        }
+    });
+    assert!(store.list(b"alice").unwrap().is_empty());
+    assert_eq!(store.stats().unwrap().sessions, 0);
+}
