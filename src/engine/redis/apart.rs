@@ -3,11 +3,9 @@
 //! `revoke` cannot find: a session is in its list before it is stored, and has gone from its old key before it is at the new
 //! one. What was noted and never came is taken out of the list when nobody can be about to store it any more.
 
-use std::collections::HashSet;
-
 use super::{
     calls::{Calls, Ended, Join, Moved, Outcome, Row, TRIES},
-    names,
+    names, step,
 };
 use crate::{
     error::{Error, Result},
@@ -70,29 +68,26 @@ pub(super) fn list(calls: &Calls, principal: PrincipalKey) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Ends the sessions of a principal but one, until there is none that was not met: what was renewed meanwhile has a new key.
-pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, spared: Option<&Key>) -> Result<u64> {
-    let mut met: HashSet<[u8; 32]> = spared.iter().map(|key| key.bytes()).collect();
+/// Ends the sessions of a principal but the one that `except` reads. Meanwhile nobody comes into its list, so that what is in it
+/// is all there is; what is not stored yet must not be any more. (Such a one is not counted.)
+pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+    calls.close(principal)?;
+    let spared = step::spared(calls, principal, except)?;
     let mut ended = 0;
-    loop {
-        let mut is_new = false;
-        for member in calls.members(principal)? {
-            let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
-            if !met.insert(key.bytes()) {
-                continue;
-            }
-            is_new = true;
-            match calls.end_of(principal, &key, None)? {
-                Ended::Done { lived } => ended += u64::from(lived),
-                Ended::Gone => {}
-                Ended::Other => continue,
-            }
-            calls.unlist_member(principal, &member);
+    for member in calls.members(principal)? {
+        let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
+        if Some(key) == spared {
+            continue;
         }
-        if !is_new {
-            return Ok(ended);
+        match calls.end_of(principal, &key, None)? {
+            Ended::Done { lived } => ended += u64::from(lived),
+            Ended::Gone => {}
+            Ended::Other => continue,
         }
+        calls.unlist_member(principal, &member);
     }
+    calls.reopen(principal)?;
+    Ok(ended)
 }
 
 /// Ends the least recently used sessions of a principal that has too many since one has come, but not that one.

@@ -1,7 +1,10 @@
 //! The scripts as functions: what they take and give, in terms of sessions. One `Calls` is one call of the engine: all of it
 //! ends in time.
 
-use std::time::Instant;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     apart, names,
@@ -25,6 +28,8 @@ const HEAD: usize = format::HEADER + format::PRINCIPAL + 17;
 const LAST_SEEN_END: usize = format::LAST_SEEN + 8;
 /// How often a write is made up anew because it was the wrong time: each time the server's was learned.
 pub(super) const TRIES: usize = 3;
+/// Between two looks at a list that is closed.
+const PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Calls<'a> {
     pub open: &'a Open,
@@ -224,9 +229,6 @@ impl<'a> Calls<'a> {
 
     /// Ends the sessions of a principal but one, and says how many; `None`: that one is not there.
     pub(super) fn revoke(&self, principal: PrincipalKey, spared: Option<&Key>) -> Result<Option<u64>> {
-        if self.is_apart() {
-            return apart::revoke(self, principal, spared).map(Some);
-        }
         let names = self.open.names();
         let mut args = self.about(principal, b"", 0, false);
         args.push(spared.map_or(Vec::new(), |key| names.session(key)));
@@ -245,12 +247,48 @@ impl<'a> Calls<'a> {
         self.open.servers.are_many()
     }
 
-    /// Puts a session into its principal's list before it is stored.
+    /// Puts a session into its principal's list before it is stored. While the list is closed it waits.
     pub(super) fn join(&self, join: &Join) -> Result<()> {
-        let list = self.open.names().principal(join.principal);
-        let about = self.about(join.principal, &names::member(&join.key, &join.private), join.private.armed, false);
+        let names = self.open.names();
+        let mut about = self.about(join.principal, &names::member(&join.key, &join.private), join.private.armed, false);
+        about.push(names.closed(join.principal));
         let about: Vec<&[u8]> = about.iter().map(Vec::as_slice).collect();
-        self.call(&script::JOIN, Kind::Write, &[&list], 0, &about).map(|_| ())
+        loop {
+            let (_, rest) = self.call(&script::JOIN, Kind::Write, &[&names.principal(join.principal)], 0, &about)?;
+            match rest.first().and_then(Reply::bytes) {
+                Some(b"done") => return Ok(()),
+                Some(b"closed") => self.pause()?,
+                _ => return Err(nonsense()),
+            }
+        }
+    }
+
+    /// Closes a principal's list: nobody comes in until it is opened again, or this call is over.
+    pub(super) fn close(&self, principal: PrincipalKey) -> Result<()> {
+        let name = self.open.names().closed(principal);
+        loop {
+            let left = self.until.saturating_duration_since(Instant::now()).as_millis().max(1).to_string();
+            let parts: [&[u8]; 6] = [b"SET", &name, b"", b"NX", b"PX", left.as_bytes()];
+            // Once: what another call has closed is not opened by this one.
+            match self.open.servers.command(&name, Kind::Once, &parts, self.until)? {
+                Reply::Nil => self.pause()?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn reopen(&self, principal: PrincipalKey) -> Result<()> {
+        let name = self.open.names().closed(principal);
+        self.open.servers.command(&name, Kind::Write, &[b"DEL", &name], self.until).map(|_| ())
+    }
+
+    fn pause(&self) -> Result<()> {
+        if Instant::now() + PAUSE > self.until {
+            let message = "the principal's sessions are being revoked by another call";
+            return Err(Error::fixed(ErrorKind::Timeout, message));
+        }
+        thread::sleep(PAUSE);
+        Ok(())
     }
 
     /// Takes away what has these first bytes, to be stored at another key, and leaves the alias.

@@ -35,6 +35,11 @@ impl Names<'_> {
         self.name("p", &principal.bytes())
     }
 
+    /// That a principal's list is closed, because its sessions are being revoked.
+    pub(super) fn closed(&self, principal: PrincipalKey) -> Vec<u8> {
+        self.name("r", &principal.bytes())
+    }
+
     /// What the names of sessions begin with.
     pub(super) fn of_sessions(&self) -> Vec<u8> {
         format!("{}s:{{", self.prefix).into_bytes()

@@ -1,7 +1,10 @@
 //! The steps of the engine: a record is made up here, by the rules that all engines share, and the script that stores it
 //! compares what it was made from with what is there. If that has changed, it is made up anew.
 
-use super::calls::{self, Calls, Join, Moved, Outcome, TRIES};
+use super::{
+    apart,
+    calls::{self, Calls, Join, Moved, Outcome, TRIES},
+};
 use crate::{
     error::{Error, ErrorKind, Result},
     format::{self, Private},
@@ -27,7 +30,7 @@ pub(super) struct Way {
 /// The session that a key reads. `uses`: and notes the use, if it is the session's own key.
 pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Result<Option<Way>> {
     let (mut key, mut until, mut aliases): (_, _, Vec<Alias>) = (*key, i64::MAX, Vec::new());
-    let mut is_again = false;
+    let mut again = 0;
     while aliases.len() < LONGEST_WAY {
         let look = calls.look(&key, uses && aliases.is_empty(), whole)?;
         // The session was looked at later than the aliases: they may have ended meanwhile.
@@ -39,13 +42,14 @@ pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Resul
             return match (look.record, aliases.last().map(|alias| alias.key)) {
                 (Some(record), _) => Ok(Some(Way { moment, key, record, until, aliases })),
                 // It may be on its way there: then it still reads where it comes from, or it has arrived just now.
-                (None, Some(last)) if calls.is_apart() && !is_again => match calls.on_its_way(&last, whole)?.record {
+                (None, Some(last)) if calls.is_apart() && again < TRIES => match calls.on_its_way(&last, whole)?.record
+                {
                     Some(record) => {
                         aliases.pop();
                         Ok(Some(Way { moment, key: last, record, until, aliases }))
                     }
                     None => {
-                        is_again = true;
+                        again += 1;
                         continue;
                     }
                 },
@@ -193,23 +197,24 @@ pub(super) fn renew(calls: &Calls, old: &Key, new: &Key, write: &Write, grace: &
 
 /// Ends the sessions of a principal but the one that `except` reads.
 pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+    if calls.is_apart() {
+        return apart::revoke(calls, principal, except);
+    }
     loop {
-        let spared = match except {
-            Some(except) => follow(calls, except, false, false)?,
-            None => None,
-        };
-        let spared = match spared {
-            Some(way) => {
-                let record = format::decode(&way.record, calls.open.seals)?;
-                (record.head.principal == Some(principal)).then_some(way.key)
-            }
-            None => None,
-        };
+        let spared = spared(calls, principal, except)?;
         // If it is not there any more it may have moved: that is looked up anew.
         if let Some(ended) = calls.revoke(principal, spared.as_ref())? {
             return Ok(ended);
         }
     }
+}
+
+/// The session that `except` reads, if it is the principal's.
+pub(super) fn spared(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<Option<Key>> {
+    let Some(except) = except else { return Ok(None) };
+    let Some(way) = follow(calls, except, false, false)? else { return Ok(None) };
+    let record = format::decode(&way.record, calls.open.seals)?;
+    Ok((record.head.principal == Some(principal)).then_some(way.key))
 }
 
 /// Takes a session that is gone out of its principal's list.
