@@ -5,7 +5,7 @@ mod redis;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
-pub(crate) use self::redis::{Host, Password, RedisUrl, Servers};
+pub(crate) use self::redis::{Host, Password, RedisUrl, Servers, Tls};
 
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -96,7 +96,6 @@ impl Url {
         }
         if let EngineUrl::Redis(redis) = &url.engine {
             redis.check()?;
-            redis::not_yet(redis)?;
         }
         Ok(url)
     }
@@ -347,15 +346,6 @@ mod tests {
         assert!(refused("memory:a/b").contains("not '/'"));
         assert!(!refused("memory:user:hunter2@host").contains("hunter2"));
         assert!(!refused("memory:?a\nb=1").contains('\n'));
-    }
-
-    #[test]
-    fn engines_to_come_are_unsupported_not_unknown() {
-        for url in ["rediss://u:hunter2@h", "redis+sentinel://:hunter2@h1,h2/name"] {
-            let error = Url::parse(url).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unsupported);
-            assert!(!error.to_string().contains("hunter2"));
-        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! redis://[user:password@]host[:port][/db]      rediss://… the same over TLS
 //! redis+unix://[user:password@]/path            db=N is an option
 //! redis+cluster://[user:password@]host[:port],…
-//! redis+sentinel://[user:password@]host[:port],…/name[/db]
+//! redis+sentinel://[user:password@]host[:port],…/name[/db]        user and password are for the master
 //! ```
 
 use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
@@ -12,7 +12,7 @@ use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::D
 use zeroize::Zeroizing;
 
 use super::{absolute, bad, bad_value, choice, duration, number, percent_decoded, shown};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -162,7 +162,7 @@ impl RedisUrl {
             ("db", _) if matches!(self.servers, Servers::Unix(_)) => {
                 self.db = value.parse().map_err(|_| bad_value(key, value, "the number of a database"))?;
             }
-            ("tls", tls) if !matches!(self.servers, Servers::One(_) | Servers::Unix(_)) => {
+            ("tls", tls) if matches!(self.servers, Servers::Cluster(_) | Servers::Sentinel(..)) => {
                 *tls = (choice(key, value, ["off", "on"])? == "on").then(Tls::default);
             }
             ("cafile", Some(tls)) => tls.cafile = Some(absolute(key, value)?),
@@ -180,17 +180,6 @@ impl RedisUrl {
                 Err(bad("'cert' and 'key' are given together or not at all"))
             }
             _ => Ok(()),
-        }
-    }
-}
-
-/// What is known to be meant, and is not there yet.
-pub(super) fn not_yet(url: &RedisUrl) -> Result<()> {
-    match url.servers {
-        Servers::One(_) | Servers::Unix(_) | Servers::Cluster(_) if url.tls.is_none() => Ok(()),
-        _ => {
-            let message = format!("the engine '{}' is not part of this build", url.scheme());
-            Err(Error::new(ErrorKind::Unsupported, message))
         }
     }
 }

@@ -51,7 +51,8 @@ impl Map {
     }
 }
 
-fn address(host: Option<&[u8]>, port: Option<i64>, from: &Address) -> Option<Address> {
+/// A server as others call it.
+pub(super) fn address(host: Option<&[u8]>, port: Option<i64>, from: &Address) -> Option<Address> {
     let name = std::str::from_utf8(host.unwrap_or_default()).ok()?;
     let name = match (name, from) {
         // A server that does not know its own name.

@@ -61,7 +61,8 @@ impl Connection {
         until: Instant,
     ) -> Result<Connection, Failure> {
         let not_connected = |error: Failure| Failure { fate: Fate::NotConnected, ..error };
-        let stream = Stream::connect(server, until).map_err(|error| failure::io(Fate::NotConnected, &error, server))?;
+        let stream = Stream::connect(server, login.tls.as_ref(), until)
+            .map_err(|error| failure::io(Fate::NotConnected, &error, server))?;
         let mut connection = Connection {
             server: server.clone(),
             clock: Arc::clone(clock),
@@ -115,6 +116,8 @@ impl Connection {
                 }
             }
         }
+        // Where bytes are encrypted on their way, some may still be here.
+        self.stream.flush().map_err(|error| failure::io(Fate::Unknown, &error, &self.server))?;
         self.outbox.shrink_to(KEPT);
         let replies: std::io::Result<Vec<Reply>> =
             commands.iter().map(|_| self.inbox.reply(&mut self.stream)).collect();
@@ -131,7 +134,7 @@ impl Connection {
     }
 
     /// Whether it is open, and no reply is on its way that nobody waits for.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&mut self) -> bool {
         self.inbox.is_empty() && self.stream.is_quiet()
     }
 }

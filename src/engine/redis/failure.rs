@@ -22,6 +22,8 @@ pub(super) enum Detour {
     Ask(Address),
     /// In a moment it can be done.
     Later,
+    /// This is not the master, or not any more.
+    Elsewhere,
 }
 
 impl Failure {
@@ -87,6 +89,7 @@ pub(super) fn refused(answer: &str, server: &Address) -> Failure {
         "MOVED" => cluster::redirection(answer, server).map(|(slot, address)| Detour::Moved(slot, address)),
         "ASK" => cluster::redirection(answer, server).map(|(_, address)| Detour::Ask(address)),
         "TRYAGAIN" | "CLUSTERDOWN" | "NONLOCAL" => Some(Detour::Later),
+        "READONLY" | "MASTERDOWN" => Some(Detour::Elsewhere),
         _ => None,
     };
     Failure { fate: Fate::Refused, detour, error: Error::new(kind, format!("the server {server} {what}")) }

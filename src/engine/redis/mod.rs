@@ -23,6 +23,7 @@ mod servers;
 mod socket;
 mod step;
 mod stream;
+mod tls;
 
 use std::sync::Arc;
 

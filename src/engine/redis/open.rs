@@ -72,7 +72,7 @@ impl Shared {
                 return Ok(shared);
             }
         }
-        let open = Open::new(wishes, inherited.map(Shared::get));
+        let open = Open::new(wishes, inherited.map(Shared::get))?;
         let shared = Arc::new(Shared { open: Some(Box::new(open)), generation: fork::generation() });
         registry.push(Arc::downgrade(&shared));
         Ok(shared)
@@ -98,23 +98,23 @@ impl Drop for Shared {
 
 impl Open {
     /// A child goes on with its parent's rules and clock as they were at the fork.
-    fn new(wishes: &Wishes, inherited: Option<&Open>) -> Open {
+    fn new(wishes: &Wishes, inherited: Option<&Open>) -> Result<Open> {
         let policy = Policy::new(&wishes.policy);
         let mut manual = clock::wall_ms();
         if let Some(inherited) = inherited {
             policy.tighten(&inherited.policy.options());
             manual = inherited.manual.as_ref().map_or(manual, |manual| manual.load(Ordering::Acquire));
         }
-        Open {
+        Ok(Open {
             url: wishes.url.clone(),
-            servers: Servers::new(&wishes.url),
+            servers: Servers::new(&wishes.url)?,
             heads: Heads::new(),
             seals: wishes.seals,
             policy,
             counters: Counters::default(),
             manual: (wishes.manual_clock == Some(true)).then(|| AtomicI64::new(manual)),
             last_number: AtomicU64::new(0),
-        }
+        })
     }
 
     /// One more has opened it.

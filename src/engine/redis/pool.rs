@@ -83,7 +83,7 @@ impl Pool {
         let mut connections = self.connections.lock();
         loop {
             // The one that was used last: those that are too many come to rest.
-            while let Some(connection) = connections.idle.pop() {
+            while let Some(mut connection) = connections.idle.pop() {
                 if connection.is_fresh() {
                     return Ok(Place { pool: self, connection: Some(connection), is_kept: false });
                 }

@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
+use rustls::ClientConfig;
 
 use super::{
     cluster::{self, Map},
@@ -21,7 +22,7 @@ use super::{
     pool::Pool,
     resp::{self, Reply},
     script::Script,
-    stream,
+    stream, tls,
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -34,8 +35,8 @@ const ATTEMPTS: u32 = 2;
 const DETOURS: u32 = 40;
 /// Between two attempts of which the first was asked to wait.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The map of a Cluster is not asked for more often.
-const MAP_AGE_MS: u64 = 100;
+/// Nobody is asked more often who has what.
+const TURN_MS: u64 = 100;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Address {
@@ -57,6 +58,7 @@ pub(super) struct Login {
     pub user: Option<String>,
     pub password: Option<Password>,
     pub db: u32,
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// What a call is to its fate.
@@ -80,25 +82,58 @@ pub(super) struct Servers {
 
 enum Layout {
     One(Arc<Pool>),
-    Cluster { seeds: Vec<Address>, map: Map, began: Instant, asked_ms: AtomicU64 },
+    Cluster {
+        seeds: Vec<Address>,
+        map: Map,
+        turn: Turn,
+    },
+    /// The one that the Sentinels call the master of this name.
+    Sentinel {
+        seeds: Vec<Address>,
+        name: String,
+        master: RwLock<Option<Address>>,
+        turn: Turn,
+    },
+}
+
+/// Lets one call in a while ask who has what.
+struct Turn {
+    began: Instant,
+    next_ms: AtomicU64,
+}
+
+impl Turn {
+    fn new() -> Turn {
+        Turn { began: Instant::now(), next_ms: AtomicU64::new(0) }
+    }
+
+    fn comes(&self) -> bool {
+        let (now_ms, next_ms) = (self.began.elapsed().as_millis() as u64, self.next_ms.load(Ordering::Relaxed));
+        let taken = |next| self.next_ms.compare_exchange(next_ms, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        now_ms >= next_ms && taken(now_ms + TURN_MS)
+    }
 }
 
 impl Servers {
-    pub(super) fn new(url: &RedisUrl) -> Servers {
+    pub(super) fn new(url: &RedisUrl) -> Result<Servers> {
         let one = |address| Layout::One(Arc::new(Pool::new(address, url.pool)));
+        let addresses = |hosts: &[Host]| hosts.iter().cloned().map(Address::Tcp).collect();
         let layout = match &url.servers {
             url::Servers::Unix(path) => one(Address::Unix(path.clone())),
             url::Servers::One(host) => one(Address::Tcp(host.clone())),
-            // The URL refuses Sentinels for now.
-            url::Servers::Cluster(hosts) | url::Servers::Sentinel(hosts, _) => Layout::Cluster {
-                seeds: hosts.iter().cloned().map(Address::Tcp).collect(),
-                map: Map::new(),
-                began: Instant::now(),
-                asked_ms: AtomicU64::new(0),
+            url::Servers::Cluster(hosts) => {
+                Layout::Cluster { seeds: addresses(hosts), map: Map::new(), turn: Turn::new() }
+            }
+            url::Servers::Sentinel(hosts, name) => Layout::Sentinel {
+                seeds: addresses(hosts),
+                name: name.clone(),
+                master: RwLock::new(None),
+                turn: Turn::new(),
             },
         };
-        let login = Login { user: url.user.clone(), password: url.password.clone(), db: url.db };
-        Servers { login, wait: url.wait, size: url.pool, pools: Mutex::default(), layout }
+        let tls = url.tls.as_ref().map(tls::config).transpose()?;
+        let login = Login { user: url.user.clone(), password: url.password.clone(), db: url.db, tls };
+        Ok(Servers { login, wait: url.wait, size: url.pool, pools: Mutex::default(), layout })
     }
 
     /// Whether two keys may be on different servers.
@@ -250,31 +285,15 @@ impl Servers {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            if let Layout::Cluster { map, .. } = &self.layout {
-                detours += 1;
-                let goes_on = detours < DETOURS && stream::left(until).is_ok_and(|left| left > PAUSE);
-                match failure.detour {
-                    Some(Detour::Moved(slot, address)) if goes_on => {
-                        map.learn(slot, address);
-                        continue;
-                    }
-                    Some(Detour::Ask(address)) if goes_on => {
+            detours += 1;
+            if detours < DETOURS && stream::left(until).is_ok_and(|left| left > PAUSE) {
+                match self.detour(key, &failure, until) {
+                    Some(Way::Again) => continue,
+                    Some(Way::Asking(address)) => {
                         asked = Some(address);
                         continue;
                     }
-                    Some(Detour::Later) if goes_on => {
-                        thread::sleep(PAUSE);
-                        continue;
-                    }
-                    // Another server may have taken its place.
-                    None if failure.fate == Fate::NotConnected && goes_on => {
-                        let before = map.address(cluster::slot(key));
-                        self.learn_map(until);
-                        if map.address(cluster::slot(key)) != before {
-                            continue;
-                        }
-                    }
-                    _ => {}
+                    None => {}
                 }
             }
             let again = match failure.fate {
@@ -286,6 +305,37 @@ impl Servers {
             if !again || attempts == ATTEMPTS {
                 return Err(failure.error);
             }
+        }
+    }
+
+    /// Where a call goes on that was not done where it was sent.
+    fn detour(&self, key: &[u8], failure: &Failure, until: Instant) -> Option<Way> {
+        match (&self.layout, &failure.detour) {
+            (Layout::One(_), _) => None,
+            (Layout::Cluster { map, .. }, Some(Detour::Moved(slot, address))) => {
+                map.learn(*slot, address.clone());
+                Some(Way::Again)
+            }
+            (Layout::Cluster { .. }, Some(Detour::Ask(address))) => Some(Way::Asking(address.clone())),
+            (Layout::Cluster { .. }, Some(Detour::Later)) => {
+                thread::sleep(PAUSE);
+                Some(Way::Again)
+            }
+            // Another one may have taken its place.
+            (Layout::Cluster { map, .. }, None) if failure.fate == Fate::NotConnected => {
+                let before = map.address(cluster::slot(key));
+                self.learn_map(until);
+                (map.address(cluster::slot(key)) != before).then_some(Way::Again)
+            }
+            (Layout::Sentinel { master, .. }, detour)
+                if failure.fate != Fate::Refused || matches!(detour, Some(Detour::Elsewhere)) =>
+            {
+                let before = master.read().clone();
+                self.learn_master(until);
+                let is_done = !matches!(failure.fate, Fate::NotConnected | Fate::Refused);
+                (!is_done && *master.read() != before).then_some(Way::Again)
+            }
+            _ => None,
         }
     }
 
@@ -302,13 +352,24 @@ impl Servers {
                 // Whoever is asked may know.
                 Ok(self.pool_at(known.as_ref().unwrap_or(&seeds[usize::from(slot) % seeds.len()])))
             }
+            Layout::Sentinel { master, name, .. } => {
+                let mut known = master.read().clone();
+                if known.is_none() {
+                    self.learn_master(until);
+                    known = master.read().clone();
+                }
+                known.map(|address| self.pool_at(&address)).ok_or_else(|| {
+                    let message = format!("no Sentinel of the URL can be reached and knows a master '{name}'");
+                    Error::new(ErrorKind::Unavailable, message)
+                })
+            }
         }
     }
 
     /// All servers that have keys.
     fn all(&self, until: Instant) -> Result<Vec<Arc<Pool>>> {
         match &self.layout {
-            Layout::One(pool) => Ok(vec![Arc::clone(pool)]),
+            Layout::One(_) | Layout::Sentinel { .. } => Ok(vec![self.pool(b"", until)?]),
             Layout::Cluster { map, .. } => {
                 self.learn_map(until);
                 let addresses = map.addresses();
@@ -332,11 +393,8 @@ impl Servers {
 
     /// Asks the servers of a Cluster, one after the other, until one knows which of them has what; unless that was done just now.
     fn learn_map(&self, until: Instant) {
-        let Layout::Cluster { seeds, map, began, asked_ms } = &self.layout else { return };
-        let now_ms = began.elapsed().as_millis() as u64 + MAP_AGE_MS;
-        let last_ms = asked_ms.load(Ordering::Relaxed);
-        let is_due = now_ms >= last_ms + MAP_AGE_MS;
-        if !is_due || asked_ms.compare_exchange(last_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        let Layout::Cluster { seeds, map, turn } = &self.layout else { return };
+        if !turn.comes() {
             return;
         }
         for address in map.addresses().iter().chain(seeds) {
@@ -350,6 +408,39 @@ impl Servers {
             }
         }
     }
+
+    /// Asks the Sentinels, one after the other, until one knows the master; unless that was done just now.
+    fn learn_master(&self, until: Instant) {
+        let Layout::Sentinel { seeds, name, master, turn } = &self.layout else { return };
+        if !turn.comes() {
+            return;
+        }
+        // Sentinels have users of their own; they are asked as nobody.
+        let nobody = Login { user: None, password: None, db: 0, tls: self.login.tls.clone() };
+        for sentinel in seeds {
+            let soon = Instant::now() + until.saturating_duration_since(Instant::now()) / 3;
+            let answer = self.pool_at(sentinel).with(&nobody, soon, |connection| {
+                let question: [&[u8]; 3] = [b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()];
+                Ok(one(connection.call(&[&question], soon)?))
+            });
+            if let Some([host, port]) = answer.as_ref().ok().and_then(Reply::array)
+                && let Some(address) = cluster::address(host.bytes(), port_in(port), sentinel)
+            {
+                *master.write() = Some(address);
+                return;
+            }
+        }
+    }
+}
+
+fn port_in(text: &Reply) -> Option<i64> {
+    std::str::from_utf8(text.bytes()?).ok()?.parse().ok()
+}
+
+/// Where a call goes on.
+enum Way {
+    Again,
+    Asking(Address),
 }
 
 fn one(mut replies: Vec<Reply>) -> Reply {

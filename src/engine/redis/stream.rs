@@ -5,16 +5,25 @@ use std::{
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
     os::unix::net::UnixStream,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{servers::Address, socket};
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::{servers::Address, socket, tls};
 
 /// So much later than asked for may a timeout be noticed; it saves a system call for most reads.
 const SLACK: Duration = Duration::from_millis(5);
 const SHORTEST: Duration = Duration::from_millis(1);
 
-pub(super) struct Stream {
+pub(super) enum Stream {
+    Plain(Timed),
+    Tls(Box<StreamOwned<ClientConnection, Timed>>),
+}
+
+/// A socket with an end.
+pub(super) struct Timed {
     socket: Socket,
     until: Instant,
     read_timeout: Duration,
@@ -27,7 +36,62 @@ enum Socket {
 }
 
 impl Stream {
-    pub(super) fn connect(address: &Address, until: Instant) -> io::Result<Stream> {
+    pub(super) fn connect(address: &Address, tls: Option<&Arc<ClientConfig>>, until: Instant) -> io::Result<Stream> {
+        let timed = Timed::connect(address, until)?;
+        Ok(match tls {
+            None => Stream::Plain(timed),
+            // Dropping it closes the socket and says nothing to the server, so that a forked child may do it.
+            Some(config) => Stream::Tls(Box::new(StreamOwned::new(tls::connection(config, address)?, timed))),
+        })
+    }
+
+    /// All that follows ends then.
+    pub(super) fn end_at(&mut self, until: Instant) {
+        match self {
+            Stream::Plain(timed) => timed.until = until,
+            Stream::Tls(tls) => tls.sock.until = until,
+        }
+    }
+
+    /// Whether it is open and nothing has come that nobody has asked for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        match self {
+            Stream::Plain(timed) => timed.is_quiet(),
+            Stream::Tls(tls) => {
+                let rest = tls.conn.process_new_packets();
+                rest.is_ok_and(|rest| rest.plaintext_bytes_to_read() == 0) && tls.sock.is_quiet()
+            }
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(timed) => timed.read(out),
+            Stream::Tls(tls) => tls.read(out),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(timed) => timed.write(bytes),
+            Stream::Tls(tls) => tls.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(timed) => timed.flush(),
+            Stream::Tls(tls) => tls.flush(),
+        }
+    }
+}
+
+impl Timed {
+    fn connect(address: &Address, until: Instant) -> io::Result<Timed> {
         let socket = match address {
             Address::Unix(path) => Socket::Unix(socket::connect_unix(path, left(until)?)?),
             Address::Tcp(host) => {
@@ -43,16 +107,10 @@ impl Stream {
                 Socket::Tcp(socket)
             }
         };
-        Ok(Stream { socket, until, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO })
+        Ok(Timed { socket, until, read_timeout: Duration::ZERO, write_timeout: Duration::ZERO })
     }
 
-    /// All that follows ends then.
-    pub(super) fn end_at(&mut self, until: Instant) {
-        self.until = until;
-    }
-
-    /// Whether it is open and nothing has come that nobody has asked for.
-    pub(super) fn is_quiet(&self) -> bool {
+    fn is_quiet(&self) -> bool {
         match &self.socket {
             Socket::Tcp(socket) => socket::is_quiet(socket),
             Socket::Unix(socket) => socket::is_quiet(socket),
@@ -60,7 +118,7 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+impl Read for Timed {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         loop {
             if let Some(timeout) = renewed(&mut self.read_timeout, self.until)? {
@@ -81,7 +139,7 @@ impl Read for Stream {
     }
 }
 
-impl Write for Stream {
+impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             if let Some(timeout) = renewed(&mut self.write_timeout, self.until)? {
