@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -32,24 +32,39 @@ pub struct Server {
     is_owner: bool,
 }
 
+/// What a server is started as.
+enum Role<'a> {
+    Server(&'a str),
+    Sentinel(&'a str),
+}
+
 impl Server {
     /// A server with these lines in its configuration besides the usual ones.
     pub fn start(config: &str) -> Server {
-        Server::with_port(free_port(), &directory(), true, config)
+        Server::with_port(free_port(), &directory(), true, Role::Server(config))
     }
 
-    fn with_port(port: u16, directory: &Path, is_owner: bool, config: &str) -> Server {
+    pub fn sentinel(config: &str) -> Server {
+        Server::with_port(free_port(), &directory(), true, Role::Sentinel(config))
+    }
+
+    fn with_port(port: u16, directory: &Path, is_owner: bool, role: Role) -> Server {
         fs::create_dir_all(directory).unwrap();
         let file = directory.join("redis.conf");
         let place = directory.to_str().unwrap();
+        let (config, flag) = match role {
+            Role::Server(config) => {
+                (format!("save \"\"\nuser {USER} on >{PASSWORD} {}\n{config}", permissions()), "--daemonize no")
+            }
+            Role::Sentinel(config) => (config.to_owned(), "--sentinel"),
+        };
         let text = format!(
-            "bind 127.0.0.1\nport {port}\nunixsocket {place}/socket\ndir {place}\nsave \"\"\nlogfile {place}/log\n\
-             user {USER} on >{PASSWORD} {}\n{config}\n",
-            permissions()
+            "bind 127.0.0.1\nport {port}\nunixsocket {place}/socket\ndir {place}\nlogfile {place}/log\n{config}\n"
         );
         fs::write(&file, text).unwrap();
         let child = Command::new("sh")
             .args(["-c", WATCH, "sh", "redis-server", file.to_str().unwrap()])
+            .args(flag.split(' '))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -68,7 +83,7 @@ impl Server {
     /// Begins again after it was killed, on the same port and with the same directory.
     pub fn revive(&mut self, config: &str) {
         let is_owner = std::mem::replace(&mut self.is_owner, false);
-        let revived = Server::with_port(self.port, &self.directory, is_owner, config);
+        let revived = Server::with_port(self.port, &self.directory, is_owner, Role::Server(config));
         *self = revived;
     }
 
@@ -102,13 +117,12 @@ impl Server {
         for part in command {
             text.push_str(&format!("${}\r\n{part}\r\n", part.len()));
         }
-        // Whatever comes up to the answer of QUIT.
-        text.push_str("*1\r\n$4\r\nQUIT\r\n");
         stream.write_all(text.as_bytes()).ok()?;
+        // It answers, and then closes as well.
+        stream.shutdown(Shutdown::Write).ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        answer.strip_suffix("+OK\r\n").map(str::to_owned)
+        Some(String::from_utf8_lossy(&answer).into_owned()).filter(|answer| !answer.is_empty())
     }
 
     pub fn pid(&self) -> i32 {

@@ -79,11 +79,16 @@ impl Connection {
         if login.db != 0 {
             commands.push(vec![b"SELECT", db.as_bytes()]);
         }
-        commands.push(vec![b"TIME"]);
+        if login.keeps_sessions {
+            commands.push(vec![b"TIME"]);
+        }
         let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
         let mut replies = connection.call(&commands, until).map_err(not_connected)?;
         if let Some(Reply::Error(answer)) = replies.iter().find(|reply| matches!(reply, Reply::Error(_))) {
             return Err(not_connected(failure::refused(answer, server)));
+        }
+        if !login.keeps_sessions {
+            return Ok(connection);
         }
         let time = replies.pop();
         let number = |i: usize| -> Option<i64> {

@@ -59,6 +59,8 @@ pub(super) struct Login {
     pub password: Option<Password>,
     pub db: u32,
     pub tls: Option<Arc<ClientConfig>>,
+    /// False for a Sentinel, which does not tell the time.
+    pub keeps_sessions: bool,
 }
 
 /// What a call is to its fate.
@@ -132,7 +134,8 @@ impl Servers {
             },
         };
         let tls = url.tls.as_ref().map(tls::config).transpose()?;
-        let login = Login { user: url.user.clone(), password: url.password.clone(), db: url.db, tls };
+        let login =
+            Login { user: url.user.clone(), password: url.password.clone(), db: url.db, tls, keeps_sessions: true };
         Ok(Servers { login, wait: url.wait, size: url.pool, pools: Mutex::default(), layout })
     }
 
@@ -416,7 +419,7 @@ impl Servers {
             return;
         }
         // Sentinels have users of their own; they are asked as nobody.
-        let nobody = Login { user: None, password: None, db: 0, tls: self.login.tls.clone() };
+        let nobody = Login { user: None, password: None, db: 0, tls: self.login.tls.clone(), keeps_sessions: false };
         for sentinel in seeds {
             let soon = Instant::now() + until.saturating_duration_since(Instant::now()) / 3;
             let answer = self.pool_at(sentinel).with(&nobody, soon, |connection| {

@@ -1,0 +1,94 @@
+//! `redis+sentinel://`: the master is the one that the Sentinels name, also after it was killed and another one has taken over.
+
+mod common;
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use common::{
+    PLAIN, from_env, kind,
+    redis::{Server, USER},
+};
+use sss::{Access, ErrorKind, Store};
+
+fn sentinels(master: u16) -> Vec<Server> {
+    let config = format!(
+        "sentinel monitor sessions 127.0.0.1 {master} 2\nsentinel down-after-milliseconds sessions 500\n\
+         sentinel failover-timeout sessions 3000\nsentinel parallel-syncs sessions 1"
+    );
+    let sentinels: Vec<Server> = (0..3).map(|_| Server::sentinel(&config)).collect();
+    let begun = Instant::now();
+    let all_known = |sentinel: &Server| {
+        let info = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
+        info.contains("slaves=1,sentinels=3")
+    };
+    while !sentinels.iter().all(all_known) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "the Sentinels do not come together");
+        sleep(Duration::from_millis(50));
+    }
+    sentinels
+}
+
+fn url(sentinels: &[Server], options: &str) -> String {
+    let hosts: Vec<String> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
+    format!("redis+sentinel://{USER}:hunter2%2F%40@{}/sessions?{options}", hosts.join(","))
+}
+
+#[test]
+fn the_master_is_found_again_when_another_server_has_taken_over() {
+    let config = "appendonly yes\nrepl-diskless-sync-delay 0";
+    let mut servers = vec![Server::start(config)];
+    servers.push(Server::start(&format!("{config}\nreplicaof 127.0.0.1 {}", servers[0].port)));
+    let mut sentinels = sentinels(servers[0].port);
+    let store = Store::open(&url(&sentinels, "deadline=500ms")).unwrap();
+    for round in 0..from_env("SSS_FAILOVERS", 2) {
+        let master = (0..2).find(|&i| servers[i].ask(&["ROLE"]).unwrap().contains("master\r\n")).unwrap();
+        let begun = Instant::now();
+        let waiting = Store::open(&url(&sentinels, "wait=1&deadline=2s")).unwrap();
+        // Acknowledged by the replica that is about to be the master.
+        let sid = loop {
+            match waiting.create(b"hello", &PLAIN) {
+                Ok((sid, _)) => break sid,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+            }
+        };
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
+        servers[master].kill();
+        if round == 0 {
+            // The first one in the URL is not needed.
+            sentinels.remove(0);
+        }
+        let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+        loop {
+            let call = Instant::now();
+            let result = store.get(&sid, Access::Slide);
+            slowest = slowest.max(call.elapsed());
+            match kind(&result) {
+                None => break,
+                Some(ErrorKind::Unavailable | ErrorKind::Timeout) => sleep(Duration::from_millis(2)),
+                other => panic!("{other:?}"),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{result:?}");
+        }
+        println!("round {round}: found again after {:?}, no call took longer than {slowest:?}", begun.elapsed());
+        assert!(slowest < Duration::from_millis(650), "{slowest:?}");
+        store.put(&sid, b"written", &PLAIN).unwrap();
+        servers[master].revive(config);
+        let (begun, is_replica) = (Instant::now(), |info: String| info.contains("master_link_status:up"));
+        while !is_replica(servers[master].ask(&["INFO", "replication"]).unwrap()) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it does not become a replica");
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn an_unknown_master_and_dead_sentinels_are_unavailable() {
+    let sentinel = Server::sentinel("");
+    let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:1/nobody?deadline=500ms", sentinel.port);
+    let error = Store::open(&url).unwrap().create(b"x", &PLAIN).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("nobody"), "{error}");
+}

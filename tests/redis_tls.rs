@@ -1,0 +1,151 @@
+//! `rediss://`: a server that cannot prove who it is gets no word, not to mention a password.
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{
+    PLAIN, kind, of,
+    proxy::{Mode, Proxy},
+    redis::{Server, USER, free_port},
+};
+use sss::{Access, Error, ErrorKind, Store};
+
+/// Certificates of an authority of the test's own, made by openssl.
+struct Authority {
+    directory: PathBuf,
+    name: &'static str,
+}
+
+impl Authority {
+    fn new(directory: &Path, name: &'static str) -> Authority {
+        let authority = Authority { directory: directory.to_owned(), name };
+        authority.openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
+        ));
+        authority
+    }
+
+    /// The paths of a certificate for these names, and of its key.
+    fn issue(&self, file: &str, names: &str, days: &str) -> (String, String) {
+        let name = self.name;
+        std::fs::write(self.directory.join(format!("{file}.ext")), format!("subjectAltName={names}")).unwrap();
+        self.openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN={file} -keyout {file}.key -out {file}.csr"));
+        self.openssl(&format!(
+            "x509 -req -in {file}.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial {days} -extfile {file}.ext -out {file}.pem"
+        ));
+        (self.path(&format!("{file}.pem")), self.path(&format!("{file}.key")))
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.directory.join(file).to_str().unwrap().to_owned()
+    }
+
+    fn openssl(&self, args: &str) {
+        let made = Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(&self.directory)
+            .stderr(Stdio::null())
+            .status()
+            .expect("openssl (tests/setup.sh installs it)");
+        assert!(made.success(), "openssl {args}");
+    }
+}
+
+/// A server with this certificate, and its port for TLS.
+fn server(authority: &Authority, (cert, key): &(String, String), clients: &str) -> (Server, u16) {
+    let port = free_port();
+    let ca = authority.path(&format!("{}.pem", authority.name));
+    let config = format!(
+        "tls-port {port}\ntls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {ca}\ntls-auth-clients {clients}"
+    );
+    (Server::start(&config), port)
+}
+
+fn open(host: &str, port: u16, options: &str) -> Result<Store, Error> {
+    Store::open(&format!("rediss://{USER}:hunter2%2F%40@{host}:{port}?{options}"))
+}
+
+fn create(host: &str, port: u16, options: &str) -> Result<(), Error> {
+    open(host, port, options)?.create(b"x", &PLAIN).map(drop)
+}
+
+#[test]
+fn a_server_is_believed_only_with_a_good_certificate_for_its_name() {
+    let directory = std::env::temp_dir().join(format!("sss-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let authority = Authority::new(&directory, "ca");
+    let stranger = Authority::new(&directory, "stranger");
+    let cafile = format!("cafile={}", authority.path("ca.pem"));
+    let days = "-days 2";
+
+    let good = authority.issue("good", "IP:127.0.0.1,DNS:localhost", days);
+    let (server_, port) = server(&authority, &good, "no");
+    let store = open("localhost", port, &cafile).unwrap();
+    let payload = vec![7; 300_000];
+    let (sid, _) = store.create(&payload, &of(b"alice")).unwrap();
+    assert_eq!(store.get(&sid, Access::Slide).unwrap().0, payload);
+    store.put(&sid, b"small", &PLAIN).unwrap();
+    let (sid, _) = store.renew(&sid, None, &PLAIN).unwrap();
+    assert_eq!(store.list(b"alice").unwrap().len(), 1);
+    store.delete(&sid).unwrap();
+    create("127.0.0.1", port, &cafile).unwrap();
+
+    let refused = |result: Result<(), Error>| {
+        let error = result.unwrap_err();
+        // A server that does not speak TLS waits for the end of a line.
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+        assert!(!error.to_string().contains("hunter2"));
+        error.to_string()
+    };
+    // Of an authority that is not known; without one of its own the system's are the known ones.
+    assert!(
+        refused(create("localhost", port, &format!("cafile={}", stranger.path("stranger.pem")))).contains("Issuer")
+    );
+    if Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
+        refused(create("localhost", port, "deadline=3s"));
+    }
+    // A port without TLS: nothing is said there in the clear.
+    refused(create("localhost", server_.port, &cafile));
+    let of_another = authority.issue("other", "DNS:elsewhere.example", days);
+    let (_server, port) = server(&authority, &of_another, "no");
+    assert!(refused(create("localhost", port, &cafile)).contains("name"));
+    let old = authority.issue("old", "DNS:localhost", "-days -1");
+    let (_server, port) = server(&authority, &old, "no");
+    assert!(refused(create("localhost", port, &cafile)).to_lowercase().contains("expired"));
+
+    // A server that wants a certificate of its clients.
+    let (_server, port) = server(&authority, &good, "yes");
+    refused(create("localhost", port, &cafile));
+    let (cert, key) = authority.issue("client", "DNS:client", days);
+    create("localhost", port, &format!("{cafile}&cert={cert}&key={key}")).unwrap();
+    let (cert, key) = stranger.issue("foreign", "DNS:client", days);
+    refused(create("localhost", port, &format!("{cafile}&cert={cert}&key={key}")));
+    // Files that are not what they should be.
+    for options in [format!("cafile={key}"), format!("{cafile}&cert={key}&key={cert}"), "cafile=/nowhere".to_owned()] {
+        assert_eq!(kind(&open("localhost", port, &options)), Some(ErrorKind::Io), "{options}");
+    }
+
+    // Also encrypted a call ends in time.
+    let (_server, port) = server(&authority, &good, "no");
+    for mode in [Mode::Stall, Mode::Dribble(Duration::from_millis(20)), Mode::Cut(5)] {
+        for warm in [false, true] {
+            let proxy = Proxy::to(port);
+            let url = format!("rediss://{USER}:hunter2%2F%40@localhost:{}?deadline=400ms&{cafile}", proxy.port);
+            let store = Store::open(&url).unwrap();
+            if warm {
+                store.create(b"x", &PLAIN).unwrap();
+            }
+            proxy.set(mode);
+            let begun = Instant::now();
+            let failed = store.create(b"x", &PLAIN);
+            assert!(begun.elapsed() < Duration::from_millis(550), "{:?} {mode:?}", begun.elapsed());
+            assert!(matches!(kind(&failed), Some(ErrorKind::Timeout | ErrorKind::Unavailable)), "{failed:?}");
+        }
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
