@@ -5,9 +5,11 @@
 
 use std::{
     env,
+    io::Read,
     panic::catch_unwind,
-    process::{Command, ExitCode, Stdio},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    process::{Child, Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Says that this process is a part, before the part's name and its arguments.
@@ -55,6 +57,32 @@ pub fn part(name: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([PART, name]).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
     command
+}
+
+/// Whether a process ended by itself and well, and not by a signal or never: a hang is a failure. What it said.
+#[track_caller]
+pub fn ends_well(mut child: Child, within: Duration) -> String {
+    let begun = Instant::now();
+    let mut output = child.stdout.take().unwrap();
+    // Read beside it, so that it does not wait for room in the pipe.
+    let text = thread::spawn(move || {
+        let mut text = String::new();
+        output.read_to_string(&mut text).map(|_| text)
+    });
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > within {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("a process hangs");
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+    let text = text.join().unwrap().unwrap();
+    assert!(status.success(), "a process ended by {status}, having said {text:?}");
+    text
 }
 
 /// How often: so much in `make test`, and so much in `make torture`, which sets SSS_TORTURE.

@@ -231,6 +231,10 @@ impl Open {
                 let message = format!("data.mdb is damaged ({why}): move it away to begin a new store");
                 Error::new(ErrorKind::Corrupt, message)
             })?;
+            if wishes.survives_power_cut {
+                // It may have been written without waiting for the disk, and the map is about to say that it is there.
+                data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error))?;
+            }
         }
 
         let cells = (file_size / BYTES_PER_CELL) as usize;
@@ -260,8 +264,7 @@ impl Open {
 
         let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
         env.reserve(usize_of(file_size)?)?;
-        if wishes.survives_power_cut {
-            // What was written before without being synced.
+        if wishes.survives_power_cut && there == 0 {
             env.sync()?;
         }
         map.head().gate.reset();

@@ -1,0 +1,170 @@
+//! What `durability=power` promises, as far as it can be seen without a power cut: in which order the files are written and
+//! the disk is waited for, and what happens when the disk fails. The processes under test run with a shim before the C
+//! library (lmdb_power/shim.c), which notes that.
+
+mod common;
+#[path = "lmdb_power/images.rs"]
+mod images;
+#[path = "common/processes.rs"]
+mod processes;
+#[path = "lmdb_power/shim.rs"]
+mod shim;
+#[path = "lmdb_power/writer.rs"]
+mod writer;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write, stdin, stdout},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use common::{Engine, PLAIN, Place, Rng, found, from_env};
+use images::Disk;
+use processes::{ends_well, now, part, run, times};
+use shim::{Event, File};
+use sss::{Access, Store};
+use writer::Known;
+
+const TIME: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    run(
+        &[
+            ("data_of_another_durability_is_on_the_disk_before_the_store_says_so", order_at_a_reopen),
+            ("whatever_a_power_cut_leaves_on_the_disk_opens_and_holds_what_was_acknowledged", power_cuts),
+        ],
+        &[("open", open), ("write_and_wait", write_and_wait), ("write", writer::write)],
+    )
+}
+
+/// A part of this program with the shim, and where its log is.
+struct Shimmed<'a> {
+    library: &'a Path,
+    log: PathBuf,
+}
+
+impl<'a> Shimmed<'a> {
+    fn new(library: &'a Path, place: &Place) -> Shimmed<'a> {
+        Shimmed { library, log: place.directory().with_extension("log") }
+    }
+
+    fn part(&self, name: &str, args: &[&str]) -> Command {
+        let mut command = part(name, args);
+        command.env("LD_PRELOAD", self.library).env("SSS_SHIM_LOG", &self.log);
+        command
+    }
+}
+
+impl Drop for Shimmed<'_> {
+    fn drop(&mut self) {
+        // It may not have come to be.
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
+fn order_at_a_reopen() {
+    let Some(library) = shim::build() else { return };
+    let place = Place::of(Engine::Lmdb);
+    let mut child = part("write_and_wait", &[&place.url("")]).spawn().unwrap();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it wrote is nowhere but in memory, perhaps.
+    let shimmed = Shimmed::new(&library, &place);
+    ends_well(shimmed.part("open", &[&place.url("durability=power")]).spawn().unwrap(), TIME);
+    let events = shim::events(&shimmed.log);
+    let first = |is_it: fn(&Event) -> bool| events.iter().position(is_it).expect("an event of the kind");
+    let on_disk = first(|event| matches!(event, Event::Waited(File::Data, _)));
+    let said = first(|event| matches!(event, Event::Wait(File::Map, _)));
+    assert!(on_disk < said, "{events:?}");
+}
+
+fn power_cuts() {
+    const PROCESSES: u64 = 2;
+    let Some(library) = shim::build() else { return };
+    let seed = from_env("SSS_TEST_SEED", now());
+    let mut rng = Rng(seed);
+    let (place, there) = (Place::of(Engine::LmdbPower), Place::of(Engine::LmdbPower));
+    let url = place.url("max_bytes=4MiB");
+    drop(Store::open(&url).unwrap());
+    let files = ["data.mdb", "sss.map"].map(|name| place.directory().join(name));
+    let mut disk = Disk::new(fs::read(&files[0]).unwrap());
+    let shimmed = Shimmed::new(&library, &place);
+    fs::write(&shimmed.log, b"").unwrap();
+    let log = shimmed.log.to_str().unwrap();
+    let steps = times(60, 300).to_string();
+    let writers: Vec<_> = (0..PROCESSES)
+        .map(|_| shimmed.part("write", &[&url, log, &rng.next().to_string(), &steps]).spawn().unwrap())
+        .collect();
+    writers.into_iter().for_each(|writer| drop(ends_well(writer, TIME)));
+    let map = after_power_cut(&fs::read(&files[1]).unwrap());
+    let events = shim::events(&shimmed.log);
+
+    let cuts = times(80, 2000);
+    let mut moments: Vec<usize> = (0..cuts).map(|_| rng.below(events.len() + 1)).collect();
+    moments.sort_unstable();
+    let (mut known, mut seen, mut most) = (Known::default(), 0, 0);
+    fs::DirBuilder::new().mode(0o700).create(there.directory()).unwrap();
+    for moment in moments {
+        for (number, event) in events.iter().enumerate().take(moment).skip(seen) {
+            disk.see(number, event);
+            if let Event::Note(note) = event {
+                known.see(note);
+            }
+        }
+        seen = moment;
+        let (image, in_balance) = disk.image(&mut rng);
+        most = most.max(in_balance);
+        for (name, bytes) in [("data.mdb", &image), ("sss.map", &map)] {
+            fs::write(there.directory().join(name), bytes).unwrap();
+        }
+        holds(&there.url("max_bytes=4MiB"), &known).unwrap_or_else(|why| panic!("seed {seed}, event {moment}: {why}"));
+    }
+    let (events, acknowledged) = (events.len(), known.acknowledged);
+    println!(
+        "{cuts} power cuts in {events} events, with up to {most} pages in the balance; {acknowledged} acknowledged"
+    );
+}
+
+/// What sss.map says when the machine starts anew.
+fn after_power_cut(map: &[u8]) -> Vec<u8> {
+    const BOOT: std::ops::Range<usize> = 8..24;
+    const CLEAN: usize = 24;
+    let mut map = map.to_vec();
+    map[BOOT].iter_mut().for_each(|byte| *byte ^= 0xFF);
+    map[CLEAN] = 0;
+    map
+}
+
+/// Opens what was found, and looks whether all is there.
+fn holds(url: &str, known: &Known) -> Result<(), String> {
+    let store = Store::open(url).map_err(|error| error.to_string())?;
+    let findings = store.check().map_err(|error| error.to_string())?;
+    if !findings.is_empty() {
+        return Err(findings.join("; "));
+    }
+    for sid in known.sessions.keys() {
+        let read = found(store.get(sid, Access::Peek)).map(|(payload, _)| payload);
+        if !known.may_hold(sid).iter().any(|held| held.map(writer::payload) == read) {
+            let len = read.map(|read| read.len());
+            return Err(format!("a session should hold {:?} and holds {len:?} bytes", known.may_hold(sid)));
+        }
+    }
+    Ok(())
+}
+
+/// The part: opens a store and ends.
+fn open(args: &[String]) {
+    Store::open(&args[0]).unwrap();
+}
+
+/// The part: writes a session, says so, and waits to be killed.
+fn write_and_wait(args: &[String]) {
+    let store = Store::open(&args[0]).unwrap();
+    store.create(b"hello", &PLAIN).unwrap();
+    stdout().write_all(b"done\n").unwrap();
+    stdin().read_to_end(&mut Vec::new()).unwrap();
+}
