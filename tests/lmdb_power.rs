@@ -25,7 +25,7 @@ use common::{Engine, PLAIN, Place, Rng, found, from_env};
 use images::Disk;
 use processes::{ends_well, now, part, run, times};
 use shim::{Event, File};
-use sss::{Access, Store};
+use sss::{Access, Error, ErrorKind, Store};
 use writer::Known;
 
 const TIME: Duration = Duration::from_secs(60);
@@ -34,9 +34,10 @@ fn main() -> ExitCode {
     run(
         &[
             ("data_of_another_durability_is_on_the_disk_before_the_store_says_so", order_at_a_reopen),
+            ("when_the_disk_has_failed_nothing_more_is_acknowledged_until_the_store_is_opened_anew", failing_disk),
             ("whatever_a_power_cut_leaves_on_the_disk_opens_and_holds_what_was_acknowledged", power_cuts),
         ],
-        &[("open", open), ("write_and_wait", write_and_wait), ("write", writer::write)],
+        &[("open", open), ("write_and_wait", write_and_wait), ("fail", fail), ("write", writer::write)],
     )
 }
 
@@ -80,6 +81,49 @@ fn order_at_a_reopen() {
     let on_disk = first(|event| matches!(event, Event::Waited(File::Data, _)));
     let said = first(|event| matches!(event, Event::Wait(File::Map, _)));
     assert!(on_disk < said, "{events:?}");
+}
+
+/// The wait for the data of a commit, and that for its meta page: whichever fails.
+fn failing_disk() {
+    let Some(library) = shim::build() else { return };
+    for fails in ["fail", "fail.later"] {
+        let place = Place::of(Engine::LmdbPower);
+        let other = place.open("");
+        let (before, _) = other.create(b"before", &PLAIN).unwrap();
+        let shimmed = Shimmed::new(&library, &place);
+        let failure = place.directory().join("fail");
+        let mut command = shimmed.part("fail", &[&place.url(""), failure.with_file_name(fails).to_str().unwrap()]);
+        ends_well(command.env("SSS_SHIM_FAIL", failure).spawn().unwrap(), TIME);
+        // Another process, whose own disk has never failed.
+        assert_failed(other.create(b"hello", &PLAIN));
+        assert_eq!(other.get(&before, Access::Slide).unwrap().0, b"before");
+        drop(other);
+        let again = place.open("");
+        assert_eq!(again.get(&before, Access::Peek).unwrap().0, b"before");
+        again.create(b"hello", &PLAIN).unwrap();
+    }
+}
+
+#[track_caller]
+fn assert_failed<T>(result: Result<T, Error>) {
+    let error = result.err().expect("an error");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+}
+
+/// The part: `URL FILE`. Writes, and goes on when the disk fails, which a file with this name brings about.
+fn fail(args: &[String]) {
+    let [url, file] = args else { panic!("not the arguments: {args:?}") };
+    let store = Store::open(url).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    fs::write(file, b"").unwrap();
+    assert_failed(store.put(&sid, b"lost", &PLAIN));
+    assert!(!Path::new(file).exists(), "nothing has failed");
+    for _ in 0..3 {
+        assert_failed(store.put(&sid, b"hello", &PLAIN));
+        assert_failed(store.create(b"hello", &PLAIN));
+        assert_failed(store.delete(&sid));
+    }
+    store.get(&sid, Access::Peek).unwrap();
 }
 
 fn power_cuts() {

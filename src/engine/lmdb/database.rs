@@ -5,7 +5,6 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io,
-    os::fd::AsRawFd,
     path::Path,
     sync::{
         Arc, Weak,
@@ -170,7 +169,7 @@ extern "C" fn leave_all() {
 impl Open {
     fn new(directory: &Directory, wishes: &Wishes) -> Result<Open> {
         let mut wishes = wishes.clone();
-        let locks = map::open(&directory.map())?;
+        let locks = files::open(&directory.map())?;
         let doing = Doing::begin(&locks)?;
         let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
         let (env, map, file_size, is_shorter) = match alone {
@@ -184,7 +183,10 @@ impl Open {
         map::lock(&locks, Lock::Leaving, Hold::Not)?;
         drop(doing);
         let (salt, seals) = salt(&env, &map.head().gate, &wishes)?;
-        let group = wishes.survives_power_cut.then(Group::default);
+        let group = match wishes.survives_power_cut {
+            true => Some(Group::new(files::open(&directory.data())?)),
+            false => None,
+        };
         let open = Open { env, map, group, salt, seals, file_size, locks };
         if is_shorter {
             open.arm_anew()?;
@@ -226,20 +228,28 @@ impl Open {
         let wanted = wanted.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
         let file_size = wanted.max(there);
         if there > 0 {
-            let data = File::open(directory.data()).map_err(|error| files::failed("open data.mdb", error))?;
+            let has_failed = old.as_ref().is_some_and(|old| old.head().disk_failed.load(Ordering::Acquire) != 0);
+            let data = files::open(&directory.data())?;
+            if wishes.survives_power_cut && has_failed {
+                map::forget_cached(&data);
+            }
             verify::verify(&data, file_size).map_err(|why| {
                 let message = format!("data.mdb is damaged ({why}): move it away to begin a new store");
                 Error::new(ErrorKind::Corrupt, message)
             })?;
             if wishes.survives_power_cut {
                 // It may have been written without waiting for the disk, and the map is about to say that it is there.
-                data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error))?;
+                let synced = data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error));
+                if let Some(old) = &old {
+                    old.head().disk_failed.store(synced.is_err().into(), Ordering::Release);
+                }
+                synced?;
             }
         }
 
         let cells = (file_size / BYTES_PER_CELL) as usize;
         let len = map::size_for(cells).max(map_len as usize);
-        map::reserve(locks.as_raw_fd(), len)?;
+        map::reserve(locks, len as u64)?;
         let map = Map::new(locks, len)?;
         let head = map.head();
         let before = (old.is_some() && there > 0).then(|| head.policy.timeouts());
@@ -258,12 +268,15 @@ impl Open {
         } else {
             head.policy.tighten(&wishes.policy);
         }
+        if there == 0 {
+            head.disk_failed.store(0, Ordering::Release);
+        }
         head.magic.store(MAGIC, Ordering::Release);
         // Before anything is written to the data: from now on a power cut matters.
         map.sync()?;
 
         let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
-        env.reserve(usize_of(file_size)?)?;
+        map::reserve(&files::open(&directory.data())?, file_size)?;
         if wishes.survives_power_cut && there == 0 {
             env.sync()?;
         }
@@ -353,15 +366,34 @@ impl Open {
         self.map.sync()
     }
 
+    /// Fails if the disk has failed since the store was opened: it tells so once, and whoever asks again is told that all is
+    /// well, whatever was lost.
+    pub(super) fn check_disk(&self) -> Result<()> {
+        match self.map.head().disk_failed.load(Ordering::Acquire) {
+            0 => Ok(()),
+            _ => Err(Error::fixed(
+                ErrorKind::Io,
+                "the disk has failed to take what was written: close the store everywhere and open it again",
+            )),
+        }
+    }
+
+    /// Remembers that the disk has failed, if it has.
+    pub(super) fn note_failure<T>(&self, result: Result<T>) -> Result<T> {
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
+            self.map.head().disk_failed.store(1, Ordering::Release);
+        }
+        result
+    }
+
     /// Before it is closed: the last one to come here has everything written to the disk, and says so there. That others who
     /// were here before are not gone yet does not matter: if they still write, they say so as well.
     fn leave(&self) -> Result<()> {
         let _doing = Doing::begin(&self.locks)?;
         let clean = &self.map.head().clean;
         let is_last = map::lock(&self.locks, Lock::Using, Hold::Alone)?;
-        if is_last && clean.load(Ordering::Acquire) == 0 {
-            self.env.sync()?;
-            self.map.sync()?;
+        if is_last && clean.load(Ordering::Acquire) == 0 && self.check_disk().is_ok() {
+            self.note_failure(self.env.sync().and_then(|()| self.map.sync()))?;
             clean.store(1, Ordering::Release);
             self.map.sync()?;
         }

@@ -11,7 +11,7 @@
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
     ops::Deref,
-    os::{fd::RawFd, unix::ffi::OsStrExt},
+    os::unix::ffi::OsStrExt,
     path::Path,
     ptr::{self, NonNull},
 };
@@ -20,6 +20,7 @@ use lmdb_master_sys as lmdb;
 use parking_lot::Mutex;
 
 use super::{
+    files,
     gate::{Gate, Turn},
     map,
 };
@@ -185,24 +186,6 @@ impl Env {
     pub(super) fn sync(&self) -> Result<()> {
         // SAFETY: the environment is open.
         check(unsafe { lmdb::mdb_env_sync(self.raw.as_ptr(), 1) })
-    }
-
-    /// Waits until what was written to the file is on the disk.
-    pub(super) fn flush(&self) -> Result<()> {
-        map::flush(self.file()?)
-    }
-
-    /// Makes the file's blocks, so that a disk that fills up later is nobody's concern: writing to a hole in a map would
-    /// be a signal then.
-    pub(super) fn reserve(&self, size: usize) -> Result<()> {
-        map::reserve(self.file()?, size)
-    }
-
-    fn file(&self) -> Result<RawFd> {
-        let mut file = -1;
-        // SAFETY: the environment is open, and `file` is where the number goes.
-        check(unsafe { lmdb::mdb_env_get_fd(self.raw.as_ptr(), &mut file) })?;
-        Ok(file)
     }
 
     /// The number of the last page that was ever used.
@@ -460,7 +443,7 @@ fn check(code: c_int) -> Result<()> {
         lmdb::MDB_VERSION_MISMATCH => Error::fixed(ErrorKind::Corrupt, "data.mdb is of another version of LMDB"),
         // LMDB's own, all of which mean that the file is not what it should be.
         code if code < 0 => damaged(),
-        code => Error::new(ErrorKind::Io, format!("lmdb: {}", std::io::Error::from_raw_os_error(code))),
+        code => files::failed("read or write", std::io::Error::from_raw_os_error(code)),
     })
 }
 

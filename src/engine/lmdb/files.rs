@@ -7,9 +7,9 @@
 //! ```
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -96,6 +96,15 @@ pub(super) fn boot() -> [u64; 2] {
 /// The namespace in which this process's number counts. LMDB tells processes apart by their numbers.
 pub(super) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |about| about.ino())
+}
+
+/// Opens or makes one of the files.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+    let name = path.file_name().unwrap_or_default().display();
+    options.open(path).map_err(|error| failed(&format!("open {name}"), error))
 }
 
 pub(super) fn failed(what: &str, error: io::Error) -> Error {

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::{Duration, Instant},
@@ -16,7 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{database::Open, ffi::WriteTxn, map};
+use super::{database::Open, ffi::WriteTxn, files, map};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to rely on others who are about to commit: some times as long as a disk takes. One who died while he was about
@@ -39,8 +40,10 @@ pub(super) struct Shared {
     on_disk: AtomicU64,
 }
 
-#[derive(Default)]
 pub(super) struct Group {
+    /// The file of the data, opened once more. Whoever waits for the disk is told of a failure once for each time that the
+    /// file was opened, so a commit, which waits by another one, does not take the news away.
+    data: File,
     waiting: Mutex<Vec<Job>>,
     /// Held by who runs the writes of all.
     leading: Mutex<()>,
@@ -91,6 +94,16 @@ impl Shared {
 }
 
 impl Group {
+    pub(super) fn new(data: File) -> Group {
+        Group {
+            data,
+            waiting: Mutex::default(),
+            leading: Mutex::default(),
+            flushing: Mutex::default(),
+            usual: AtomicUsize::default(),
+        }
+    }
+
     /// Runs a write, alone or with others, and returns when it is committed, with the number to wait for.
     pub(super) fn commit(&self, open: &Open, write: Write) -> Result<u64> {
         let shared = open.shared();
@@ -118,6 +131,7 @@ impl Group {
         let (env, shared) = (&open.env, open.shared());
         let end = Instant::now() + RELIANCE;
         while !shared.is_on_disk(number) {
+            open.check_disk()?;
             let turn = shared.turns.load(Ordering::Acquire);
             let left = end.saturating_duration_since(Instant::now());
             if shared.committing.load(Ordering::Acquire) > 0 && !left.is_zero() {
@@ -132,7 +146,9 @@ impl Group {
             let _flushing = self.flushing.lock();
             if !shared.is_on_disk(number) {
                 let last = env.last_transaction()?;
-                env.flush()?;
+                let flushed = self.data.sync_data().map_err(|error| files::failed("write to disk", error));
+                open.note_failure(flushed)?;
+                open.check_disk()?;
                 shared.note_on_disk(last);
             }
         }
@@ -149,7 +165,7 @@ impl Group {
             std::thread::yield_now();
         }
         // Waiting for other processes first: meanwhile more may come.
-        let txn = open.env.write(open.gate());
+        let txn = open.env.write(open.gate()).and_then(|txn| open.check_disk().map(|()| txn));
         let jobs = std::mem::take(&mut *self.waiting.lock());
         self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
         let results =
@@ -187,7 +203,7 @@ fn run_all(mut txn: WriteTxn, jobs: &[Job], open: &Open) -> Result<(u64, Vec<Res
         })
         .collect::<Vec<_>>();
     if results.iter().any(Result::is_ok) {
-        txn.commit()?;
+        open.note_failure(txn.commit())?;
         // LMDB has just waited for the whole file, in which the meta page before this one was.
         open.shared().note_on_disk(number - 1);
         // Where nothing had to be written there is no such transaction, and nothing to wait for.

@@ -7,13 +7,9 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::fs::OpenOptionsExt,
-    },
-    path::Path,
+    os::fd::AsRawFd,
     ptr::NonNull,
     sync::atomic::{AtomicI64, AtomicU32, AtomicU64},
     time::Duration,
@@ -42,6 +38,8 @@ pub(super) struct Head {
     pub pid_namespace: AtomicU64,
     pub manual_ms: AtomicI64,
     pub generations: AtomicU32,
+    /// 1: the disk has failed to take something that was written. Since the data are there, or were last found whole on it.
+    pub disk_failed: AtomicU32,
     pub gate: Gate,
     pub group: group::Shared,
     pub policy: Policy,
@@ -49,7 +47,7 @@ pub(super) struct Head {
 }
 
 /// "sss map" and the version of this layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sssmap\x00\x01");
+pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sssmap\x00\x02");
 
 /// Where the cells begin.
 const CELLS: usize = 8 << 10;
@@ -119,14 +117,6 @@ impl Drop for Map {
     }
 }
 
-/// Opens or makes the file.
-pub(super) fn open(path: &Path) -> Result<File> {
-    let flags = libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-    options.open(path).map_err(|error| failed("open sss.map", error))
-}
-
 /// The locks: the first is held by whoever opens or closes the store, the second shared by all who have it open, and the
 /// third instead of that by those who are about to close it.
 #[derive(Clone, Copy)]
@@ -166,24 +156,26 @@ pub(super) fn lock(file: &File, which: Lock, hold: Hold) -> Result<bool> {
     }
 }
 
-/// Makes the file's blocks up to `size`, without changing what is in them.
-pub(super) fn reserve(file: RawFd, size: usize) -> Result<()> {
+/// Makes the file's blocks up to `size`, without changing what is in them: so a disk that fills up later is nobody's concern.
+pub(super) fn reserve(file: &File, size: u64) -> Result<()> {
     let size =
         libc::off_t::try_from(size).map_err(|_| failed("reserve", io::Error::from(io::ErrorKind::FileTooLarge)))?;
     // SAFETY: an open file and a range of it.
-    match unsafe { libc::posix_fallocate(file, 0, size) } {
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, size) } {
         0 => Ok(()),
         code => Err(failed("reserve", io::Error::from_raw_os_error(code))),
     }
 }
 
-/// Waits until everything that was written to the file is on the disk.
-pub(super) fn flush(file: RawFd) -> Result<()> {
-    // SAFETY: an open file.
-    match unsafe { libc::fdatasync(file) } {
-        0 => Ok(()),
-        _ => Err(failed("write to disk", io::Error::last_os_error())),
-    }
+/// Has the file read from the disk again: after it has failed to take something, memory may show what it does not have.
+pub(super) fn forget_cached(file: &File) {
+    // SAFETY: an open file. Only advice: what it returns does not matter.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED)
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
 }
 
 /// Waits until somebody wakes those who wait at `word`, which may be another process; not at all if it is not `value` any
