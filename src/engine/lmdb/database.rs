@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    ffi::{Env, Table},
+    ffi::{Env, Table, WriteTxn},
     files::{self, Directory},
     gate::Gate,
     group::{self, Group},
@@ -356,14 +356,17 @@ impl Open {
         Context { clock: self.clock(), policy: self.policy(), counters: &self.map.head().counters }
     }
 
-    /// Before every write: what was whole on the disk will not be.
-    pub(super) fn note_write(&self) -> Result<()> {
+    /// Begins to write, when nobody else does. What was whole on the disk will not be, and that is there first: in the same
+    /// turn, so that `leave` either sees what is written or comes before it.
+    pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
+        let txn = self.env.write(self.gate())?;
         let clean = &self.map.head().clean;
-        if clean.load(Ordering::Relaxed) == 0 {
-            return Ok(());
+        if clean.load(Ordering::Acquire) != 0 {
+            clean.store(0, Ordering::Release);
+            // The next one has to say so, then.
+            self.map.sync().inspect_err(|_| clean.store(1, Ordering::Release))?;
         }
-        clean.store(0, Ordering::Release);
-        self.map.sync()
+        Ok(txn)
     }
 
     /// Fails if the disk has failed since the store was opened: it tells so once, and whoever asks again is told that all is
@@ -390,15 +393,26 @@ impl Open {
     /// were here before are not gone yet does not matter: if they still write, they say so as well.
     fn leave(&self) -> Result<()> {
         let _doing = Doing::begin(&self.locks)?;
-        let clean = &self.map.head().clean;
-        let is_last = map::lock(&self.locks, Lock::Using, Hold::Alone)?;
-        if is_last && clean.load(Ordering::Acquire) == 0 && self.check_disk().is_ok() {
-            self.note_failure(self.env.sync().and_then(|()| self.map.sync()))?;
-            clean.store(1, Ordering::Release);
-            self.map.sync()?;
+        // Not for who is called at exit in the middle of a write, as by a signal: it would wait for itself.
+        if map::lock(&self.locks, Lock::Using, Hold::Alone)? && !WriteTxn::is_in_this_thread() {
+            self.note_failure(self.note_whole())?;
         }
         map::lock(&self.locks, Lock::Leaving, Hold::Shared)?;
         map::lock(&self.locks, Lock::Using, Hold::Not)?;
+        Ok(())
+    }
+
+    /// Has everything on the disk, and says so there.
+    fn note_whole(&self) -> Result<()> {
+        // Nobody writes meanwhile: what is committed later counts as written after that.
+        let _turn = self.env.write(self.gate())?;
+        let clean = &self.map.head().clean;
+        if clean.load(Ordering::Acquire) == 0 && self.check_disk().is_ok() {
+            self.env.sync()?;
+            self.map.sync()?;
+            clean.store(1, Ordering::Release);
+            self.map.sync()?;
+        }
         Ok(())
     }
 }
@@ -506,4 +520,44 @@ fn foreign(name: &str) -> Error {
 
 fn busy() -> Error {
     Error::fixed(ErrorKind::Busy, "another process is opening or closing the store and takes too long")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::lmdb::fixture::Fixture;
+
+    fn is_clean(open: &Open) -> bool {
+        open.map.head().clean.load(Ordering::Acquire) == 1
+    }
+
+    #[test]
+    fn a_store_does_not_count_as_whole_while_a_write_is_under_way() {
+        let inside = Fixture::new("");
+        let open = inside.open();
+        let mut txn = open.write().unwrap();
+        txn.put(Table::Meta, b"a key", b"a value").unwrap();
+        thread::scope(|scope| {
+            let leaving = scope.spawn(|| open.leave().unwrap());
+            thread::sleep(Duration::from_millis(50));
+            assert!(!is_clean(open), "what is being written is not on the disk");
+            txn.commit().unwrap();
+            leaving.join().unwrap();
+        });
+        assert!(is_clean(open));
+        let txn = open.write().unwrap();
+        assert!(!is_clean(open), "what is about to be written is not either");
+        drop(txn);
+    }
+
+    #[test]
+    fn who_leaves_in_the_middle_of_its_own_write_does_not_wait_for_itself() {
+        let inside = Fixture::new("");
+        let txn = inside.open().write().unwrap();
+        inside.open().leave().unwrap();
+        assert!(!is_clean(inside.open()));
+        drop(txn);
+        inside.open().leave().unwrap();
+        assert!(is_clean(inside.open()));
+    }
 }

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 use std::{
+    cell::Cell,
     ffi::{CStr, CString, c_char, c_int, c_uint, c_void},
     ops::Deref,
     os::unix::ffi::OsStrExt,
@@ -81,7 +82,27 @@ pub(super) struct ReadTxn<'e>(Txn<'e>);
 pub(super) struct WriteTxn<'e> {
     txn: Txn<'e>,
     /// Ends after the transaction. The outer transaction's, if this is a nested one.
-    turn: Option<Turn<'e>>,
+    turn: Option<(Turn<'e>, Busy)>,
+}
+
+/// Says of this thread that it writes.
+struct Busy;
+
+thread_local! {
+    static IS_BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Busy {
+    fn begin() -> Busy {
+        IS_BUSY.set(true);
+        Busy
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        IS_BUSY.set(false);
+    }
 }
 
 impl Env {
@@ -178,7 +199,7 @@ impl Env {
 
     /// Waits until no other process and no other thread writes.
     pub(super) fn write<'e>(&'e self, gate: &'e Gate) -> Result<WriteTxn<'e>> {
-        let turn = gate.pass();
+        let turn = (gate.pass(), Busy::begin());
         Ok(WriteTxn { txn: Txn { env: self, raw: self.begin(0)? }, turn: Some(turn) })
     }
 
@@ -336,6 +357,11 @@ impl ReadTxn<'_> {
 }
 
 impl WriteTxn<'_> {
+    /// Whether this thread is in the middle of one.
+    pub(super) fn is_in_this_thread() -> bool {
+        IS_BUSY.get()
+    }
+
     /// A step of its own inside this one: undone alone if it is dropped. Not where the file is written through the map.
     pub(super) fn nested(&mut self) -> Result<WriteTxn<'_>> {
         let mut raw = ptr::null_mut();

@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     pub(super) fn write(&self, f: impl FnOnce(&mut WriteTxn)) {
-        let mut txn = self.open().env.write(self.open().gate()).unwrap();
+        let mut txn = self.open().write().unwrap();
         f(&mut txn);
         txn.commit().unwrap();
     }

@@ -165,7 +165,7 @@ impl Group {
             std::thread::yield_now();
         }
         // Waiting for other processes first: meanwhile more may come.
-        let txn = open.env.write(open.gate()).and_then(|txn| open.check_disk().map(|()| txn));
+        let txn = open.write().and_then(|txn| open.check_disk().map(|()| txn));
         let jobs = std::mem::take(&mut *self.waiting.lock());
         self.usual.store(jobs.len().max(usual.saturating_sub(1)), Ordering::Relaxed);
         let results =

@@ -123,7 +123,6 @@ impl Lmdb {
     ) -> Result<T> {
         let (open, seals) = (self.here()?, self.seals());
         let (begun, mut is_last_attempt) = (Instant::now(), false);
-        open.note_write()?;
         loop {
             let (mut effects, mut result) = (Effects::default(), None);
             let mut write = |txn: &mut WriteTxn| {
@@ -131,7 +130,7 @@ impl Lmdb {
                 Ok(())
             };
             let committed = match &open.group {
-                None => open.env.write(open.gate()).and_then(|mut txn| {
+                None => open.write().and_then(|mut txn| {
                     write(&mut txn)?;
                     txn.commit()
                 }),

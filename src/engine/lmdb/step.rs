@@ -499,8 +499,7 @@ impl<'a, 'e> Step<'a, 'e> {
 impl Open {
     /// Has the next sweep look at all sessions, some of which may be due earlier than is noted.
     pub(super) fn arm_anew(&self) -> Result<()> {
-        self.note_write()?;
-        let mut txn = self.env.write(self.gate())?;
+        let mut txn = self.write()?;
         txn.put(Table::Meta, ARM_FROM, &[0])?;
         txn.commit()
     }
