@@ -55,6 +55,100 @@ fn no_call_makes_a_session_of_a_record_that_was_planted() {
     assert_eq!(inside.value(Table::Sessions, &here), there);
 }
 
+/// What is not sealed, because it changes with every use: the cell and its generation, the last use, and what is armed.
+const CHANGING: [std::ops::Range<usize>; 3] = [2..8, 16..24, 48..56];
+
+#[test]
+fn no_bit_of_a_record_can_be_edited_to_other_data() {
+    let inside = Fixture::new("");
+    let store = &inside.store;
+    let (sid, _) = store.create(b"role=user", &Options { principal: Principal::Set(b"alice"), ..LASTING }).unwrap();
+    let key = store.reference(&sid).unwrap().0;
+    let mut genuine = inside.value(Table::Sessions, &key);
+    // Without its cell: there a session stays dead that was once found dead.
+    genuine[CHANGING[0].clone()].fill(0);
+    let mut dead = 0;
+    for bit in 0..genuine.len() * 8 {
+        let mut edited = genuine.clone();
+        edited[bit / 8] ^= 1 << (bit % 8);
+        inside.put(Table::Sessions, &key, &edited);
+        let read = store.get(&sid, Access::Peek).map(|(payload, _)| payload).map_err(|error| error.kind());
+        match CHANGING.iter().any(|range| range.contains(&(bit / 8))) {
+            _ if read == Err(ErrorKind::NotFound) => dead += 1,
+            true => assert_eq!(read.as_deref(), Ok(&b"role=user"[..]), "bit {bit}"),
+            false => assert_eq!(read, Err(ErrorKind::Corrupt), "bit {bit}"),
+        }
+    }
+    // Ended long ago, so nobody looks at what it holds.
+    assert_eq!(dead, 4, "the signs of creation, last use and both timeouts");
+    for len in 0..genuine.len() {
+        inside.put(Table::Sessions, &key, &genuine[..len]);
+        assert_eq!(error_of(store.get(&sid, Access::Peek)), Some(ErrorKind::Corrupt), "cut to {len}");
+    }
+    inside.put(Table::Sessions, &key, &[&genuine[..], b"x"].concat());
+    assert_eq!(error_of(store.get(&sid, Access::Peek)), Some(ErrorKind::Corrupt), "one byte longer");
+}
+
+#[test]
+fn no_bit_of_an_alias_can_be_edited_to_lead_to_data() {
+    let inside = Fixture::new("");
+    let store = &inside.store;
+    let (old, _) = store.create(b"role=user", &LASTING).unwrap();
+    let key = store.reference(&old).unwrap().0;
+    store.renew(&old, None, &Options { grace_ms: 1 << 40, ..PLAIN }).unwrap();
+    let genuine = inside.value(Table::Aliases, &key);
+    assert_eq!(store.get(&old, Access::Peek).unwrap().0, b"role=user");
+    let mut dead = 0;
+    for bit in 0..genuine.len() * 8 {
+        let mut edited = genuine.clone();
+        edited[bit / 8] ^= 1 << (bit % 8);
+        inside.put(Table::Aliases, &key, &edited);
+        match error_of(store.get(&old, Access::Peek)) {
+            Some(ErrorKind::Corrupt) => {}
+            // Its target is nowhere, or its end was before now.
+            Some(ErrorKind::NotFound) => dead += 1,
+            read => panic!("bit {bit}: {read:?}"),
+        }
+    }
+    assert!(dead <= (32 + 8) * 8, "{dead} bits were not noticed");
+    for len in 0..genuine.len() {
+        inside.put(Table::Aliases, &key, &genuine[..len]);
+        assert_eq!(error_of(store.get(&old, Access::Peek)), Some(ErrorKind::Corrupt), "cut to {len}");
+    }
+}
+
+#[test]
+fn what_was_moved_to_the_place_of_another_is_corrupt_and_stays_as_it_is() {
+    let inside = Fixture::new("");
+    let store = &inside.store;
+    let admin = store.create(b"role=admin", &LASTING).unwrap().0;
+    let user = store.create(b"role=user", &LASTING).unwrap().0;
+    let keys = [&admin, &user].map(|sid| store.reference(sid).unwrap().0);
+    let moved = inside.value(Table::Sessions, &keys[0]);
+    inside.put(Table::Sessions, &keys[1], &moved);
+    for (call, result) in uses(store, &user) {
+        assert_eq!(error_of(result), Some(ErrorKind::Corrupt), "{call}");
+    }
+    assert_eq!(inside.value(Table::Sessions, &keys[1]), moved);
+
+    // An alias that leads to another session, and one under the old id of another.
+    let olds = [b"role=admin", b"role=guest"].map(|payload| store.create(payload, &LASTING).unwrap().0);
+    let places = olds.each_ref().map(|sid| store.reference(sid).unwrap().0);
+    olds.iter().for_each(|old| drop(store.renew(old, None, &Options { grace_ms: 1 << 40, ..PLAIN }).unwrap()));
+    let aliases = places.map(|place| inside.value(Table::Aliases, &place));
+    const TARGET: std::ops::Range<usize> = 2..34;
+    let mut led = aliases[1].clone();
+    led[TARGET].copy_from_slice(&aliases[0][TARGET]);
+    for planted in [&led, &aliases[0]] {
+        inside.put(Table::Aliases, &places[1], planted);
+        assert_eq!(error_of(store.get(&olds[1], Access::Peek)), Some(ErrorKind::Corrupt));
+    }
+}
+
+fn error_of<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
 fn reference_in(inside: &Fixture, sid: &Sid) -> Ref {
     crate::key::Keys::of_store(&inside.open().salt, None).session(sid.as_bytes()).0.into()
 }
