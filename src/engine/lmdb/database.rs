@@ -21,7 +21,7 @@ use super::{
     files::{self, Directory},
     gate::Gate,
     group::{self, Group},
-    map::{self, Hold, Lock, MAGIC, Map},
+    map::{self, Head, Hold, Lock, MAGIC, Map},
     verify,
 };
 use crate::{
@@ -169,6 +169,8 @@ extern "C" fn leave_all() {
 impl Open {
     fn new(directory: &Directory, wishes: &Wishes) -> Result<Open> {
         let mut wishes = wishes.clone();
+        // Only files: opening something else may do more than that.
+        [directory.data(), directory.lock(), directory.map()].iter().try_for_each(|path| length(path).map(drop))?;
         let locks = files::open(&directory.map())?;
         let doing = Doing::begin(&locks)?;
         let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
@@ -204,21 +206,28 @@ impl Open {
         let old = match map_len {
             0 => None,
             len if len < map::size_for(0) as u64 => return Err(foreign("sss.map")),
-            len => Some(Map::new(locks, len as usize)?),
+            len => Some(Map::new(locks, usize_of(len)?)?),
         };
-        if old.as_ref().is_some_and(|old| ![0, MAGIC].contains(&old.head().magic.load(Ordering::Acquire))) {
-            return Err(foreign("sss.map"));
+        let known = match old.as_ref().map_or(0, |old| old.head().magic.load(Ordering::Acquire)) {
+            0 => None,
+            MAGIC => old.as_ref().map(Map::head),
+            _ => return Err(foreign("sss.map")),
+        };
+        if there > 0 && known.is_none() {
+            // Written before any data is.
+            return Err(foreign("data.mdb"));
         }
-        let is_whole = is_whole(old.as_ref());
+        let is_untorn = known.is_some_and(is_untorn);
+        let is_whole = is_untorn || known.is_some_and(|head| head.survives_power_cut.load(Ordering::Acquire) == 1);
         if wishes.follows {
-            let Some(old) = old.as_ref().filter(|_| is_whole && there > 0) else {
+            let Some(head) = known.filter(|_| is_whole && there > 0) else {
                 return Err(Error::fixed(
                     ErrorKind::Corrupt,
                     "the machine stopped while the store was open: its server will begin anew",
                 ));
             };
-            wishes.survives_power_cut = old.head().survives_power_cut.load(Ordering::Acquire) == 1;
-            wishes.manual_clock = Some(old.head().manual_clock.load(Ordering::Acquire) == 1);
+            wishes.survives_power_cut = head.survives_power_cut.load(Ordering::Acquire) == 1;
+            wishes.manual_clock = Some(head.manual_clock.load(Ordering::Acquire) == 1);
         }
         if there > 0 && !is_whole {
             set_aside(directory)?;
@@ -228,7 +237,7 @@ impl Open {
         let wanted = wanted.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
         let file_size = wanted.max(there);
         if there > 0 {
-            let has_failed = old.as_ref().is_some_and(|old| old.head().disk_failed.load(Ordering::Acquire) != 0);
+            let has_failed = known.is_some_and(|head| head.disk_failed.load(Ordering::Acquire) != 0);
             let data = files::open(&directory.data())?;
             if wishes.survives_power_cut && has_failed {
                 map::forget_cached(&data);
@@ -240,20 +249,23 @@ impl Open {
             if wishes.survives_power_cut {
                 // It may have been written without waiting for the disk, and the map is about to say that it is there.
                 let synced = data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error));
-                if let Some(old) = &old {
-                    old.head().disk_failed.store(synced.is_err().into(), Ordering::Release);
+                if let Some(head) = known {
+                    head.disk_failed.store(synced.is_err().into(), Ordering::Release);
                 }
                 synced?;
             }
         }
 
+        if there == 0 || !is_untorn {
+            // They are older than the sessions, or newer.
+            map::clear_cells(locks)?;
+        }
         let cells = (file_size / BYTES_PER_CELL) as usize;
         let len = map::size_for(cells).max(map_len as usize);
         map::reserve(locks, len as u64)?;
         let map = Map::new(locks, len)?;
         let head = map.head();
-        let before = (old.is_some() && there > 0).then(|| head.policy.timeouts());
-        drop(old);
+        let before = known.filter(|_| there > 0).map(|known| known.policy.timeouts());
         let boot = files::boot();
         head.boot.iter().zip(boot).for_each(|(kept, now)| kept.store(now, Ordering::Release));
         head.clean.store(0, Ordering::Release);
@@ -274,6 +286,7 @@ impl Open {
         head.magic.store(MAGIC, Ordering::Release);
         // Before anything is written to the data: from now on a power cut matters.
         map.sync()?;
+        directory.sync()?;
 
         let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
         map::reserve(&files::open(&directory.data())?, file_size)?;
@@ -478,12 +491,10 @@ fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT], bool)> {
     Ok((*salt, wishes.seals))
 }
 
-/// Whether the data can be trusted: written in this boot of the machine, or synced since.
-fn is_whole(map: Option<&Map>) -> bool {
-    let Some(head) = map.map(Map::head) else { return false };
+/// Whether all is as it was left: in this boot of the machine, or on the disk since.
+fn is_untorn(head: &Head) -> bool {
     let here = head.boot.iter().zip(files::boot()).all(|(kept, now)| kept.load(Ordering::Acquire) == now);
-    head.magic.load(Ordering::Acquire) == MAGIC
-        && (here || head.clean.load(Ordering::Acquire) == 1 || head.survives_power_cut.load(Ordering::Acquire) == 1)
+    here || head.clean.load(Ordering::Acquire) == 1
 }
 
 /// Puts data of before a power cut out of the way.
@@ -514,7 +525,9 @@ fn usize_of(size: u64) -> Result<usize> {
 }
 
 fn foreign(name: &str) -> Error {
-    let message = format!("{name} is not a file of this library: the directory belongs to something else");
+    let message = format!(
+        "{name} is damaged, or not a file of this library: if the directory belongs to the store, move all files in it away"
+    );
     Error::new(ErrorKind::Corrupt, message)
 }
 

@@ -62,6 +62,10 @@ impl Directory {
         self.path.join("sss.map")
     }
 
+    pub(super) fn lock(&self) -> PathBuf {
+        self.path.join("lock.mdb")
+    }
+
     pub(super) fn set_aside(&self) -> PathBuf {
         self.path.join("set-aside.mdb")
     }

@@ -167,6 +167,11 @@ pub(super) fn reserve(file: &File, size: u64) -> Result<()> {
     }
 }
 
+/// Takes the cells out of the file of a map; `reserve` makes new ones.
+pub(super) fn clear_cells(file: &File) -> Result<()> {
+    file.set_len(CELLS as u64).map_err(|error| failed("clear sss.map", error))
+}
+
 /// Has the file read from the disk again: after it has failed to take something, memory may show what it does not have.
 pub(super) fn forget_cached(file: &File) {
     // SAFETY: an open file. Only advice: what it returns does not matter.
