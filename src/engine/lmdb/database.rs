@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    ffi::{Env, Table, WriteTxn},
+    ffi::{Env, READERS, Table, WriteTxn},
     files::{self, Directory},
     gate::Gate,
     group::{self, Group},
@@ -40,6 +40,8 @@ const MAX_BYTES: u64 = 256 << 20;
 const SMALLEST_FILE: u64 = 4 << 20;
 /// No session takes less of the file, so this many bytes of it for each cell are enough.
 const BYTES_PER_CELL: u64 = 256;
+/// What LMDB takes for its readers, and a page for its own.
+const LOCK_FILE: u64 = (READERS as u64) * 64 + 4096;
 /// How long to wait for another process that is opening or closing the store; it checks or writes the whole file.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -171,11 +173,13 @@ impl Open {
         let mut wishes = wishes.clone();
         // Only files: opening something else may do more than that.
         [directory.data(), directory.lock(), directory.map()].iter().try_for_each(|path| length(path).map(drop))?;
-        let locks = files::open(&directory.map())?;
+        let locks = files::open(&directory.map()).map_err(|error| files::on_full_disk(directory, error))?;
         let doing = Doing::begin(&locks)?;
         let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
         let (env, map, file_size, is_shorter) = match alone {
-            true => Open::alone(directory, &mut wishes, &locks)?,
+            true => {
+                Open::alone(directory, &mut wishes, &locks).map_err(|error| files::on_full_disk(directory, error))?
+            }
             false => Open::beside_others(directory, &mut wishes, &locks)?,
         };
         // Before the other lock is given up, so that nobody else can believe to be alone.
@@ -236,36 +240,29 @@ impl Open {
         let wanted = if wishes.follows { Some(there) } else { wishes.policy().max_bytes };
         let wanted = wanted.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
         let file_size = wanted.max(there);
-        if there > 0 {
-            let has_failed = known.is_some_and(|head| head.disk_failed.load(Ordering::Acquire) != 0);
-            let data = files::open(&directory.data())?;
-            if wishes.survives_power_cut && has_failed {
-                map::forget_cached(&data);
-            }
-            verify::verify(&data, file_size).map_err(|why| {
-                let message = format!("data.mdb is damaged ({why}): move it away to begin a new store");
-                Error::new(ErrorKind::Corrupt, message)
-            })?;
-            if wishes.survives_power_cut {
-                // It may have been written without waiting for the disk, and the map is about to say that it is there.
-                let synced = data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error));
-                if let Some(head) = known {
-                    head.disk_failed.store(synced.is_err().into(), Ordering::Release);
-                }
-                synced?;
-            }
+        if let Some(head) = known.filter(|_| there > 0) {
+            check_data(directory, head, wishes, file_size)?;
         }
 
         if there == 0 || !is_untorn {
             // They are older than the sessions, or newer.
             map::clear_cells(locks)?;
         }
+        // All of the disk that is wanted, before anything is written to it through a map: there it would be a signal if the
+        // disk is full.
         let cells = (file_size / BYTES_PER_CELL) as usize;
         let len = map::size_for(cells).max(map_len as usize);
         map::reserve(locks, len as u64)?;
+        // LMDB makes what of it is missing in a map.
+        map::reserve(&files::open(&directory.lock())?, LOCK_FILE)?;
+        if there > 0 {
+            let data = files::open(&directory.data())?;
+            // As it was; that this fails as well is no worse.
+            map::reserve(&data, file_size).inspect_err(|_| _ = data.set_len(there))?;
+        }
         let map = Map::new(locks, len)?;
         let head = map.head();
-        let before = known.filter(|_| there > 0).map(|known| known.policy.timeouts());
+        let before = known.filter(|_| there > 0).map(|head| head.policy.timeouts());
         let boot = files::boot();
         head.boot.iter().zip(boot).for_each(|(kept, now)| kept.store(now, Ordering::Release));
         head.clean.store(0, Ordering::Release);
@@ -288,14 +285,12 @@ impl Open {
         map.sync()?;
         directory.sync()?;
 
-        let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
-        map::reserve(&files::open(&directory.data())?, file_size)?;
-        if wishes.survives_power_cut && there == 0 {
-            env.sync()?;
+        if there == 0 {
+            make_data(directory, file_size, wishes.survives_power_cut)?;
         }
+        let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
         map.head().gate.reset();
         map.head().group.reset(if wishes.survives_power_cut { env.last_transaction()? } else { 0 });
-        directory.sync()?;
         let now = map.head().policy.timeouts();
         let is_shorter = before.is_some_and(|before| now.absolute < before.absolute || now.idle < before.idle);
         Ok((env, map, file_size, is_shorter))
@@ -495,6 +490,47 @@ fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT], bool)> {
 fn is_untorn(head: &Head) -> bool {
     let here = head.boot.iter().zip(files::boot()).all(|(kept, now)| kept.load(Ordering::Acquire) == now);
     here || head.clean.load(Ordering::Acquire) == 1
+}
+
+/// Looks at the data before they are mapped, and has them on the disk where they shall outlive a power cut.
+fn check_data(directory: &Directory, head: &Head, wishes: &Wishes, file_size: u64) -> Result<()> {
+    let data = files::open(&directory.data())?;
+    if wishes.survives_power_cut && head.disk_failed.load(Ordering::Acquire) != 0 {
+        map::forget_cached(&data);
+    }
+    verify::verify(&data, file_size).map_err(|why| {
+        let message = format!("data.mdb is damaged ({why}): move it away to begin a new store");
+        Error::new(ErrorKind::Corrupt, message)
+    })?;
+    if wishes.survives_power_cut {
+        // They may have been written without waiting for the disk, and the map is about to say that they are there.
+        let synced = data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error));
+        head.disk_failed.store(synced.is_err().into(), Ordering::Release);
+        synced?;
+    }
+    Ok(())
+}
+
+/// Makes the data, all of them or none.
+fn make_data(directory: &Directory, size: u64, survives_power_cut: bool) -> Result<()> {
+    let making = directory.making();
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(files::failed("remove making.mdb", error)),
+        _ => {}
+    }
+    let made = Env::make(&making, usize_of(size)?)
+        .and_then(|()| files::open(&making))
+        .and_then(|data| {
+            map::reserve(&data, size)?;
+            let synced = if survives_power_cut { data.sync_data() } else { Ok(()) };
+            synced.map_err(|error| files::failed("write data.mdb to disk", error))
+        })
+        .and_then(|()| fs::rename(&making, directory.data()).map_err(|error| files::failed("make data.mdb", error)))
+        .and_then(|()| directory.sync());
+    if made.is_err() {
+        let _ = fs::remove_file(&making);
+    }
+    made
 }
 
 /// Puts data of before a power cut out of the way.

@@ -48,7 +48,7 @@ pub(super) enum Table {
 const TABLES: [&CStr; 5] = [c"sessions", c"expiry", c"principals", c"aliases", c"meta"];
 
 /// As many read transactions as can be under way at once, over all processes.
-const READERS: c_uint = 2048;
+pub(super) const READERS: c_uint = 2048;
 
 pub(super) struct Env {
     raw: NonNull<lmdb::MDB_env>,
@@ -106,13 +106,27 @@ impl Drop for Busy {
 }
 
 impl Env {
-    /// Opens the files in a directory, which are made if they are not there, with `map_size` bytes at the most. The same
-    /// directory must not be open in this process already.
+    /// Opens the files in a directory, with `map_size` bytes at the most. The same directory must not be open in this process
+    /// already.
     ///
     /// Without `survives_power_cut` the file is written through the map and never synced: what was committed outlives the
     /// processes, but a machine that stops may tear the file.
     pub(super) fn open(directory: &Path, map_size: usize, survives_power_cut: bool) -> Result<Env> {
-        let path = CString::new(directory.as_os_str().as_bytes())
+        let flags = match survives_power_cut {
+            // The meta page is synced by whoever waits for it: see `group`.
+            true => lmdb::MDB_NOMETASYNC,
+            false => lmdb::MDB_NOSYNC | lmdb::MDB_WRITEMAP,
+        };
+        Env::open_with(directory, map_size, flags)
+    }
+
+    /// Makes a data file with empty tables. It is not written through a map: where the disk is full, that is a signal.
+    pub(super) fn make(file: &Path, map_size: usize) -> Result<()> {
+        Env::open_with(file, map_size, lmdb::MDB_NOSUBDIR | lmdb::MDB_NOLOCK | lmdb::MDB_NOSYNC).map(drop)
+    }
+
+    fn open_with(path: &Path, map_size: usize, flags: c_uint) -> Result<Env> {
+        let path = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::fixed(ErrorKind::Invalid, "the path has a NUL in it"))?;
         let mut raw = ptr::null_mut();
         // SAFETY: `raw` is where the new environment goes.
@@ -120,11 +134,6 @@ impl Env {
         let raw = NonNull::new(raw).ok_or_else(Error::no_memory)?;
         // From here on dropping it closes it, as LMDB asks for also when opening failed.
         let mut env = Env { raw, handles: [0; TABLES.len()], idle: Mutex::default() };
-        let flags = match survives_power_cut {
-            // The meta page is synced by whoever waits for it: see `group`.
-            true => lmdb::MDB_NOMETASYNC,
-            false => lmdb::MDB_NOSYNC | lmdb::MDB_WRITEMAP,
-        };
         let flags = flags | lmdb::MDB_NOTLS | lmdb::MDB_NORDAHEAD;
         // SAFETY: the environment was created above and is not open yet; the path is a C string.
         unsafe {

@@ -4,6 +4,7 @@
 //! data.mdb  lock.mdb    LMDB's
 //! sss.map               what the processes share beside it (see `map`)
 //! set-aside.mdb         the data of before a power cut, if there was one
+//! making.mdb            data.mdb while it is made
 //! ```
 
 use std::{
@@ -66,6 +67,10 @@ impl Directory {
         self.path.join("lock.mdb")
     }
 
+    pub(super) fn making(&self) -> PathBuf {
+        self.path.join("making.mdb")
+    }
+
     pub(super) fn set_aside(&self) -> PathBuf {
         self.path.join("set-aside.mdb")
     }
@@ -109,6 +114,15 @@ pub(super) fn open(path: &Path) -> Result<File> {
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
     let name = path.file_name().unwrap_or_default().display();
     options.open(path).map_err(|error| failed(&format!("open {name}"), error))
+}
+
+/// Says which disk it is that is full.
+pub(super) fn on_full_disk(directory: &Directory, error: Error) -> Error {
+    if error.kind() != ErrorKind::Full {
+        return error;
+    }
+    let path = directory.path.display();
+    Error::new(ErrorKind::Full, format!("the disk of {path} has no room for the lmdb: store: see max_bytes"))
 }
 
 pub(super) fn failed(what: &str, error: io::Error) -> Error {
