@@ -145,6 +145,12 @@
 /** sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on. */
 #define SSS_CLEAR_PRINCIPAL 1u
 
+/** sss_waits: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may wait. */
+#define SSS_WAITS_READS 1u
+
+/** sss_waits: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may wait. */
+#define SSS_WAITS_WRITES 2u
+
 /** 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some). */
 typedef int32_t sss_status;
 
@@ -306,6 +312,20 @@ sss_status sss_open_global(const char *url, size_t url_len);
  * Threads: any, also while others use the handle. Since 0.1.
  */
 sss_status sss_close(sss_store store);
+
+/**
+ * Says which calls on one session may wait for somebody with this store (another process, a disk, a network): *waits is
+ * 0 or flags of SSS_WAITS_READS and SSS_WAITS_WRITES, and stays the same until the handle is closed. All others take
+ * microseconds.
+ *
+ * For runtimes with a lock or with scheduler threads of their own, which must not be kept from going on by a call that
+ * waits: Python, Ruby, OCaml, the BEAM. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every
+ * engine. waits is required.
+ *
+ * Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
+ */
+sss_status sss_waits(sss_store store,
+                     uint32_t *waits);
 
 /**
  * Begins a session, and writes its new id: 128 characters of base64url and a NUL. Give the id to the client, and to

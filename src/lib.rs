@@ -42,6 +42,7 @@ mod url;
 #[cfg(feature = "capi")]
 pub mod capi;
 
+pub use engine::Waits;
 pub use error::{Error, ErrorKind, Result};
 pub use global::{global, open_global};
 pub use key::Ref;

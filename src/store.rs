@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
-    engine::{Context, Engine, Found, lmdb::Lmdb, memory::Memory, redis::Redis},
+    engine::{Context, Engine, Found, Waits, lmdb::Lmdb, memory::Memory, redis::Redis},
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
     key::{Key, Keys, PrincipalKey, Ref},
@@ -182,6 +182,12 @@ impl Store {
             self.0.engine.timeouts_shortened()?;
         }
         Ok(self)
+    }
+
+    /// Which calls on one session may wait: for callers that hold a lock of their runtime, or a scheduler's thread. Opening
+    /// and closing a store, `sweep`, `list`, `revoke` and `check` may take long with every engine.
+    pub fn waits(&self) -> Waits {
+        self.0.engine.waits()
     }
 
     /// Begins a session, and returns its new id.

@@ -39,10 +39,11 @@ fn tightened(header: &str) -> String {
             let text = lines.pop().unwrap_or_default();
             let open = lines.pop().unwrap_or_default();
             lines.push(format!("{open} {} */", text.trim().trim_start_matches("* ")));
-        } else if let Some(flag) =
-            line.strip_suffix(" 1").filter(|_| line.starts_with("#define SSS_") && !line.contains("VERSION"))
+        } else if line.starts_with("#define SSS_")
+            && !line.contains("VERSION")
+            && [" 1", " 2"].iter().any(|flag| line.ends_with(flag))
         {
-            lines.push(format!("{flag} 1u"));
+            lines.push(format!("{line}u"));
         } else if let Some((define, number)) = line.split_once(" -").filter(|_| line.starts_with("#define")) {
             lines.push(format!("{define} (-{number})"));
         } else {

@@ -50,12 +50,24 @@ pub(crate) struct Usage {
     pub misses: u64,
 }
 
+/// Which calls on one session may wait for somebody: another process, a disk or a network. The others take microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// `get`, `read`, `touch` and `reference`, and also `stats`.
+    pub reads: bool,
+    /// `create`, `put`, `put_if`, `renew`, `delete` and `delete_ref`.
+    pub writes: bool,
+}
+
 pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 
 pub(crate) trait Engine: Send + Sync {
     /// What every step begins with: the clock, the rules in force and the counters of the store, in this process.
     /// `FORKED` where the engine cannot be used in a forked child. Takes no lock before it has looked for a fork.
     fn enter(&self) -> Result<Context<'_>>;
+
+    /// Must not wait itself.
+    fn waits(&self) -> Waits;
 
     /// This engine for a forked child, with nothing in common with the parent's but where the sessions are; `None`: it
     /// cannot be used there.

@@ -1,6 +1,6 @@
 /* api.c: what each function on a single session promises: results, optional and required outputs, times on a manual
  * clock. Must not repeat the rules of the store that the conformance files have; the C face is the subject. */
-#include "check.h"
+#include "place.h"
 
 #define MANUAL "memory:?clock=manual&timeout=10s&idle_timeout=5s"
 
@@ -347,6 +347,22 @@ static void sweep_removes_what_expired_and_at_most_max(void) {
     CHECK_OK(sss_close(store));
 }
 
+static void waits_says_which_calls_may_wait(void) {
+    static const uint32_t expected[] = {0, SSS_WAITS_WRITES, SSS_WAITS_READS | SSS_WAITS_WRITES};
+    int engine;
+    for (engine = MEMORY; engine <= LMDB_POWER; engine++) {
+        struct place place = new_place((enum engine)engine);
+        sss_store store = open_place(&place, "");
+        uint32_t waits = 99;
+        CHECK_OK(sss_waits(store, &waits));
+        CHECK_NUM(waits, expected[engine]);
+        CHECK_OK(sss_close(store));
+        CHECK_STATUS(sss_waits(store, &waits), SSS_E_HANDLE);
+        CHECK_NUM(waits, expected[engine]); /* written only on success */
+        remove_place(&place);
+    }
+}
+
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         TEST(create_gives_128_base64url_characters_a_nul_and_not_a_byte_more),
@@ -367,6 +383,7 @@ int main(int argc, char **argv) {
         TEST(delete_ends_it_and_the_second_one_is_not_found),
         TEST(an_id_needs_no_nul_and_a_part_of_it_is_not_enough),
         TEST(sweep_removes_what_expired_and_at_most_max),
+        TEST(waits_says_which_calls_may_wait),
     };
     return run_tests("api", tests, COUNT_OF(tests), argc, argv);
 }

@@ -112,6 +112,13 @@ static inline sss_status call_advance_clock(sss_store store, const char *sid) {
     return sss_advance_clock(store, 1);
 }
 
+static inline sss_status call_waits(sss_store store, const char *sid) {
+    uint32_t waits;
+    (void)sid;
+    memset(&waits, PATTERN, sizeof waits);
+    return outputs_checked(sss_waits(store, &waits), &waits, sizeof waits, NULL);
+}
+
 static const struct {
     const char *name;
     sss_status (*call)(sss_store, const char *sid);
@@ -121,6 +128,7 @@ static const struct {
     {"renew", call_renew},     {"delete", call_delete}, {"sweep", call_sweep},
     {"list", call_list},       {"revoke", call_revoke}, {"ref", call_ref},
     {"delete_ref", call_delete_ref}, {"stats", call_stats},   {"advance_clock", call_advance_clock},
+    {"waits", call_waits},
 };
 
 /* Every function says `expected` for this handle. */

@@ -32,7 +32,7 @@ use self::{
     step::{Effects, Row, Step, Way},
     touches::{Place, Seen, Touches},
 };
-use super::{Context, Engine, Found, Reader, Usage};
+use super::{Context, Engine, Found, Reader, Usage, Waits};
 use crate::{
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
@@ -83,6 +83,7 @@ impl Lmdb {
     pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT], bool)> {
         let (mut lmdb, salt, seals) = Lmdb::wished(path, Wishes { follows: true, ..Wishes::new(url, false) })?;
         lmdb.wishes.seals = seals;
+        lmdb.wishes.survives_power_cut = lmdb.here()?.group.is_some();
         Ok((lmdb, salt, seals))
     }
 
@@ -294,6 +295,12 @@ impl Drop for Use<'_> {
 impl Engine for Lmdb {
     fn enter(&self) -> Result<Context<'_>> {
         Ok(self.here()?.context())
+    }
+
+    fn waits(&self) -> Waits {
+        // With `durability=power` some reads write that the session was used. (Else only those do that find its last use
+        // lost with sss.map.)
+        Waits { reads: self.wishes.survives_power_cut, writes: true }
     }
 
     fn reopened(&self) -> Option<Box<dyn Engine>> {

@@ -34,7 +34,7 @@ use self::{
     slots::Address,
     usage::Usage,
 };
-use super::{Context, Engine, Found, Reader};
+use super::{Context, Engine, Found, Reader, Waits};
 use crate::{
     clock::{self, Clock},
     engine,
@@ -256,6 +256,10 @@ impl Engine for Memory {
             None => Clock::Steady { offset_ms: self.offset_ms },
         };
         Ok(Context { clock, policy: &self.policy, counters: &self.counters })
+    }
+
+    fn waits(&self) -> Waits {
+        Waits { reads: false, writes: false }
     }
 
     fn reopened(&self) -> Option<Box<dyn Engine>> {

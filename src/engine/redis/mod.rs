@@ -33,7 +33,7 @@ use self::{
     calls::{Calls, Which},
     open::{Open, Shared, Wishes},
 };
-use super::{Context, Engine, Found, Reader, Usage};
+use super::{Context, Engine, Found, Reader, Usage, Waits};
 use crate::{
     error::{Error, ErrorKind, Result},
     fork::PerProcess,
@@ -102,6 +102,10 @@ impl Engine for Redis {
 
     fn clock_moved(&self) -> Result<()> {
         self.here()?.agree_on_the_time()
+    }
+
+    fn waits(&self) -> Waits {
+        Waits { reads: true, writes: true }
     }
 
     fn reopened(&self) -> Option<Box<dyn Engine>> {

@@ -101,6 +101,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "sss_open": (c_int32, (*_DATA, POINTER(c_uint64))),
     "sss_open_global": (c_int32, _DATA),
     "sss_close": (c_int32, (c_uint64,)),
+    "sss_waits": (c_int32, (c_uint64, POINTER(c_uint32))),
     "sss_create": (c_int32, (c_uint64, *_DATA, _OPTIONS, c_void_p, _META)),
     "sss_get": (c_int32, (c_uint64, *_SID, c_uint32, c_void_p, c_size_t, POINTER(c_size_t), _META)),
     "sss_put": (c_int32, (c_uint64, *_SID, *_DATA, _OPTIONS, _META)),
@@ -127,6 +128,8 @@ GLOBAL: Final = c_uint64(2**64 - 1)
 SLIDE: Final = c_uint32(0)
 PEEK: Final = c_uint32(1)
 CLEAR_PRINCIPAL: Final = 1
+WAITS_READS: Final = 1
+WAITS_WRITES: Final = 2
 NOTHING: Final = c_size_t(0)
 _ID_LENGTH: Final = c_size_t(SID_LEN)
 
