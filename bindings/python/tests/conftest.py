@@ -20,7 +20,7 @@ Script = Callable[[str], str]
 def turn(store: sss.Store, face: str) -> sss.Store:
     """Gives a store in memory the face that other engines have. Then threads really are in the library together."""
     if face == "released":
-        store._library = _ffi.RELEASED
+        store._reading = store._writing = _ffi.RELEASED
         store._get = _ffi.RELEASED.sss_get
         store._put = _ffi.RELEASED.sss_put
     return store

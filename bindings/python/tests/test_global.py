@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 from conftest import Script
+from place import Place
 
 import session_server_store as sss
 
@@ -129,8 +130,27 @@ def test_global_store_that_c_code_opened_is_used_as_it_is(script: Script) -> Non
         assert _ffi.RELEASED.sss_open_global(url, _ffi.length(url)) == 0
         session = sss.get(sss.create("x"))
         assert (session.expires - session.created).total_seconds() == 10
-        assert _global._store()._library is _ffi.RELEASED, "it may be of any engine"
+        store = _global._store()
+        assert store._reading is store._writing is _ffi.HELD
     """)
+
+
+@pytest.mark.parametrize(
+    "opened", ["sss.open_global(URL)", "_ffi.RELEASED.sss_open_global(URL.encode(), _ffi.length(URL.encode()))"]
+)
+def test_global_store_on_lmdb_waits_without_the_interpreter_lock(script: Script, opened: str) -> None:
+    with Place("lmdb") as place:
+        script(f"""
+            import session_server_store as sss
+            from session_server_store import _ffi, _global
+
+            URL = {place.url()!r}
+            assert not {opened}
+            assert sss.get(sss.create({{"a": 1}})).payload == {{"a": 1}}
+            store = _global._store()
+            assert store._reading is _ffi.HELD
+            assert store._writing is _ffi.RELEASED
+        """)
 
 
 def test_threads_share_one_global_store(script: Script) -> None:

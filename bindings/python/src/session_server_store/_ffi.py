@@ -179,10 +179,20 @@ def _open(path: str) -> tuple[ctypes.PyDLL, ctypes.CDLL]:
 
 
 # One library, two faces. HELD keeps the interpreter lock during a call: letting it go and getting it back costs up to a
-# switch interval (5 ms) as soon as another thread computes, a call to an engine in memory well under a microsecond. It
+# switch interval (5 ms) as soon as another thread computes, a call that waits for nobody a few microseconds at most. It
 # does without argtypes because checking them takes longer than the call. RELEASED is for everything that may wait.
 LIBRARY: Final = _find()
 HELD, RELEASED = _open(LIBRARY)
+
+
+def faces(store: c_uint64) -> tuple[ctypes.CDLL, ctypes.CDLL]:
+    """The faces for the reads and for the writes of a store; which of them may wait, the library knows."""
+    waits = c_uint32()
+    status = HELD.sss_waits(store, byref(waits))
+    if status:
+        raise failure(status)
+    reads, writes = (RELEASED if waits.value & flag else HELD for flag in (WAITS_READS, WAITS_WRITES))
+    return reads, writes
 
 
 def failure(status: int) -> SessionStoreError:

@@ -9,7 +9,6 @@ from typing import Any, Final, Optional, Union
 
 from . import _ffi
 from ._arguments import NOT_GIVEN, Duration, MaybePrincipal, MaybeTimeout
-from .errors import Status
 from .records import Session, Stats
 from .serializers import JSON, Serializer
 from .store import Id, Infos, Store, url_bytes
@@ -20,9 +19,8 @@ class _Global(Store):
 
     __slots__ = ()
 
-    def __init__(self, url: bytes, serializer: Serializer) -> None:
-        self._prepare(url, serializer)
-        self._handle = _ffi.GLOBAL
+    def __init__(self, serializer: Serializer) -> None:
+        self._prepare(serializer)
 
     def close(self) -> None:
         pass
@@ -40,22 +38,19 @@ def _store() -> Store:
         return _opened["store"]
     except KeyError:
         pass
-    # Opened by name and not just used, to learn whether it is somebody else's store, who had opened it from C:
-    # then it may be of any engine.
-    url = b"memory:"
-    status = _ffi.RELEASED.sss_open_global(url, _ffi.length(url))
-    if status not in (Status.OK, Status.EXISTS):
-        raise _ffi.failure(status)
-    return _opened.setdefault("store", _Global(url if status == Status.OK else b"", JSON))
+    store = _Global(JSON)
+    store._use(_ffi.GLOBAL)
+    return _opened.setdefault("store", store)
 
 
 def open_global(url: str = "memory:", *, serializer: Serializer = JSON) -> None:
     """Chooses the process-wide store, before its first use; the same URL again is fine, another is an error."""
     text = url_bytes(url)
-    store = _Global(text, serializer)
+    store = _Global(serializer)
     status = _ffi.RELEASED.sss_open_global(text, _ffi.length(text))
     if status:
         raise _ffi.failure(status)
+    store._use(_ffi.GLOBAL)
     _opened["store"] = store
 
 

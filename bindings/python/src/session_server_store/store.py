@@ -40,31 +40,34 @@ class Store:
     """Sessions behind a URL, for as many threads as like to use it. A context manager; ``close`` at any time.
 
     Missing sessions (unknown, malformed, expired, deleted: the same) are ``None`` or ``False``; every other failure is
-    a ``SessionStoreError``. A forked child has to open its own store if the engine is ``memory:``.
+    a ``SessionStoreError``. A forked child goes on with an ``lmdb:`` store; if the engine is ``memory:``, it has to
+    open its own.
     """
 
-    __slots__ = ("__weakref__", "_dumps", "_get", "_handle", "_library", "_loads", "_put", "_raw")
+    __slots__ = ("__weakref__", "_dumps", "_get", "_handle", "_loads", "_put", "_raw", "_reading", "_writing")
 
     def __init__(self, url: str = "memory:", *, serializer: Serializer = JSON) -> None:
         self._handle = _ffi.NO_STORE
         text = url_bytes(url)
-        self._prepare(text, serializer)
+        self._prepare(serializer)
         handle = c_uint64()
         status = _ffi.RELEASED.sss_open(text, length(text), byref(handle))
         if status:
             raise failure(status)
-        self._handle = handle
+        self._use(handle)
 
-    def _prepare(self, url: bytes, serializer: Serializer) -> None:
+    def _prepare(self, serializer: Serializer) -> None:
         if not callable(getattr(serializer, "dumps", None)) or not callable(getattr(serializer, "loads", None)):
             raise TypeError(f"serializer must have dumps and loads; {type(serializer).__name__} has not")
         self._dumps: Callable[[Any], bytes] = serializer.dumps
         self._loads: Callable[[bytes], Any] = serializer.loads
         self._raw = serializer is RAW
-        # Only memory: is sure never to wait.
-        self._library = _ffi.HELD if url.startswith(b"memory:") else _ffi.RELEASED
-        self._get = self._library.sss_get
-        self._put = self._library.sss_put
+
+    def _use(self, handle: c_uint64) -> None:
+        self._handle = handle
+        self._reading, self._writing = _ffi.faces(handle)
+        self._get = self._reading.sss_get
+        self._put = self._writing.sss_put
 
     def create(
         self,
@@ -79,7 +82,7 @@ class Store:
         owner: MaybePrincipal = NOT_GIVEN if principal is None else principal
         options = _options(timeout, idle_timeout, owner)
         scratch = borrow()
-        status = self._library.sss_create(self._handle, payload, length(payload), options, scratch.id, None)
+        status = self._writing.sss_create(self._handle, payload, length(payload), options, scratch.id, None)
         if status:
             give_back(scratch)
             raise failure(status)
@@ -144,7 +147,7 @@ class Store:
         payload = self._dump(data)
         options = _options(timeout, idle_timeout, principal)
         scratch = borrow()
-        status = self._library.sss_put_if(
+        status = self._writing.sss_put_if(
             self._handle, key, id_length(key), expected, payload, length(payload), options, scratch.meta
         )
         return _written(status, scratch, data)
@@ -153,7 +156,7 @@ class Store:
         """Counts as a use. The result has the times and the version, but no payload."""
         key = id_bytes(sid)
         scratch = borrow()
-        status = self._library.sss_touch(self._handle, key, id_length(key), scratch.meta)
+        status = self._reading.sss_touch(self._handle, key, id_length(key), scratch.meta)
         return _written(status, scratch, None)
 
     def renew(
@@ -175,7 +178,7 @@ class Store:
         size = _ffi.NOTHING if payload is None else length(payload)
         options = _options(timeout, idle_timeout, principal, milliseconds(grace, "grace"))
         scratch = borrow()
-        status = self._library.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, None)
+        status = self._writing.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, None)
         if status:
             give_back(scratch)
             _check_missing(status)
@@ -187,7 +190,7 @@ class Store:
     def delete(self, sid: Id) -> bool:
         """Ends a session; ``False`` if there was none."""
         key = id_bytes(sid)
-        return _found(self._library.sss_delete(self._handle, key, id_length(key)))
+        return _found(self._writing.sss_delete(self._handle, key, id_length(key)))
 
     def sweep(self, max: int = 1000) -> int:
         """Removes up to ``max`` expired sessions; returns how many. Less than ``max``: nothing is left."""
@@ -223,15 +226,15 @@ class Store:
         """The reference of a session: names it in ``list`` and for ``delete_ref``, and gives no access to it."""
         key = id_bytes(sid)
         reference = (c_ubyte * _ffi.REF_LEN)()
-        return bytes(reference) if _found(self._library.sss_ref(self._handle, key, id_length(key), reference)) else None
+        return bytes(reference) if _found(self._reading.sss_ref(self._handle, key, id_length(key), reference)) else None
 
     def delete_ref(self, ref: bytes) -> bool:
         """Ends the session that a reference names; ``False`` if there was none."""
-        return _found(self._library.sss_delete_ref(self._handle, ref_bytes(ref, _ffi.REF_LEN)))
+        return _found(self._writing.sss_delete_ref(self._handle, ref_bytes(ref, _ffi.REF_LEN)))
 
     def stats(self) -> Stats:
         numbers = _ffi.Stats(sizeof(_ffi.Stats))
-        _check(self._library.sss_stats(self._handle, byref(numbers)))
+        _check(self._reading.sss_stats(self._handle, byref(numbers)))
         return Stats(*(getattr(numbers, name) for name in Stats._fields))
 
     def advance_clock(self, seconds: Duration) -> None:
