@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import Script
 
 import session_server_store
 
@@ -14,17 +15,20 @@ README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_there_is_an_example() -> None:
-    assert EXAMPLES
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) == 2
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_example_of_the_readme_runs(example: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(example, {})
+def test_example_of_one_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(EXAMPLES[0], {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("{'user': 'alice'} 2 ")
     assert printed[1] == "somebody else was faster"
     assert re.fullmatch(r"[0-9a-f]{64} \d{4}-.*\+00:00", printed[2])
+
+
+def test_example_of_several_processes_runs(script: Script, tmp_path: Path) -> None:
+    script(EXAMPLES[1].replace("/var/lib/app", str(tmp_path)))
 
 
 def test_example_of_the_module_runs() -> None:
