@@ -14,9 +14,12 @@
  * Caveats
  * - Fork: a "memory:" store cannot be shared with a forked child. There every function that is given its handle fails
  *   with SSS_E_FORKED, at once, whatever the parent's threads were doing; the parent is not affected. Open a store in
- *   the child. The same holds for SSS_GLOBAL if the parent had opened it.
+ *   the child, or use "lmdb:": a handle of such a store works in the child, which opens the store anew by its first use
+ *   and leaves what it inherited alone, and closes it for itself only. The same holds for SSS_GLOBAL.
  * - An id is a secret: whoever holds it is the user. Do not log it; log the reference (sss_ref).
- * - A "memory:" store ends with its process.
+ * - A "memory:" store ends with its process. An "lmdb:" store stays, and several processes of a host can have it open.
+ *   Two copies of the library in one process (say, one of them linked statically) do not know of each other: have them
+ *   not open the same directory.
  *
  * Conventions, for every function
  * - Status: 0 is success, negative a failure. The set is open: treat numbers that you do not know as failures. A number
@@ -31,15 +34,23 @@
  * - Structs that begin with size are set up by their _INIT macro. Shorter ones of older callers work; a non-zero member
  *   that this library does not know is UNSUPPORTED.
  * - Threads: any function, from any thread, at any time, also sss_close while others use the handle. Each call on one
- *   session is one atomic step. Nothing blocks: the locks of a "memory:" store are held for microseconds, and sss_close
- *   waits for the calls that are under way. The library starts no threads, installs no signal handlers and calls
- *   nothing back.
+ *   session is one atomic step, also between processes. The library starts no threads, installs no signal handlers and
+ *   calls nothing back.
+ * - Waiting: calls on a "memory:" store wait for nobody; its locks are held for microseconds. In an "lmdb:" store reads
+ *   wait for nobody either. Writes go one at a time on the host, and so wait for those of other processes:
+ *   milliseconds, unless such a process is stopped in the middle of one (SIGSTOP, a debugger); one that dies is not
+ *   waited for. With durability=power they wait for the disk as well, and some reads are writes, because they note that
+ *   the session was used. sss_waits tells a program which it is. sss_close waits for the calls that are under way.
+ * - Engines that can fail: every function that uses an "lmdb:" store has these errors besides those that it names: IO,
+ *   CORRUPT (a file was damaged, a record edited), BUSY (a process stopped in the middle of a read, or too many reads at
+ *   once), NOMEM, and if it writes FULL. They say nothing about the session: none of them is NOT_FOUND.
  * - Ownership: nothing crosses the boundary to be freed, but for sss_buf.
  * - Bugs: a panic inside the library is caught and is SSS_E_PANIC; the process lives on.
  * - Out of memory: what depends on a caller's length is SSS_E_NOMEM, and nothing is changed. Where not even a few dozen
  *   bytes can be had (an address space limit; Linux itself does not refuse those) the process may be ended.
  * - Memory: pointers and lengths have to be true. That is the only way to undefined behaviour.
- * - Times are Unix time in milliseconds, from a clock that no clock step moves.
+ * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step moves, in an "lmdb:" store,
+ *   which outlives processes, the machine's.
  *
  * Generated from src/capi by cbindgen: do not edit.
  */
@@ -94,7 +105,7 @@
 /** max_sessions or max_bytes is reached and nothing has expired that could make room. */
 #define SSS_E_FULL (-7)
 
-/** It is already open with another URL, clock or seal. */
+/** It is already open with another URL, clock, seal or durability. */
 #define SSS_E_EXISTS (-8)
 
 /** The URL is wrong: the text names the part. */
@@ -124,7 +135,7 @@
 /** Memory ran out. */
 #define SSS_E_NOMEM (-17)
 
-/** The store was opened before this process was forked and cannot be used here: open one in the child. */
+/** The memory: store was opened before this process was forked and cannot be used here: open one in the child. */
 #define SSS_E_FORKED (-18)
 
 /** A bug in the library was caught. The process lives on. */
@@ -268,25 +279,44 @@ extern "C" {
  * Opens the store that a URL names, and gives a handle to it.
  *
  * "memory:" is a new store in this process; "memory:NAME" is one store for all handles of the process that are opened
- * with this name, and is gone, wiped, when the last of them is closed. Options are the URL's query:
+ * with this name, and is gone, wiped, when the last of them is closed. "lmdb:/dir" is one store for all processes of the
+ * host that open this directory, and stays there; the directory is made if it is missing, and has to be this user's
+ * alone (0700) and on a local file system. To open it may take a while: whoever opens it alone checks the whole file, and
+ * what a power cut may have torn is set aside, with a line on stderr. Options are the URL's query:
  *
  *   timeout=3h           absolute timeout, from creation (default 3h)
  *   idle_timeout=10m     idle timeout, from the last use (default 10m)
  *                        500ms, 10s, 5m, 3h, 7d, a bare number of seconds, or infinity
  *   max_payload=1MiB     longest payload (default 1MiB); bytes, KiB, MiB, GiB
  *   max_sessions=N       most sessions (default infinity)
- *   max_bytes=64MiB      most bytes of payload in all (default infinity)
+ *   max_bytes=64MiB      memory: most bytes of payload in all (default infinity)
+ *                        lmdb: also the size of the file, which is reserved when it is made (default 256MiB)
  *   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
- *   seal=on              payloads are encrypted in memory, each under a key that only its id gives (default off)
+ *   seal=on              payloads are encrypted, each under a key that only its id gives (memory: default off, lmdb: on)
  *   clock=manual         time stands still but for sss_advance_clock: for tests
  *
- * Opening "memory:NAME" again follows the settings that are there; a timeout or limit that is given and stricter holds
- * for all handles from then on.
+ * and of lmdb: only
+ *
+ *   durability=process   what was acknowledged survives the death of any and all processes (default); after a power
+ *                        cut the store begins anew
+ *   durability=power     what was acknowledged is on the disk, and survives a power cut too
+ *   secret_file=/path    payloads are sealed with a secret of the server as well: 64 hex digits a line, the first one
+ *                        seals, all of them open; readable by this user alone, or by its group (0600, 0640)
+ *
+ * A path, and the value of an option, may be percent-encoded.
+ *
+ * Opening a store that is open already follows the settings that are there; a timeout or limit that is given and
+ * stricter holds for all handles, of all processes, from then on.
  *
  * The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
  *
- * Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (memory:NAME is open
- * with another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
+ * Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (it is open with
+ * another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
+ * lmdb: also EXISTS (it is open with another durability, or was made with another seal, or with or without a secret_file),
+ * UNSUPPORTED (a file system that cannot be shared; open in another container), IO (the directory or the secret_file
+ * cannot be used: the text says why), INVALID (the secret_file may be read by others, or holds no secret), FULL (the disk
+ * has no room for max_bytes), CORRUPT (its files are damaged, or of something else: move them away to begin a new store)
+ * and BUSY (another process has been opening or closing it for a minute).
  * Threads: any. Since 0.1.
  */
 sss_status sss_open(const char *url,
@@ -297,16 +327,19 @@ sss_status sss_open(const char *url,
  * Opens the process-wide store, which SSS_GLOBAL stands for. To be called before its first use; without it, the first
  * use opens "memory:". The same URL again is fine.
  *
- * In a forked child SSS_GLOBAL is FORKED if the parent had opened it, until the child calls this itself.
+ * In a forked child SSS_GLOBAL is the parent's lmdb: store. A memory: store of the parent is FORKED there, until the child
+ * calls this itself.
  *
  * Errors: EXISTS (it is open with another URL), and those of sss_open.
  * Threads: any. Since 0.1.
  */
-sss_status sss_open_global(const char *url, size_t url_len);
+sss_status sss_open_global(const char *url,
+                           size_t url_len);
 
 /**
- * Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A store without a name is
- * gone with its handle, and its payloads are wiped.
+ * Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A memory: store without a name
+ * is gone with its handle, and its payloads are wiped. What the last process to close an lmdb: store has written goes to
+ * the disk first.
  *
  * Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process).
  * Threads: any, also while others use the handle. Since 0.1.
@@ -351,8 +384,8 @@ sss_status sss_create(sss_store store,
  *
  * Within the grace time of a renewal the old id reads the session too, without sliding it.
  *
- * Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; with seal=on also CORRUPT and
- * NOMEM. Threads: any. Since 0.1.
+ * Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed
+ * also CORRUPT and NOMEM. Threads: any. Since 0.1.
  */
 sss_status sss_get(sss_store store,
                    const char *sid,
@@ -389,7 +422,7 @@ void sss_buf_free(sss_buf *buf);
  * moment ago in another thread. opts and meta may be NULL.
  *
  * Errors: NOT_FOUND, TOO_LARGE, FULL (it would pass max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE,
- * FORKED, NOMEM. Threads: any. Since 0.1.
+ * FORKED, NOMEM; if sealed also CORRUPT (what it would replace). Threads: any. Since 0.1.
  */
 sss_status sss_put(sss_store store,
                    const char *sid,
@@ -450,7 +483,7 @@ sss_status sss_delete(sss_store store, const char *sid, size_t sid_len);
  * Removes up to max expired sessions; *removed, if wanted, is how many. Less than max: nothing is left to remove.
  *
  * The cost grows with what is expired, not with what lives; other threads get their turn in between. Expired sessions
- * are dead without it: it gives their memory back. To be called from a timer, say every few seconds with a max of
+ * are dead without it: it gives their room back. To be called from a timer, say every few seconds with a max of
  * 1000, and at once again while *removed is max. Creating sessions clears a few expired ones as well.
  *
  * Errors: HANDLE, FORKED. Threads: any. Since 0.1.

@@ -20,7 +20,7 @@ pub const SSS_E_TOO_SMALL: i32 = -5;
 pub const SSS_E_TOO_LARGE: i32 = -6;
 /// max_sessions or max_bytes is reached and nothing has expired that could make room.
 pub const SSS_E_FULL: i32 = -7;
-/// It is already open with another URL, clock or seal.
+/// It is already open with another URL, clock, seal or durability.
 pub const SSS_E_EXISTS: i32 = -8;
 /// The URL is wrong: the text names the part.
 pub const SSS_E_URL: i32 = -9;
@@ -40,7 +40,7 @@ pub const SSS_E_CORRUPT: i32 = -15;
 pub const SSS_E_RANDOM: i32 = -16;
 /// Memory ran out.
 pub const SSS_E_NOMEM: i32 = -17;
-/// The store was opened before this process was forked and cannot be used here: open one in the child.
+/// The memory: store was opened before this process was forked and cannot be used here: open one in the child.
 pub const SSS_E_FORKED: i32 = -18;
 /// A bug in the library was caught. The process lives on.
 pub const SSS_E_PANIC: i32 = -19;
@@ -64,7 +64,7 @@ pub enum ErrorKind {
     TooLarge = SSS_E_TOO_LARGE,
     /// `max_sessions` or `max_bytes` is reached and nothing has expired that could make room.
     Full = SSS_E_FULL,
-    /// Already open with another URL, clock or seal.
+    /// Already open with another URL, clock, seal or durability.
     Exists = SSS_E_EXISTS,
     /// The URL is wrong: the message names the part.
     Url = SSS_E_URL,
@@ -84,7 +84,7 @@ pub enum ErrorKind {
     Random = SSS_E_RANDOM,
     /// Memory ran out.
     NoMem = SSS_E_NOMEM,
-    /// The store was opened before this process was forked.
+    /// The `memory:` store was opened before this process was forked.
     Forked = SSS_E_FORKED,
     /// A bug in the library was caught (C ABI only).
     Panic = SSS_E_PANIC,

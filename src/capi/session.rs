@@ -53,8 +53,8 @@ pub unsafe extern "C" fn sss_create(
 ///
 /// Within the grace time of a renewal the old id reads the session too, without sliding it.
 ///
-/// Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; with seal=on also CORRUPT and
-/// NOMEM. Threads: any. Since 0.1.
+/// Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed
+/// also CORRUPT and NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_get(
     store: sss_store,
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn sss_buf_free(buf: *mut sss_buf) {
 /// moment ago in another thread. opts and meta may be NULL.
 ///
 /// Errors: NOT_FOUND, TOO_LARGE, FULL (it would pass max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE,
-/// FORKED, NOMEM. Threads: any. Since 0.1.
+/// FORKED, NOMEM; if sealed also CORRUPT (what it would replace). Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_put(
     store: sss_store,
@@ -266,7 +266,7 @@ pub unsafe extern "C" fn sss_delete(store: sss_store, sid: *const c_char, sid_le
 /// Removes up to max expired sessions; *removed, if wanted, is how many. Less than max: nothing is left to remove.
 ///
 /// The cost grows with what is expired, not with what lives; other threads get their turn in between. Expired sessions
-/// are dead without it: it gives their memory back. To be called from a timer, say every few seconds with a max of
+/// are dead without it: it gives their room back. To be called from a timer, say every few seconds with a max of
 /// 1000, and at once again while *removed is max. Creating sessions clears a few expired ones as well.
 ///
 /// Errors: HANDLE, FORKED. Threads: any. Since 0.1.

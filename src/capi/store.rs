@@ -17,25 +17,44 @@ use crate::{
 /// Opens the store that a URL names, and gives a handle to it.
 ///
 /// "memory:" is a new store in this process; "memory:NAME" is one store for all handles of the process that are opened
-/// with this name, and is gone, wiped, when the last of them is closed. Options are the URL's query:
+/// with this name, and is gone, wiped, when the last of them is closed. "lmdb:/dir" is one store for all processes of the
+/// host that open this directory, and stays there; the directory is made if it is missing, and has to be this user's
+/// alone (0700) and on a local file system. To open it may take a while: whoever opens it alone checks the whole file, and
+/// what a power cut may have torn is set aside, with a line on stderr. Options are the URL's query:
 ///
 ///   timeout=3h           absolute timeout, from creation (default 3h)
 ///   idle_timeout=10m     idle timeout, from the last use (default 10m)
 ///                        500ms, 10s, 5m, 3h, 7d, a bare number of seconds, or infinity
 ///   max_payload=1MiB     longest payload (default 1MiB); bytes, KiB, MiB, GiB
 ///   max_sessions=N       most sessions (default infinity)
-///   max_bytes=64MiB      most bytes of payload in all (default infinity)
+///   max_bytes=64MiB      memory: most bytes of payload in all (default infinity)
+///                        lmdb: also the size of the file, which is reserved when it is made (default 256MiB)
 ///   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
-///   seal=on              payloads are encrypted in memory, each under a key that only its id gives (default off)
+///   seal=on              payloads are encrypted, each under a key that only its id gives (memory: default off, lmdb: on)
 ///   clock=manual         time stands still but for sss_advance_clock: for tests
 ///
-/// Opening "memory:NAME" again follows the settings that are there; a timeout or limit that is given and stricter holds
-/// for all handles from then on.
+/// and of lmdb: only
+///
+///   durability=process   what was acknowledged survives the death of any and all processes (default); after a power
+///                        cut the store begins anew
+///   durability=power     what was acknowledged is on the disk, and survives a power cut too
+///   secret_file=/path    payloads are sealed with a secret of the server as well: 64 hex digits a line, the first one
+///                        seals, all of them open; readable by this user alone, or by its group (0600, 0640)
+///
+/// A path, and the value of an option, may be percent-encoded.
+///
+/// Opening a store that is open already follows the settings that are there; a timeout or limit that is given and
+/// stricter holds for all handles, of all processes, from then on.
 ///
 /// The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
 ///
-/// Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (memory:NAME is open
-/// with another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
+/// Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (it is open with
+/// another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
+/// lmdb: also EXISTS (it is open with another durability, or was made with another seal, or with or without a secret_file),
+/// UNSUPPORTED (a file system that cannot be shared; open in another container), IO (the directory or the secret_file
+/// cannot be used: the text says why), INVALID (the secret_file may be read by others, or holds no secret), FULL (the disk
+/// has no room for max_bytes), CORRUPT (its files are damaged, or of something else: move them away to begin a new store)
+/// and BUSY (another process has been opening or closing it for a minute).
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mut sss_store) -> sss_status {
@@ -52,7 +71,8 @@ pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mu
 /// Opens the process-wide store, which SSS_GLOBAL stands for. To be called before its first use; without it, the first
 /// use opens "memory:". The same URL again is fine.
 ///
-/// In a forked child SSS_GLOBAL is FORKED if the parent had opened it, until the child calls this itself.
+/// In a forked child SSS_GLOBAL is the parent's lmdb: store. A memory: store of the parent is FORKED there, until the child
+/// calls this itself.
 ///
 /// Errors: EXISTS (it is open with another URL), and those of sss_open.
 /// Threads: any. Since 0.1.
@@ -64,8 +84,9 @@ pub unsafe extern "C" fn sss_open_global(url: *const c_char, url_len: usize) -> 
     })
 }
 
-/// Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A store without a name is
-/// gone with its handle, and its payloads are wiped.
+/// Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A memory: store without a name
+/// is gone with its handle, and its payloads are wiped. What the last process to close an lmdb: store has written goes to
+/// the disk first.
 ///
 /// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process).
 /// Threads: any, also while others use the handle. Since 0.1.
