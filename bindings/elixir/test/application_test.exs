@@ -142,4 +142,20 @@ defmodule SessionServerStore.ApplicationTest do
       refute running?()
     end
   end
+
+  test "a store that is closed raises in Plug: it is not taken for a client without a session" do
+    :ok = restart(url: "memory:")
+    opts = SessionServerStore.init([])
+    sid = SessionServerStore.put(nil, nil, %{"a" => 1}, opts)
+    :ok = Store.close(Store.default())
+
+    for call <- [
+          fn -> SessionServerStore.get(nil, sid, opts) end,
+          fn -> SessionServerStore.put(nil, sid, %{"a" => 2}, opts) end,
+          fn -> SessionServerStore.put(nil, nil, %{"a" => 2}, opts) end,
+          fn -> SessionServerStore.delete(nil, sid, opts) end
+        ] do
+      assert_raise SessionServerStore.Error, call
+    end
+  end
 end

@@ -16,18 +16,28 @@ defmodule SessionServerStore.NativeTest do
        # The tests that run beside this one use the application's store: it stays the same.
        open_application: [Application.fetch_env!(:session_server_store, :url)],
        create: [handle, "p", @options],
+       create_waiting: [handle, "p", @options],
        get: [handle, sid, true],
+       get_waiting: [handle, sid, true],
        put: [handle, sid, "p", @options],
+       put_waiting: [handle, sid, "p", @options],
        put_if: [handle, sid, 1, "p", @options],
+       put_if_waiting: [handle, sid, 1, "p", @options],
        touch: [handle, sid],
+       touch_waiting: [handle, sid],
        renew: [handle, sid, nil, @options],
+       renew_waiting: [handle, sid, nil, @options],
        delete: [handle, sid],
+       delete_waiting: [handle, sid],
        sweep: [handle, 10],
        list: [handle, "alice"],
        revoke: [handle, "alice", nil],
        reference: [handle, sid],
+       reference_waiting: [handle, sid],
        delete_ref: [handle, :binary.copy(<<1>>, 32)],
+       delete_ref_waiting: [handle, :binary.copy(<<1>>, 32)],
        stats: [handle],
+       stats_waiting: [handle],
        advance_clock: [handle, 1],
        close: [handle]
      ]}
@@ -86,7 +96,7 @@ defmodule SessionServerStore.NativeTest do
     for {name, arguments} <- good,
         place <- 0..(length(arguments) - 1)//1,
         wrong <- [:junk, 1.5, %{}, make_ref(), <<1::1>>] do
-      peek? = name == :get and place == 2
+      peek? = name in [:get, :get_waiting] and place == 2
 
       assert_raise ArgumentError, "argument error", fn ->
         apply(Native, name, List.replace_at(arguments, place, wrong))

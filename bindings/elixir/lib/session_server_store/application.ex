@@ -8,12 +8,13 @@ defmodule SessionServerStore.Application do
         url: "memory:?max_sessions=1000000",
         sweep_interval: 60
 
-    * `:url` - what to open, default `"memory:"`. Its `timeout` and `idle_timeout` are those of every session that has
+    * `:url` - what to open, default `"memory:"`; with `"lmdb:/var/lib/app/sessions"` sessions survive restarts, and
+      other processes of the host can share them. Its `timeout` and `idle_timeout` are those of every session that has
       none of its own
     * `:sweep_interval` - seconds between two sweeps of expired sessions, default `60`; `:infinity` for none
 
-  Sessions live as long as the application runs: they survive the death of each of its processes, its supervisor
-  included, and are gone after `Application.stop/1`.
+  Sessions in memory live as long as the application runs: they survive the death of each of its processes, its
+  supervisor included, and are gone after `Application.stop/1`.
   """
 
   use Application

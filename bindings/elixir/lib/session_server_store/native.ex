@@ -29,29 +29,6 @@ defmodule SessionServerStore.Native do
   @spec close(handle) :: :ok | failure
   def close(_handle), do: missing()
 
-  @spec create(handle, payload :: binary, options) :: {:ok, {sid :: binary, meta}} | failure
-  def create(_handle, _payload, _options), do: missing()
-
-  @spec get(handle, sid :: binary, peek :: boolean) :: {:ok, {payload :: binary, meta}} | failure
-  def get(_handle, _sid, _peek), do: missing()
-
-  @spec put(handle, sid :: binary, payload :: binary, options) :: {:ok, meta} | failure
-  def put(_handle, _sid, _payload, _options), do: missing()
-
-  @spec put_if(handle, sid :: binary, version :: non_neg_integer, payload :: binary, options) ::
-          {:ok, meta} | failure
-  def put_if(_handle, _sid, _version, _payload, _options), do: missing()
-
-  @spec touch(handle, sid :: binary) :: {:ok, meta} | failure
-  def touch(_handle, _sid), do: missing()
-
-  @spec renew(handle, sid :: binary, payload :: binary | nil, options) ::
-          {:ok, {sid :: binary, meta}} | failure
-  def renew(_handle, _sid, _payload, _options), do: missing()
-
-  @spec delete(handle, sid :: binary) :: :ok | failure
-  def delete(_handle, _sid), do: missing()
-
   @spec sweep(handle, max :: non_neg_integer) :: {:ok, non_neg_integer} | failure
   def sweep(_handle, _max), do: missing()
 
@@ -61,17 +38,53 @@ defmodule SessionServerStore.Native do
   @spec revoke(handle, principal :: binary, except :: binary | nil) :: {:ok, non_neg_integer} | failure
   def revoke(_handle, _principal, _except), do: missing()
 
-  @spec reference(handle, sid :: binary) :: {:ok, ref :: binary} | failure
-  def reference(_handle, _sid), do: missing()
-
-  @spec delete_ref(handle, ref :: binary) :: :ok | failure
-  def delete_ref(_handle, _ref), do: missing()
-
-  @spec stats(handle) :: {:ok, keyword(non_neg_integer)} | failure
-  def stats(_handle), do: missing()
-
   @spec advance_clock(handle, ms :: integer) :: :ok | failure
   def advance_clock(_handle, _ms), do: missing()
+
+  # One session. Each runs on the scheduler of the caller, unless the store's engine may wait there: then the answer is
+  # `:wait`, nothing was done, and the second of the pair is to be called, which runs on a dirty scheduler.
+
+  @spec create(handle, payload :: binary, options) :: {:ok, {sid :: binary, meta}} | failure | :wait
+  def create(_handle, _payload, _options), do: missing()
+  def create_waiting(_handle, _payload, _options), do: missing()
+
+  @spec get(handle, sid :: binary, peek :: boolean) :: {:ok, {payload :: binary, meta}} | failure | :wait
+  def get(_handle, _sid, _peek), do: missing()
+  def get_waiting(_handle, _sid, _peek), do: missing()
+
+  @spec put(handle, sid :: binary, payload :: binary, options) :: {:ok, meta} | failure | :wait
+  def put(_handle, _sid, _payload, _options), do: missing()
+  def put_waiting(_handle, _sid, _payload, _options), do: missing()
+
+  @spec put_if(handle, sid :: binary, version :: non_neg_integer, payload :: binary, options) ::
+          {:ok, meta} | failure | :wait
+  def put_if(_handle, _sid, _version, _payload, _options), do: missing()
+  def put_if_waiting(_handle, _sid, _version, _payload, _options), do: missing()
+
+  @spec touch(handle, sid :: binary) :: {:ok, meta} | failure | :wait
+  def touch(_handle, _sid), do: missing()
+  def touch_waiting(_handle, _sid), do: missing()
+
+  @spec renew(handle, sid :: binary, payload :: binary | nil, options) ::
+          {:ok, {sid :: binary, meta}} | failure | :wait
+  def renew(_handle, _sid, _payload, _options), do: missing()
+  def renew_waiting(_handle, _sid, _payload, _options), do: missing()
+
+  @spec delete(handle, sid :: binary) :: :ok | failure | :wait
+  def delete(_handle, _sid), do: missing()
+  def delete_waiting(_handle, _sid), do: missing()
+
+  @spec reference(handle, sid :: binary) :: {:ok, ref :: binary} | failure | :wait
+  def reference(_handle, _sid), do: missing()
+  def reference_waiting(_handle, _sid), do: missing()
+
+  @spec delete_ref(handle, ref :: binary) :: :ok | failure | :wait
+  def delete_ref(_handle, _ref), do: missing()
+  def delete_ref_waiting(_handle, _ref), do: missing()
+
+  @spec stats(handle) :: {:ok, keyword(non_neg_integer)} | failure | :wait
+  def stats(_handle), do: missing()
+  def stats_waiting(_handle), do: missing()
 
   @spec reasons :: [{reason :: atom, code :: neg_integer, text :: String.t()}]
   def reasons, do: missing()

@@ -42,7 +42,7 @@ defmodule SessionServerStore.Store do
   session follows its store, and an existing one keeps what it has.
   """
 
-  alias SessionServerStore.{Duration, Error, Native, Session, SessionInfo}
+  alias SessionServerStore.{Call, Duration, Error, Native, Session, SessionInfo}
 
   @enforce_keys [:handle, :raw]
   defstruct @enforce_keys
@@ -63,7 +63,8 @@ defmodule SessionServerStore.Store do
   ## The store
 
   @doc """
-  Opens a store: `"memory:"` is a new one, `"memory:NAME"` one that all who open that name share.
+  Opens a store: `"memory:"` is a new one, `"memory:NAME"` one that all who open that name share, `"lmdb:/dir"` one in a
+  directory, for all processes of the host that open it.
 
   The URL's query sets timeouts and limits: `"memory:?timeout=3h&idle_timeout=10m&max_sessions=100000"`.
   The store lives until the last copy of the returned term is gone or it is closed. Keep the term in the state of a
@@ -112,7 +113,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :keep)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, {sid, meta}} <- Native.create(store.handle, payload, options) do
+         {:ok, {sid, meta}} <- Call.create(store.handle, payload, options) do
       {:ok, sid, session(data, meta)}
     else
       error -> answer(error)
@@ -130,7 +131,7 @@ defmodule SessionServerStore.Store do
   def get(store \\ default(), sid, opts \\ [])
 
   def get(%__MODULE__{} = store, sid, opts) do
-    with {:ok, {payload, meta}} <- Native.get(store.handle, sid, only_option(opts, :peek, false, &is_boolean/1)),
+    with {:ok, {payload, meta}} <- Call.get(store.handle, sid, only_option(opts, :peek, false, &is_boolean/1)),
          {:ok, data} <- decode(store, payload) do
       {:ok, session(data, meta)}
     else
@@ -156,7 +157,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Native.put(store.handle, sid, payload, options) do
+         {:ok, meta} <- Call.put(store.handle, sid, payload, options) do
       {:ok, session(data, meta)}
     else
       error -> answer(error)
@@ -180,7 +181,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Native.put_if(store.handle, sid, version, payload, options) do
+         {:ok, meta} <- Call.put_if(store.handle, sid, version, payload, options) do
       {:ok, session(data, meta)}
     else
       error -> answer(error)
@@ -192,7 +193,7 @@ defmodule SessionServerStore.Store do
   @doc "Uses a session without reading it: its idle timeout begins anew."
   @spec touch(t, sid) :: {:ok, Session.t()} | missing | failure
   def touch(store \\ default(), sid) do
-    case Native.touch(store.handle, sid) do
+    case Call.touch(store.handle, sid) do
       {:ok, meta} -> {:ok, session(nil, meta)}
       error -> answer(error)
     end
@@ -218,7 +219,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
+         {:ok, {new_sid, meta}} <- Call.renew(store.handle, sid, payload, options) do
       {:ok, new_sid, session(if(data != @keep, do: data), meta)}
     else
       error -> answer(error)
@@ -229,15 +230,15 @@ defmodule SessionServerStore.Store do
 
   @doc "Ends a session."
   @spec delete(t, sid) :: :ok | missing | failure
-  def delete(store \\ default(), sid), do: answer(Native.delete(store.handle, sid))
+  def delete(store \\ default(), sid), do: answer(Call.delete(store.handle, sid))
 
   @doc "32 bytes that name a session to `delete_ref/2`, as in `list/2`. They are no secret like the id."
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
-  def ref(store \\ default(), sid), do: answer(Native.reference(store.handle, sid))
+  def ref(store \\ default(), sid), do: answer(Call.reference(store.handle, sid))
 
   @doc "Ends the session that a reference names."
   @spec delete_ref(t, ref) :: :ok | missing | failure
-  def delete_ref(store \\ default(), ref), do: answer(Native.delete_ref(store.handle, ref))
+  def delete_ref(store \\ default(), ref), do: answer(Call.delete_ref(store.handle, ref))
 
   ## All of somebody's sessions
 
@@ -280,7 +281,7 @@ defmodule SessionServerStore.Store do
   @doc "Counters: `:sessions` and `:bytes` as they are now, all others since the store was opened."
   @spec stats(t) :: {:ok, %{required(atom) => non_neg_integer}} | failure
   def stats(store \\ default()) do
-    with {:ok, stats} <- answer(Native.stats(store.handle)), do: {:ok, Map.new(stats)}
+    with {:ok, stats} <- answer(Call.stats(store.handle)), do: {:ok, Map.new(stats)}
   end
 
   @doc """

@@ -5,10 +5,9 @@ defmodule Conformance do
 
   alias SessionServerStore.{Error, Store}
 
-  # What scenarios may need. Here a store can be closed, and the engine may be memory:. There are no numbers for handles and
-  # no buffers of the caller, the VM cannot fork, and a principal is set or cleared by one and the same option.
-  @abilities %{"memory" => ~w(close limits memory), "lmdb" => ~w(close limits processes)}
-  @other_abilities ~w(buffers handles fork options flags limits memory processes)
+  # What scenarios may need. Here a store can be closed. There are no numbers for handles and no buffers of the caller,
+  # the VM cannot fork, and a principal is set or cleared by one and the same option. The last three are of engines.
+  @abilities ~w(close buffers handles fork options flags limits memory processes)
 
   defstruct [:name, :file, needs: [], steps: []]
 
@@ -19,10 +18,9 @@ defmodule Conformance do
     dir |> Path.join("*.txt") |> Path.wildcard() |> Enum.sort() |> Enum.flat_map(&load_file/1)
   end
 
-  def missing_abilities(scenario), do: scenario.needs -- @abilities[engine()]
-
-  # Which engine is under test.
-  defp engine, do: System.get_env("SSS_TEST_ENGINE", "memory")
+  def missing_abilities(scenario) do
+    scenario.needs -- ["close", "limits", if(Place.engine() == "memory", do: "memory", else: "processes")]
+  end
 
   defp load_file(path) do
     path
@@ -36,7 +34,7 @@ defmodule Conformance do
 
       {"needs " <> abilities, number}, [%{steps: []} = scenario | done] ->
         needs = String.split(abilities, " ")
-        unknown = needs -- (~w(close) ++ @other_abilities)
+        unknown = needs -- @abilities
         if unknown != [], do: raise("#{path}:#{number}: unknown ability: #{Enum.join(unknown, " ")}")
         [%{scenario | needs: needs} | done]
 
@@ -50,21 +48,14 @@ defmodule Conformance do
     |> Enum.reverse()
   end
 
-  defp url("memory", name, options), do: "memory:#{name}?" <> Enum.join(options, "&")
-
-  # Each file is reserved as a whole, and there are many.
-  defp url("lmdb", name, options) do
-    given? = Enum.any?(options, &String.starts_with?(&1, "max_bytes="))
-    options = if given?, do: options, else: options ++ ["max_bytes=16MiB"]
-    "lmdb:#{System.tmp_dir!()}/#{name}?" <> Enum.join(options, "&")
-  end
-
   ## Playing
 
   @doc "Plays one scenario; raises if anything comes out differently."
   def run(scenario) do
+    place = Place.new()
+
     state = %{
-      base: "conformance-#{scenario.name}-#{System.unique_integer([:positive])}",
+      place: place,
       stores: %{},
       values: %{},
       advanced: 0,
@@ -83,6 +74,7 @@ defmodule Conformance do
       end)
 
     for {_, store} <- state.stores, do: Store.close(store)
+    Place.remove(place)
     :ok
   end
 
@@ -108,7 +100,7 @@ defmodule Conformance do
   defp step(["open", name | options], state) do
     manual = if Enum.any?(options, &String.starts_with?(&1, "clock=")), do: [], else: ["clock=manual"]
 
-    case Store.open(url(engine(), state.base, options ++ manual), raw: true) do
+    case Store.open(Place.url(state.place, options ++ manual), raw: true) do
       {:ok, store} -> {{:ok, %{}}, put_in(state.stores[name], store)}
       failure -> {result(failure), state}
     end

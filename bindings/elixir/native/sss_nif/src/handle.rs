@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::{Mutex, RwLock};
 use rustler::{Decoder, NifResult, Resource, ResourceArc, Term};
-use sss::{Error, ErrorKind, Store};
+use sss::{Error, ErrorKind, Store, Waits};
 
 use crate::terms::atoms;
 
@@ -21,7 +21,7 @@ pub struct Handle(RwLock<Option<Store>>);
 static APPLICATION: Handle = Handle(RwLock::new(None));
 static APPLICATION_URL: Mutex<String> = Mutex::new(String::new());
 
-/// Up to here a scheduler can free the sessions itself; the memory of more is given back on a thread.
+/// Up to here a scheduler can free the sessions in memory itself; more are given back on a thread.
 const FEW_SESSIONS: u64 = 1000;
 
 #[rustler::resource_impl]
@@ -36,12 +36,20 @@ impl Handle {
         Handle(RwLock::new(Some(store)))
     }
 
-    /// Lends the store to a short operation.
-    pub fn with<R>(&self, f: impl FnOnce(&Store) -> Result<R, Error>) -> Result<R, Error> {
-        f(self.0.read().as_ref().ok_or_else(closed)?)
+    /// Lends the store to an operation; `None` if the operation is one of those that may wait there.
+    pub fn with<R>(
+        &self,
+        may_wait: impl FnOnce(Waits) -> bool,
+        f: impl FnOnce(&Store) -> Result<R, Error>,
+    ) -> Option<Result<R, Error>> {
+        match self.0.read().as_ref() {
+            Some(store) if may_wait(store.waits()) => None,
+            Some(store) => Some(f(store)),
+            None => Some(Err(closed())),
+        }
     }
 
-    /// The store for a long operation, which then keeps nobody from closing the handle.
+    /// The store for an operation that may take long, which then keeps nobody from closing the handle.
     pub fn store(&self) -> Result<Store, Error> {
         self.0.read().clone().ok_or_else(closed)
     }
@@ -53,10 +61,11 @@ impl Handle {
 }
 
 impl Drop for Handle {
-    /// The garbage collector calls this on a scheduler thread, where millions of sessions cannot be wiped.
+    /// The garbage collector calls this on a scheduler thread, where millions of sessions cannot be wiped, and no file be
+    /// written to the disk.
     fn drop(&mut self) {
         let Some(store) = self.0.get_mut().take() else { return };
-        if store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
+        if !store.waits().writes && store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
             return;
         }
         // If no thread can be had, the closure is dropped here, and the store with it.
@@ -71,7 +80,9 @@ pub fn open_application(url: &str) -> Result<(), Error> {
     if *open_url == url && APPLICATION.store().is_ok() {
         return Ok(());
     }
-    let before = APPLICATION.0.write().replace(Store::open(url)?);
+    // Not under the lock: it may take long.
+    let store = Store::open(url)?;
+    let before = APPLICATION.0.write().replace(store);
     url.clone_into(&mut open_url);
     drop(before);
     Ok(())

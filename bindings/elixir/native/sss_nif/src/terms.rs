@@ -1,11 +1,11 @@
 //! Between Rust values and Elixir terms: what the NIFs take and what they return. Knows nothing of the store's rules.
 
 use rustler::{Binary, Decoder, Encoder, Env, NewBinary, NifResult, Term, types::atom::Atom};
-use sss::{Entry, Error, ErrorKind, Meta, Options, Principal, Stats};
+use sss::{Entry, Error, ErrorKind, Meta, Options, Principal, Ref, Stats};
 
 pub mod atoms {
     rustler::atoms! {
-        ok, error, not_found, application, keep, clear,
+        ok, error, not_found, application, keep, clear, wait,
         sessions, bytes, created, hits, misses, puts, deleted, renewed, conflicts, revoked, expired, rejected, errors,
     }
 }
@@ -40,6 +40,17 @@ impl<'a> Decoder<'a> for GivenPrincipal<'a> {
         } else {
             term.decode().map(GivenPrincipal::Set)
         }
+    }
+}
+
+/// A reference of 32 bytes.
+pub struct GivenRef(pub Ref);
+
+impl<'a> Decoder<'a> for GivenRef {
+    fn decode(term: Term<'a>) -> NifResult<Self> {
+        let bytes: Binary = term.decode()?;
+        let bytes = bytes.as_slice().try_into().map_err(|_| rustler::Error::BadArg)?;
+        Ok(GivenRef(Ref(bytes)))
     }
 }
 

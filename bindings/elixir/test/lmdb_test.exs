@@ -1,0 +1,194 @@
+# The engine lmdb:, as an application meets it: configured by its URL, shared with another VM, never in the way of the
+# schedulers, and loud when it cannot answer. The contract itself is played by SSS_TEST_ENGINE=lmdb mix test
+# test/conformance_test.exs. Restarts the application, so it runs alone.
+defmodule SessionServerStore.LmdbTest do
+  use ExUnit.Case, async: false
+  import ExUnit.CaptureLog
+
+  alias SessionServerStore.{Error, Native, Store}
+
+  @app :session_server_store
+
+  setup do
+    place = Place.new("lmdb")
+    on_exit(fn -> Place.remove(place) end)
+    {:ok, place: place}
+  end
+
+  # The application on this URL, as it is configured; afterwards it is as it was.
+  defp configured(url, sweep_interval \\ 60) do
+    before = Application.get_all_env(@app)
+
+    on_exit(fn ->
+      capture_log(fn -> Application.stop(@app) end)
+      Application.put_all_env([{@app, before}])
+      {:ok, _} = Application.ensure_all_started(@app)
+    end)
+
+    capture_log(fn -> Application.stop(@app) end)
+    Application.put_all_env([{@app, [url: url, sweep_interval: sweep_interval]}])
+    :ok = Application.start(@app)
+  end
+
+  defp restart do
+    capture_log(fn -> Application.stop(@app) end)
+    :ok = Application.start(@app)
+  end
+
+  # Another VM, whose application is on this URL; it ends with the test.
+  defp other_vm(url) do
+    code_path = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
+    {:ok, peer, _} = :peer.start_link(%{connection: :standard_io, args: code_path, wait_boot: 60_000})
+    :ok = :peer.call(peer, :application, :load, [@app])
+    :ok = :peer.call(peer, :application, :set_env, [@app, :url, url])
+    {:ok, _} = :peer.call(peer, :application, :ensure_all_started, [@app])
+    {peer, peer |> :peer.call(:os, :getpid, []) |> List.to_string()}
+  end
+
+  defp signal(signal, pid), do: {"", 0} = System.cmd("kill", ["-#{signal}", pid])
+
+  describe "the application's store" do
+    test "keeps sessions over restarts, and Plug's options mean what they always mean", %{place: place} do
+      configured(Place.url(place))
+      opts = SessionServerStore.init(timeout: 100, idle_timeout: 50, principal_key: "user_id")
+      sid = SessionServerStore.put(nil, nil, %{"user_id" => 7}, opts)
+      restart()
+      assert SessionServerStore.get(nil, sid, opts) == {sid, %{"user_id" => 7}}
+      {:ok, session} = Store.peek(sid)
+      assert session.expires_ms - session.last_seen_ms == 50_000
+      assert {:ok, [_]} = Store.list("7")
+      assert SessionServerStore.put(nil, sid, %{"user_id" => 7, "n" => 1}, opts) == sid
+      restart()
+      assert {:ok, %{data: %{"n" => 1}, version: 2}} = Store.get(sid)
+      assert SessionServerStore.delete(nil, sid, opts) == :ok
+      restart()
+      assert SessionServerStore.get(nil, sid, opts) == {nil, %{}}
+    end
+
+    test "is where the README's configuration says", %{place: place} do
+      readme = Path.expand("../README.md", __DIR__)
+      [_, lines] = Regex.run(~r/^```elixir\n(config [^`]*"lmdb:[^`]*)^```/m, File.read!(readme))
+      [session_server_store: config] = Config.Reader.eval!(readme, "import Config\n" <> lines)
+      assert config[:url] =~ "lmdb:/var/lib/app/sessions"
+      configured(String.replace(config[:url], "/var/lib/app/sessions", Place.directory(place)))
+      {:ok, sid, session} = Store.create(%{n: 1})
+      assert session.expires_ms - session.last_seen_ms == 15 * 60_000
+      restart()
+      assert {:ok, %{data: %{n: 1}}} = Store.get(sid)
+    end
+
+    test "is swept", %{place: place} do
+      configured(Place.url(place), {50, :millisecond})
+      for n <- 1..1_500, do: {:ok, _, _} = Store.create(n, timeout: {100, :millisecond})
+      {:ok, %{sessions: sessions}} = Store.stats()
+      assert sessions > 0
+      assert Enum.any?(1..300, fn _ -> match?({:ok, %{sessions: 0}}, Store.stats()) || Process.sleep(10) != :ok end)
+    end
+
+    test "does not start in a directory that others can reach, and says what to do", %{place: place} do
+      configured(Place.url(place))
+      capture_log(fn -> Application.stop(@app) end)
+      File.chmod!(Place.directory(place), 0o755)
+      assert capture_log(fn -> assert {:error, _} = Application.start(@app) end) =~ "chmod"
+    end
+  end
+
+  describe "another VM" do
+    test "shares the sessions, whatever terms they hold", %{place: place} do
+      {peer, _} = other_vm(Place.url(place))
+      {:ok, store} = Store.open(Place.url(place))
+      theirs = fn function, arguments -> :peer.call(peer, Store, function, arguments) end
+      data = %{"list" => [1, :two, "three"], {1, 2} => 3.5, "nothing" => nil}
+
+      {:ok, sid, _} = Store.create(store, data, principal: "alice")
+      assert {:ok, %{data: ^data}} = theirs.(:get, [sid])
+      {:ok, %{version: 2}} = theirs.(:put_if, [sid, 1, %{"n" => 2}])
+      assert {:error, %Error{reason: :conflict}} = Store.put_if(store, sid, 1, data)
+      assert {:ok, %{data: %{"n" => 2}}} = Store.get(store, sid)
+      {:ok, new, _} = theirs.(:renew, [sid])
+      assert Store.get(store, sid) == {:error, :not_found}
+      assert {:ok, 1} = Store.revoke(store, "alice")
+      assert theirs.(:get, [new]) == {:error, :not_found}
+    end
+
+    test "that is stopped in the middle of a write holds up those who write, and nobody else", %{place: place} do
+      url = Place.url(place, ["max_bytes=64MiB", "max_payload=16MiB"])
+      {peer, pid} = other_vm(url)
+      {:ok, store} = Store.open(url)
+      {:ok, sid, _} = Store.create(store, "x", principal: "alice")
+      {:ok, their_sid, _} = Store.create(store, "x")
+      put_forever = "for _ <- Stream.cycle([1]), do: {:ok, _} = SessionServerStore.Store.put(sid, large)"
+      :ok = :peer.cast(peer, Code, :eval_string, [put_forever, [sid: their_sid, large: :binary.copy("x", 4_000_000)]])
+
+      write = stopped_in_a_write(pid, store, sid)
+      # If these took the threads of schedulers, none would be left.
+      others = for _ <- 1..(2 * System.schedulers_online()), do: Task.async(fn -> Store.put(store, sid, "z") end)
+      started = System.monotonic_time(:millisecond)
+
+      for _ <- 1..2_000 do
+        assert {:ok, _} = Store.get(store, sid)
+        assert {:ok, _} = Store.peek(store, sid)
+        assert {:ok, _} = Store.touch(store, sid)
+        assert {:ok, _} = Store.ref(store, sid)
+        assert {:ok, [_]} = Store.list(store, "alice")
+        assert {:ok, _} = Store.stats(store)
+      end
+
+      assert Task.await(Task.async(fn -> Enum.sum(1..100_000) end)) == 5_000_050_000
+      assert Enum.all?([write | others], &(Task.yield(&1, 0) == nil))
+      assert System.monotonic_time(:millisecond) - started < 5_000
+      signal("CONT", pid)
+      for write <- [write | others], do: assert({:ok, _} = Task.await(write))
+    end
+  end
+
+  # Stops the other VM again and again, until a write of ours has to wait for one of its.
+  defp stopped_in_a_write(pid, store, sid) do
+    Process.sleep(5)
+    signal("STOP", pid)
+    # Whatever happens here, it does not stay stopped.
+    {_, 0} = System.cmd("sh", ["-c", "(sleep 10; kill -CONT #{pid}) >/dev/null 2>&1 &"])
+    write = Task.async(fn -> Store.put(store, sid, "y") end)
+
+    case Task.yield(write, 1_000) do
+      nil ->
+        write
+
+      {:ok, {:ok, _}} ->
+        signal("CONT", pid)
+        stopped_in_a_write(pid, store, sid)
+    end
+  end
+
+  describe "the scheduler" do
+    test "is the caller's for memory:, and for what only reads from lmdb:", %{place: place} do
+      options = {0, 0, :keep, 0}
+      {:ok, memory} = Native.open("memory:")
+      {:ok, lmdb} = Native.open(Place.url(place))
+      {:ok, power} = Native.open(Place.url(%{Place.new("lmdb-power") | name: place.name <> "-power"}))
+      on_exit(fn -> File.rm_rf!(Place.directory(place) <> "-power") end)
+
+      for {handle, reads, writes} <- [{memory, false, false}, {lmdb, false, true}, {power, true, true}] do
+        {:ok, {sid, _}} = Native.create_waiting(handle, "x", options)
+        {:ok, ref} = Native.reference_waiting(handle, sid)
+
+        for {waits, call} <- [
+              {reads, fn -> Native.get(handle, sid, false) end},
+              {reads, fn -> Native.get(handle, sid, true) end},
+              {reads, fn -> Native.touch(handle, sid) end},
+              {reads, fn -> Native.reference(handle, sid) end},
+              {reads, fn -> Native.stats(handle) end},
+              {writes, fn -> Native.create(handle, "x", options) end},
+              {writes, fn -> Native.put(handle, sid, "x", options) end},
+              {writes, fn -> Native.put_if(handle, sid, 1, "x", options) end},
+              {writes, fn -> Native.delete_ref(handle, ref) end},
+              {writes, fn -> Native.renew(handle, sid, nil, options) end},
+              {writes, fn -> Native.delete(handle, sid) end}
+            ],
+            do: assert(call.() == :wait == waits)
+
+        :ok = Native.close(handle)
+      end
+    end
+  end
+end
