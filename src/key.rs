@@ -117,6 +117,11 @@ impl Keys {
         matches!(self, Keys::Derived { ring: Some(_), .. })
     }
 
+    /// Whether what is stored never leaves this process, or is sealed.
+    pub(crate) fn authenticate(&self) -> bool {
+        !matches!(self, Keys::Derived { ring: None, .. })
+    }
+
     /// The keys of whatever bytes a client sent; the data key only if the store seals. A malformed id costs the same
     /// hash and the same lookup as a well-formed one, and cannot be found because only minted ids were ever stored.
     pub(crate) fn session(&self, sid: &[u8]) -> (Key, Option<DataKey<'_>>) {

@@ -190,6 +190,12 @@ impl Store {
         self.0.engine.waits()
     }
 
+    /// Whether nobody but a caller of this library can have written what a `get` returns: it never left this process, or it
+    /// is sealed. If not, a deserializer had better trust nothing.
+    pub fn authenticates(&self) -> bool {
+        self.0.keys.authenticate()
+    }
+
     /// Begins a session, and returns its new id.
     ///
     /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.

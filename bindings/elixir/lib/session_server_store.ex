@@ -34,9 +34,9 @@ defmodule SessionServerStore do
       written gets a new id
     * A session that ended while a request was under way stays ended: what the request wrote is not stored
     * An empty session is not stored. Writing one over a living session (`Plug.Conn.clear_session/1`) ends it
-    * Stored data that cannot be read back is an empty session and a line in the log
-    * If the store cannot answer, or is full, or the session is too large, a `SessionServerStore.Error` is raised: that
-      is never mistaken for a session that is not there
+    * Stored data that cannot be read back as a map is an empty session and a line in the log
+    * If the store cannot answer, or is full, or damaged, or the session is too large, a `SessionServerStore.Error` is
+      raised: that is never mistaken for a session that is not there
 
   ## Without Plug
 
@@ -87,11 +87,11 @@ defmodule SessionServerStore do
   if plug?, do: @impl(true)
 
   def get(_conn, sid, _config) when is_binary(sid) do
-    case Store.get(sid) do
+    case Store.read(Store.default(), sid, _peek = false) do
       {:ok, %Session{data: data}} when is_map(data) -> {sid, data}
       {:error, :not_found} -> {nil, %{}}
       {:ok, _not_a_map} -> unreadable("it is not a map")
-      {:error, %Error{reason: :corrupt} = error} -> unreadable(Exception.message(error))
+      {:unreadable, why} -> unreadable(why)
       {:error, error} -> raise error
     end
   end

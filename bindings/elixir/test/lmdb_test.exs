@@ -191,4 +191,62 @@ defmodule SessionServerStore.LmdbTest do
       end
     end
   end
+
+  describe "what cannot be trusted" do
+    test "from a file that is not sealed, nothing is built but plain terms with known atoms", %{place: place} do
+      {:ok, store} = Store.open(Place.url(place, ["seal=off"]))
+      raw = %{store | raw: true}
+
+      for data <- [%{"a" => [1, :ok, {2.5, "x"}]}, [1 | 2], ~D[2020-02-29]] do
+        {:ok, sid, _} = Store.create(store, data)
+        assert {:ok, %{data: ^data}} = Store.get(store, sid)
+      end
+
+      unknown = "an_atom_nobody_knows_#{System.unique_integer([:positive])}"
+      planted = <<131, 119, byte_size(unknown), unknown::binary>>
+      {:ok, sid, _} = Store.create(raw, planted)
+      assert {:error, %Error{reason: :corrupt}} = Store.get(store, sid)
+      assert_raise ArgumentError, fn -> String.to_existing_atom(unknown) end
+
+      {:ok, sid, _} = Store.create(raw, :erlang.term_to_binary(:binary.copy("x", 1_000_000), [:compressed]))
+      assert {:error, %Error{reason: :corrupt, message: message}} = Store.get(store, sid)
+      assert message =~ "compressed"
+
+      for function <- [fn -> :run end, &String.length/1, &{&1, &2}],
+          data <- [function, [function], [1 | function], %{"f" => {1, function}}, %{function => 1}] do
+        {:ok, sid, _} = Store.create(raw, :erlang.term_to_binary(data))
+        assert {:error, %Error{reason: :corrupt, message: message}} = Store.get(store, sid)
+        assert message =~ "function"
+      end
+    end
+
+    test "a sealed record that was edited raises in Plug, and is no empty session", %{place: place} do
+      configured(Place.url(place))
+      opts = SessionServerStore.init([])
+      sid = SessionServerStore.put(nil, nil, %{"blob" => :binary.copy("x", 500_000)}, opts)
+      assert {^sid, _} = SessionServerStore.get(nil, sid, opts)
+
+      edit_largest_record(Path.join(Place.directory(place), "data.mdb"))
+      error = assert_raise Error, fn -> SessionServerStore.get(nil, sid, opts) end
+      assert error.reason == :corrupt
+      refute error.message =~ sid
+    end
+  end
+
+  # Turns one bit in the middle of all pages that are not empty, most of which are those of the large payload.
+  defp edit_largest_record(path) do
+    page = 4096
+    {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])
+    {:ok, bytes} = :file.read(file, 16 * 1024 * 1024)
+    empty = :binary.copy(<<0>>, page)
+
+    used =
+      for {page, number} <- Enum.with_index(for <<page::binary-size(4096) <- bytes>>, do: page),
+          page != empty,
+          do: number
+
+    at = Enum.at(used, div(length(used), 2)) * page + 1_000
+    :ok = :file.pwrite(file, at, <<Bitwise.bxor(:binary.at(bytes, at), 1)>>)
+    :ok = :file.close(file)
+  end
 end

@@ -126,7 +126,7 @@ defmodule SessionServerStore.NativeTest do
         for _ <- 1..8 do
           Task.async(fn ->
             Enum.find_value(Stream.cycle([0]), fn _ ->
-              with {:ok, {"payload", _}} <- Native.get(handle, sid, false),
+              with {:ok, {"payload", _, true}} <- Native.get(handle, sid, false),
                    {:ok, 0} <- Native.sweep(handle, 10),
                    do: nil
             end)
@@ -145,14 +145,14 @@ defmodule SessionServerStore.NativeTest do
     assert_receive {:ok, handle}
     :erlang.garbage_collect()
     {:ok, {sid, _}} = Native.create(handle, "payload", @options)
-    assert {:ok, {"payload", _}} = Native.get(handle, sid, false)
+    assert {:ok, {"payload", _, true}} = Native.get(handle, sid, false)
   end
 
   test "payloads that were read stay valid after the session is gone" do
     {:ok, handle} = Native.open("memory:")
     payload = :crypto.strong_rand_bytes(100_000)
     {:ok, {sid, _}} = Native.create(handle, payload, @options)
-    {:ok, {read, _}} = Native.get(handle, sid, false)
+    {:ok, {read, _, true}} = Native.get(handle, sid, false)
     :ok = Native.delete(handle, sid)
     :ok = Native.close(handle)
     :erlang.garbage_collect()

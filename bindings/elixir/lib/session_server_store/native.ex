@@ -48,7 +48,9 @@ defmodule SessionServerStore.Native do
   def create(_handle, _payload, _options), do: missing()
   def create_waiting(_handle, _payload, _options), do: missing()
 
-  @spec get(handle, sid :: binary, peek :: boolean) :: {:ok, {payload :: binary, meta}} | failure | :wait
+  # Authentic: nobody but a caller of this library can have written the payload.
+  @spec get(handle, sid :: binary, peek :: boolean) ::
+          {:ok, {payload :: binary, meta, authentic :: boolean}} | failure | :wait
   def get(_handle, _sid, _peek), do: missing()
   def get_waiting(_handle, _sid, _peek), do: missing()
 

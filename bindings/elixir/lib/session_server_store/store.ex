@@ -27,8 +27,9 @@ defmodule SessionServerStore.Store do
   ## Data
 
   Data is any term but an empty one (`nil`, `%{}`, `[]`, `{}`, `""`): an empty session is not stored. It is kept in the
-  external term format; whoever can write to the store can make this VM build any term, so do not share a store with
-  those you do not trust. A store that was opened with `raw: true` takes and gives binaries as they are, also empty ones.
+  external term format. From a store on disk that is not sealed (`lmdb:` with `seal=off`) only what is harmless is taken,
+  since others may have written the file: no function, nothing compressed, and no atom that this VM does not have;
+  anything else is `:corrupt`. A store that was opened with `raw: true` takes and gives binaries as they are, also empty ones.
 
   ## Options
 
@@ -131,15 +132,25 @@ defmodule SessionServerStore.Store do
   def get(store \\ default(), sid, opts \\ [])
 
   def get(%__MODULE__{} = store, sid, opts) do
-    with {:ok, {payload, meta}} <- Call.get(store.handle, sid, only_option(opts, :peek, false, &is_boolean/1)),
-         {:ok, data} <- decode(store, payload) do
+    case read(store, sid, only_option(opts, :peek, false, &is_boolean/1)) do
+      {:unreadable, why} -> {:error, Error.new(:corrupt, why)}
+      answer -> answer
+    end
+  end
+
+  def get(sid, opts, []), do: get(default(), sid, opts)
+
+  @doc false
+  # What the store holds but what is not a term of Elixir is `:unreadable`; damage is a failure of the store.
+  @spec read(t, sid, boolean) :: {:ok, Session.t()} | {:unreadable, why :: String.t()} | missing | failure
+  def read(%__MODULE__{} = store, sid, peek) do
+    with {:ok, {payload, meta, authentic}} <- Call.get(store.handle, sid, peek),
+         {:ok, data} <- decode(store, payload, authentic) do
       {:ok, session(data, meta)}
     else
       error -> answer(error)
     end
   end
-
-  def get(sid, opts, []), do: get(default(), sid, opts)
 
   @doc "Reads a session without using it: `get` with `peek: true`."
   @spec peek(t, sid) :: {:ok, Session.t()} | missing | failure
@@ -307,14 +318,31 @@ defmodule SessionServerStore.Store do
 
   defp encode(_store, data), do: {:ok, :erlang.term_to_binary(data)}
 
-  defp decode(%{raw: true}, payload), do: {:ok, payload}
+  defp decode(%{raw: true}, payload, _authentic), do: {:ok, payload}
 
-  # What is in memory: was put there by this VM, so that [:safe] (no new atoms, no functions) would protect nobody.
-  defp decode(_store, payload) do
+  # Written by this VM, or sealed: [:safe] (no new atoms) would protect nobody, and refuse atoms that are not loaded yet.
+  defp decode(_store, payload, true) do
     {:ok, :erlang.binary_to_term(payload)}
   rescue
-    ArgumentError -> {:error, Error.new(:corrupt, "the stored data is not in the external term format")}
+    ArgumentError -> {:unreadable, "the stored data is not in the external term format"}
   end
+
+  # A file that others may have written. Compressed, a few bytes could become more than there is memory for; a function
+  # would be run by whoever takes it for a list.
+  defp decode(_store, <<131, ?P, _::binary>>, false), do: {:unreadable, "the stored data is compressed"}
+
+  defp decode(_store, payload, false) do
+    data = :erlang.binary_to_term(payload, [:safe])
+    if executable?(data), do: {:unreadable, "the stored data holds a function"}, else: {:ok, data}
+  rescue
+    ArgumentError -> {:unreadable, "the stored data is not in the external term format, or holds unknown atoms"}
+  end
+
+  defp executable?(data) when is_function(data), do: true
+  defp executable?([head | tail]), do: executable?(head) or executable?(tail)
+  defp executable?(data) when is_tuple(data), do: data |> Tuple.to_list() |> executable?()
+  defp executable?(data) when is_map(data), do: data |> :maps.to_list() |> executable?()
+  defp executable?(_data), do: false
 
   defp session(data, {version, created_ms, last_seen_ms, expires_ms}) do
     %Session{

@@ -52,7 +52,7 @@ operations! {
         // The payload is copied once, from the store into the binary that Elixir gets.
         store.read(sid.as_slice(), access, |payload, m| {
             account(env, payload);
-            Ok((binary(env, payload), meta(env, m)))
+            Ok((binary(env, payload), meta(env, m), store.authenticates()))
         })
     }
 
