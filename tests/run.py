@@ -94,6 +94,18 @@ STEPS = [
         PYTHON,
     ),
     Step("Python", "tests", [str(BIN / "pytest"), "-q"], PYTHON, r"(\d+) passed", r"(\d+) skipped"),
+    *(
+        Step(
+            "Python",
+            f"conformance on {engine}:",
+            [str(BIN / "pytest"), "-q", "tests/test_conformance.py"],
+            PYTHON,
+            r"(\d+) passed",
+            r"(\d+) skipped",
+            {"SSS_TEST_ENGINE": engine},
+        )
+        for engine in ("lmdb", "lmdb-power")
+    ),
     Step("Elixir", "rustfmt", ["cargo", "fmt", "--check"], NIF),
     Step(
         "Elixir", "clippy", ["cargo", "clippy", "--release", "--locked", "--all-targets", "--", "-D", "warnings"], NIF
@@ -101,14 +113,20 @@ STEPS = [
     Step("Elixir", "format", ["mix", "format", "--check-formatted"], ELIXIR),
     Step("Elixir", "compile", ["mix", "compile", "--warnings-as-errors"], ELIXIR),
     Step("Elixir", "tests", ["mix", "test"], ELIXIR, r"^Elixir: (\d+) passed", r"^Elixir: .* (\d+) skipped"),
+    *(
+        Step(
+            "Elixir",
+            f"conformance on {engine}:",
+            ["mix", "test", "test/conformance_test.exs"],
+            ELIXIR,
+            r"^Elixir: (\d+) passed",
+            r"^Elixir: .* (\d+) skipped",
+            {"SSS_TEST_ENGINE": engine},
+        )
+        for engine in ("lmdb", "lmdb-power")
+    ),
     Step(
-        "Elixir",
-        "conformance on lmdb:",
-        ["mix", "test", "test/conformance_test.exs"],
-        ELIXIR,
-        r"^Elixir: (\d+) passed",
-        r"^Elixir: .* (\d+) skipped",
-        {"SSS_TEST_ENGINE": "lmdb"},
+        "All", "Python, Elixir and C together", [sys.executable, "tests/interop.py"], passed=r"^interop: (\d+) passed"
     ),
     Step("Docs", "README snippets", [sys.executable, "tests/readme.py"], passed=r"(\d+) snippets ran"),
     Step("Docs", "demo", ["bash", "examples/demo.sh"]),

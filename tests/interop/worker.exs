@@ -1,0 +1,70 @@
+# The Elixir worker of tests/interop.py, which has the protocol: raw bytes through SessionServerStore.Store.
+defmodule Worker do
+  alias SessionServerStore.{Error, Store}
+
+  def run(store) do
+    case IO.gets("") do
+      line when is_binary(line) ->
+        [verb | words] = String.split(line)
+        {store, answer} = answer(verb, words, store)
+        say(answer)
+        run(store)
+
+      :eof ->
+        :ok
+    end
+  end
+
+  defp answer("open", [url], _store) do
+    {:ok, store} = Store.open(url, raw: true)
+    {store, "ok"}
+  end
+
+  defp answer(verb, words, store), do: {store, words(call(verb, words, store))}
+
+  defp call("create", [data, principal], s), do: Store.create(s, unhex(data), principal: unhex(principal))
+  defp call("get", [sid], s), do: with({:ok, it} <- Store.get(s, sid), do: {:ok, "#{it.version} #{tohex(it.data)}"})
+
+  defp call("put_if", [sid, version, data], s),
+    do: with({:ok, it} <- Store.put_if(s, sid, String.to_integer(version), unhex(data)), do: {:ok, it.version})
+
+  defp call("renew", [sid], s), do: Store.renew(s, sid)
+  defp call("delete", [sid], s), do: Store.delete(s, sid)
+  defp call("list", [principal], s), do: with({:ok, list} <- Store.list(s, unhex(principal)), do: {:ok, length(list)})
+  defp call("revoke", [principal], s), do: Store.revoke(s, unhex(principal))
+  defp call("count", [sid, times], s), do: count(s, sid, String.to_integer(times))
+
+  defp count(_store, _sid, 0), do: :ok
+
+  defp count(store, sid, times) do
+    with {:ok, session} <- Store.get(store, sid) do
+      next = Integer.to_string(String.to_integer(session.data) + 1)
+
+      case Store.put_if(store, sid, session.version, next) do
+        {:ok, _} ->
+          say("counted")
+          count(store, sid, times - 1)
+
+        {:error, %Error{reason: :conflict}} ->
+          count(store, sid, times)
+
+        other ->
+          other
+      end
+    end
+  end
+
+  defp words(:ok), do: "ok"
+  defp words({:ok, sid, _session}), do: "ok #{sid}"
+  defp words({:ok, value}), do: "ok #{value}"
+  defp words({:error, :not_found}), do: "not_found"
+  defp words({:error, %Error{reason: reason}}), do: "#{reason}"
+
+  defp say(words), do: IO.puts("= #{words}")
+
+  defp unhex(word), do: word |> String.replace("-", "") |> Base.decode16!(case: :lower)
+  defp tohex(""), do: "-"
+  defp tohex(data), do: Base.encode16(data, case: :lower)
+end
+
+Worker.run(nil)
