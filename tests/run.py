@@ -43,6 +43,9 @@ CARGO_SKIPPED = r"; (\d+) ignored;"
 # Lines of any step that say what was not run, and why.
 NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not applicable ).*"
 
+# Python's tests of what no engine may do otherwise.
+ON_EVERY_ENGINE = ("conformance", "sessions", "store", "timeouts", "threads")
+
 STEPS = [
     Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
     Step("Rust", "clippy", ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
@@ -97,8 +100,8 @@ STEPS = [
     *(
         Step(
             "Python",
-            f"conformance on {engine}:",
-            [str(BIN / "pytest"), "-q", "tests/test_conformance.py"],
+            f"conformance and races on {engine}:",
+            [str(BIN / "pytest"), "-q", *(f"tests/test_{name}.py" for name in ON_EVERY_ENGINE)],
             PYTHON,
             r"(\d+) passed",
             r"(\d+) skipped",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Callable
 
 import pytest
+from place import Place
 
 import session_server_store as sss
 from session_server_store import _ffi
@@ -18,7 +19,7 @@ Script = Callable[[str], str]
 
 
 def turn(store: sss.Store, face: str) -> sss.Store:
-    """Gives a store in memory the face that other engines have. Then threads really are in the library together."""
+    """Gives a store the face of an engine that always waits. Then threads really are in the library together."""
     if face == "released":
         store._reading = store._writing = _ffi.RELEASED
         store._get = _ffi.RELEASED.sss_get
@@ -26,17 +27,17 @@ def turn(store: sss.Store, face: str) -> sss.Store:
     return store
 
 
-@pytest.fixture(params=["held", "released"])
+@pytest.fixture(params=["own", "released"])
 def store(request: pytest.FixtureRequest) -> Iterator[sss.Store]:
-    """On a manual clock."""
-    with sss.Store("memory:?clock=manual&timeout=1h&idle_timeout=10m") as opened:
+    """Of the engine under test, on a manual clock."""
+    with Place() as place, sss.Store(place.url("clock=manual", "timeout=1h", "idle_timeout=10m")) as opened:
         yield turn(opened, request.param)
 
 
-@pytest.fixture(params=["held", "released"])
+@pytest.fixture(params=["own", "released"])
 def parallel_store(request: pytest.FixtureRequest) -> Iterator[sss.Store]:
-    """On the clock of the machine, for races."""
-    with sss.Store() as opened:
+    """Of the engine under test, on the clock of the machine, for races."""
+    with Place() as place, sss.Store(place.url()) as opened:
         yield turn(opened, request.param)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -15,6 +16,13 @@ import session_server_store as sss
 from session_server_store import ForkedError, Store
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@pytest.fixture(params=["own", "released"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """In memory, whichever engine is under test."""
+    with Store("memory:") as opened:
+        yield turn(opened, request.param)
 
 
 def in_child(work: Callable[[], str]) -> str:
