@@ -100,7 +100,7 @@ STEPS = [
     *(
         Step(
             "Python",
-            f"conformance and races on {engine}:",
+            f"tests on {engine}:",
             [str(BIN / "pytest"), "-q", *(f"tests/test_{name}.py" for name in ON_EVERY_ENGINE)],
             PYTHON,
             r"(\d+) passed",
@@ -119,8 +119,8 @@ STEPS = [
     *(
         Step(
             "Elixir",
-            f"conformance on {engine}:",
-            ["mix", "test", "test/conformance_test.exs"],
+            f"tests on {engine}:",
+            ["mix", "test", *(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))],
             ELIXIR,
             r"^Elixir: (\d+) passed",
             r"^Elixir: .* (\d+) skipped",

@@ -5,8 +5,14 @@ defmodule SessionServerStore.RaceTest do
   alias SessionServerStore.{Error, Store}
 
   setup do
-    {:ok, store} = Store.open("memory:")
-    on_exit(fn -> Store.close(store) end)
+    place = Place.new()
+    {:ok, store} = Store.open(Place.url(place))
+
+    on_exit(fn ->
+      Store.close(store)
+      Place.remove(place)
+    end)
+
     {:ok, store: store}
   end
 

@@ -8,8 +8,14 @@ defmodule SessionServerStore.StoreTest do
   doctest SessionServerStore.Error
 
   setup do
-    {:ok, store} = Store.open("memory:?clock=manual")
-    on_exit(fn -> Store.close(store) end)
+    place = Place.new()
+    {:ok, store} = Store.open(Place.url(place, ["clock=manual"]))
+
+    on_exit(fn ->
+      Store.close(store)
+      Place.remove(place)
+    end)
+
     {:ok, store: store}
   end
 
