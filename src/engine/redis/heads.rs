@@ -8,7 +8,10 @@ use crate::key::Key;
 /// Each has about 150 bytes.
 const COUNT: usize = 4096;
 
-pub(super) struct Heads(Box<[Mutex<Option<(Key, Box<[u8]>)>>]>);
+/// A session and the first bytes of its record.
+type Place = Mutex<Option<(Key, Box<[u8]>)>>;
+
+pub(super) struct Heads(Box<[Place]>);
 
 impl Heads {
     pub(super) fn new() -> Heads {
@@ -31,7 +34,7 @@ impl Heads {
         }
     }
 
-    fn place(&self, key: &Key) -> &Mutex<Option<(Key, Box<[u8]>)>> {
+    fn place(&self, key: &Key) -> &Place {
         &self.0[(key.0 % COUNT as u128) as usize]
     }
 }
