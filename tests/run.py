@@ -43,8 +43,25 @@ CARGO_SKIPPED = r"; (\d+) ignored;"
 # Lines of any step that say what was not run, and why.
 NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not applicable ).*"
 
-# Python's tests of what no engine may do otherwise.
-ON_EVERY_ENGINE = ("conformance", "sessions", "store", "timeouts", "threads")
+# Tests of what no engine may do otherwise.
+PYTHON_ON_EVERY_ENGINE = " ".join(
+    f"tests/test_{name}.py" for name in ("conformance", "sessions", "store", "timeouts", "threads")
+)
+ELIXIR_ON_EVERY_ENGINE = " ".join(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))
+REDIS = ("redis", "redis-unix", "redis-cluster")
+
+
+def with_redis(language: str, engine: str, command: str, passed: str, skipped: str) -> Step:
+    """A command of the shell, in the root of the repository, beside the servers that tests/with_redis.rs starts."""
+    return Step(
+        language,
+        f"tests on {engine}",
+        ["cargo", "test", "--quiet", "--locked", "--test", "with_redis", "--", "sh", "-c", command],
+        passed=passed,
+        skipped=skipped,
+        environment={"SSS_TEST_ENGINE": engine},
+    )
+
 
 STEPS = [
     Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
@@ -61,7 +78,7 @@ STEPS = [
             skipped=CARGO_SKIPPED,
             environment={"SSS_TEST_ENGINE": engine},
         )
-        for engine in ("lmdb", "lmdb-power")
+        for engine in ("lmdb", "lmdb-power", *REDIS)
     ),
     Step(
         "Rust",
@@ -83,6 +100,16 @@ STEPS = [
     ),
     Step("C", "library", ["cargo", "build", "--release", "--locked"]),
     Step("C", "tests", ["make", "-C", "tests/c", "test"], passed=r"^C: (\d+) passed", skipped=r"^C: .*, (\d+) not run"),
+    *(
+        with_redis(
+            "C",
+            engine,
+            "LD_LIBRARY_PATH=target/release tests/c/build/c99/conformance tests/conformance/*.txt",
+            r"^conformance \(.*: (\d+) passed",
+            r"^conformance \(.* (\d+) skipped",
+        )
+        for engine in REDIS
+    ),
     Step("Python", "ruff check", [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests"], PYTHON),
     Step(
         "Python",
@@ -101,13 +128,23 @@ STEPS = [
         Step(
             "Python",
             f"tests on {engine}:",
-            [str(BIN / "pytest"), "-q", *(f"tests/test_{name}.py" for name in ON_EVERY_ENGINE)],
+            [str(BIN / "pytest"), "-q", *PYTHON_ON_EVERY_ENGINE.split()],
             PYTHON,
             r"(\d+) passed",
             r"(\d+) skipped",
             {"SSS_TEST_ENGINE": engine},
         )
         for engine in ("lmdb", "lmdb-power")
+    ),
+    *(
+        with_redis(
+            "Python",
+            engine,
+            f"cd bindings/python && pytest -q {PYTHON_ON_EVERY_ENGINE}",
+            r"(\d+) passed",
+            r"(\d+) skipped",
+        )
+        for engine in REDIS
     ),
     Step("Elixir", "rustfmt", ["cargo", "fmt", "--check"], NIF),
     Step(
@@ -120,13 +157,23 @@ STEPS = [
         Step(
             "Elixir",
             f"tests on {engine}:",
-            ["mix", "test", *(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))],
+            ["mix", "test", *ELIXIR_ON_EVERY_ENGINE.split()],
             ELIXIR,
             r"^Elixir: (\d+) passed",
             r"^Elixir: .* (\d+) skipped",
             {"SSS_TEST_ENGINE": engine},
         )
         for engine in ("lmdb", "lmdb-power")
+    ),
+    *(
+        with_redis(
+            "Elixir",
+            engine,
+            f"cd bindings/elixir && mix test {ELIXIR_ON_EVERY_ENGINE}",
+            r"^Elixir: (\d+) passed",
+            r"^Elixir: .* (\d+) skipped",
+        )
+        for engine in REDIS
     ),
     Step(
         "All", "Python, Elixir and C together", [sys.executable, "tests/interop.py"], passed=r"^interop: (\d+) passed"

@@ -6,11 +6,17 @@
 /* What scenarios may need: of this driver, which has all that there are, and of the engine under test. */
 static const struct {
     const char *name;
-    int by_engine, memory; /* 1: had by memory: only; 0: by all others only */
+    unsigned engines; /* those that have it */
 } abilities[] = {
-    {"buffers", 0, 0}, {"handles", 0, 0}, {"close", 0, 0},  {"fork", 0, 0},
-    {"options", 0, 0}, {"flags", 0, 0},   {"memory", 1, 1}, {"processes", 1, 0},
-    {"limits", 0, 0},
+    {"buffers", ~0u},
+    {"handles", ~0u},
+    {"close", ~0u},
+    {"fork", ~0u},
+    {"options", ~0u},
+    {"flags", ~0u},
+    {"memory", 1u << MEMORY},
+    {"processes", 1u << LMDB | 1u << LMDB_POWER},
+    {"limits", ~(1u << REDIS)},
 };
 
 /* ---- checks ---- */
@@ -199,7 +205,7 @@ static void needs(const char *ability) {
     while (k < COUNT_OF(abilities) && strcmp(abilities[k].name, ability) != 0) k++;
     if (k == COUNT_OF(abilities)) {
         failed_now = !fail("unknown ability: %s", ability);
-    } else if (abilities[k].by_engine && abilities[k].memory != (world.place.engine == MEMORY)) {
+    } else if (!(abilities[k].engines & 1u << world.place.engine)) {
         state = NOT_APPLICABLE;
     }
 }

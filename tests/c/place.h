@@ -1,11 +1,12 @@
-/* place.h: where a store of its own is: a name in memory, or a directory under TMPDIR that is removed again. Which engine is
- * under test says SSS_TEST_ENGINE: memory (also if it is not set), lmdb or lmdb-power. */
+/* place.h: where a store of its own is: a name in memory, a directory under TMPDIR that is removed again, or a prefix in a
+ * Redis server. Which engine is under test says SSS_TEST_ENGINE: memory (also if it is not set), lmdb, lmdb-power, or one of
+ * redis, for which tests/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are. */
 #ifndef PLACE_H
 #define PLACE_H
 #include "check.h"
 #include <dirent.h>
 
-enum engine { MEMORY, LMDB, LMDB_POWER };
+enum engine { MEMORY, LMDB, LMDB_POWER, REDIS };
 
 struct place {
     enum engine engine;
@@ -17,8 +18,13 @@ static inline enum engine engine_under_test(void) {
     if (!name || strcmp(name, "memory") == 0) return MEMORY;
     if (strcmp(name, "lmdb") == 0) return LMDB;
     if (strcmp(name, "lmdb-power") == 0) return LMDB_POWER;
-    fprintf(stderr, "SSS_TEST_ENGINE is %s, not memory, lmdb or lmdb-power\n", name);
+    if (strncmp(name, "redis", 5) == 0 && getenv("SSS_TEST_REDIS")) return REDIS;
+    fprintf(stderr, "SSS_TEST_ENGINE is %s, not memory, lmdb, lmdb-power or a redis that with_redis has started\n", name);
     exit(2);
+}
+
+static inline int has_directory(enum engine engine) {
+    return engine == LMDB || engine == LMDB_POWER;
 }
 
 static inline struct place new_place(enum engine engine) {
@@ -26,8 +32,11 @@ static inline struct place new_place(enum engine engine) {
     const char *folder = getenv("TMPDIR");
     struct place place;
     place.engine = engine;
-    snprintf(place.path, sizeof place.path, "%s%sc-%ld-%ld", engine == MEMORY ? "" : folder ? folder : "/tmp",
-             engine == MEMORY ? "" : "/sss-", (long)getpid(), ++serial);
+    if (!has_directory(engine))
+        folder = "";
+    else if (!folder)
+        folder = "/tmp";
+    snprintf(place.path, sizeof place.path, "%s%sc-%ld-%ld", folder, folder[0] ? "/sss-" : "", (long)getpid(), ++serial);
     return place;
 }
 
@@ -36,6 +45,12 @@ static inline size_t url_of(const struct place *place, const char *options, char
     int used;
     if (place->engine == MEMORY) {
         used = snprintf(url, size, "memory:%s?%s", place->path, options);
+    } else if (place->engine == REDIS) {
+        static const char name[] = "{name}";
+        const char *base = getenv("SSS_TEST_REDIS"), *at = base ? strstr(base, name) : NULL;
+        if (!at) abort();
+        used = snprintf(url, size, "%.*s%s%s%s%s", (int)(at - base), base, place->path, at + sizeof name - 1,
+                        options[0] ? "&" : "", options);
     } else { /* tests make many stores, and each file is reserved as a whole */
         used = snprintf(url, size, "lmdb:%s?durability=%s%s%s%s", place->path, place->engine == LMDB ? "process" : "power",
                         strstr(options, "max_bytes=") ? "" : "&max_bytes=16MiB", options[0] ? "&" : "", options);
@@ -53,7 +68,7 @@ static inline sss_store open_place(const struct place *place, const char *option
 }
 
 static inline void remove_place(const struct place *place) {
-    DIR *folder = place->engine == MEMORY ? NULL : opendir(place->path);
+    DIR *folder = has_directory(place->engine) ? opendir(place->path) : NULL;
     struct dirent *file;
     char path[1024];
     if (!folder) return; /* it may never have been opened */

@@ -71,6 +71,11 @@ impl Place {
         }
     }
 
+    /// What URLs of the engine look like: with `{name}` in the place of what each store has for itself.
+    pub fn template(engine: Engine) -> String {
+        Place { engine, name: "{name}".to_owned() }.url("")
+    }
+
     /// The URL of the store there, with these options.
     pub fn url(&self, options: &str) -> String {
         let mut options: Vec<&str> = options.split('&').filter(|option| !option.is_empty()).collect();

@@ -13,15 +13,18 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from place import ENGINE, Place
+from place import ENGINE, IS_REDIS, Place
 
 import session_server_store as sss
 from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # What Python can do. Left out: buffers and handles (they do not show), options and flags (keywords rule them out).
-ABILITIES = {"close", "fork", "limits", "memory" if ENGINE == "memory" else "processes"}
+ABILITIES = {"close", "fork"}
+if not IS_REDIS:
+    ABILITIES |= {"limits", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {
+    "limits": "no server counts for all the others",
     "memory": "the engine under test is another one",
     "processes": "they do not share the engine under test",
     "buffers": "the buffers of the package are its own",
