@@ -190,8 +190,8 @@ impl Store {
         self.0.engine.waits()
     }
 
-    /// Whether nobody but a caller of this library can have written what a `get` returns: it never left this process, or it
-    /// is sealed. If not, a deserializer had better trust nothing.
+    /// Whether what a `get` returns was put there through this library: it never left this process, or it is sealed. If not,
+    /// a deserializer had better trust nothing. (Who can write to a store without a `secret_file` can open it as well.)
     pub fn authenticates(&self) -> bool {
         self.0.keys.authenticate()
     }
