@@ -69,7 +69,7 @@ static void url_mistakes_are_named(void) {
         {"lmdb:sessions", SSS_E_URL, "'/'"},
         {"lmdb:/nowhere/at/all", SSS_E_IO, "directory"},
         {"lmdb:/dev/null", SSS_E_IO, "directory"},
-        {"redis://localhost", SSS_E_UNSUPPORTED, "redis"},
+        {"redis://localhost/x", SSS_E_URL, "database"},
         {"memory:?timeout=10s&idle_timeout=infinity&max_payload=64KiB&max_sessions=10&clock=manual", SSS_OK, ""},
         {"memory:name.of-a_store1", SSS_OK, ""},
     };
@@ -84,7 +84,7 @@ static void url_mistakes_are_named(void) {
 
 static void a_message_never_holds_a_secret(void) {
     static const char *const urls[] = {
-        "redis://user:hunter2@localhost/0", "rediss://:hunter2@localhost:70000", "nosuchscheme://user:hunter2@host",
+        "redis://user:hunter2@localhost/x", "rediss://:hunter2@localhost:70000", "nosuchscheme://user:hunter2@host",
         "memory:?hunter2=1&timeout=x", "memory:?password=hunter2", "redis://localhost?secret=hunter2",
     };
     sss_store store = open_store("memory:?max_payload=8");
