@@ -16,6 +16,13 @@ fn writes_to_lmdb_wait_and_with_durability_power_reads_as_well() {
 }
 
 #[test]
+fn everything_waits_for_redis() {
+    // Nobody listens there, and nobody needs to.
+    let store = Store::open("redis://127.0.0.1:1").unwrap();
+    assert_eq!(store.waits(), Waits { reads: true, writes: true });
+}
+
+#[test]
 fn a_store_opened_as_it_was_used_last_waits_as_it_did_then() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
         let place = Place::of(engine);

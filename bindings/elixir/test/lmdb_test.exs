@@ -194,6 +194,24 @@ defmodule SessionServerStore.LmdbTest do
     end
   end
 
+  test "redis: is always waited for on another scheduler" do
+    # Nobody listens there, and nobody needs to.
+    {:ok, handle} = Native.open("redis://127.0.0.1:1")
+    sid = String.duplicate("x", 128)
+
+    for call <- [
+          fn -> Native.get(handle, sid, false) end,
+          fn -> Native.touch(handle, sid) end,
+          fn -> Native.stats(handle) end,
+          fn -> Native.create(handle, "x", {0, 0, :keep, 0}) end,
+          fn -> Native.delete(handle, sid) end
+        ],
+        do: assert(call.() == :wait)
+
+    assert {:error, {:unavailable, _, _}} = Native.get_waiting(handle, sid, false)
+    :ok = Native.close(handle)
+  end
+
   describe "what cannot be trusted" do
     test "from a file that is not sealed, nothing is built but plain terms with known atoms", %{place: place} do
       {:ok, store} = Store.open(Place.url(place, ["seal=off"]))

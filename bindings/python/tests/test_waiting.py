@@ -166,3 +166,9 @@ def test_the_lock_is_kept_where_the_library_says_that_it_waits_for_nobody(
     with Place(engine) as place, Store(place.url()) as store:
         assert store._reading is reading
         assert store._writing is writing
+
+
+def test_every_call_to_redis_releases_the_lock() -> None:
+    with Store("redis://127.0.0.1:1") as store:  # nobody listens there, and nobody needs to
+        assert store._reading is _ffi.RELEASED
+        assert store._writing is _ffi.RELEASED
