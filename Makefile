@@ -19,9 +19,9 @@ test:
 	@bash tests/setup.sh test
 	@python3 tests/run.py
 
-# The long versions of the tests that kill processes.
+# The long versions of the tests that kill and fork processes, damage files and cut the power.
 torture:
-	SSS_TORTURE=1 cargo test --release --locked --test lmdb_crash
+	SSS_TORTURE=1 cargo test --release --locked --no-fail-fast $(foreach it,crash damage fork power readers,--test lmdb_$(it))
 
 demo:
 	@bash tests/setup.sh demo

@@ -1,0 +1,199 @@
+//! The files of an `lmdb:` store are damaged while nobody has it open: bits, bytes, pages, their ends, all of them. Whoever
+//! opens and uses it then gets the right data, NOT_FOUND, or CORRUPT with a text that says what to do, and never dies of a
+//! signal or hangs: each damaged copy is looked at by a process of its own. `make torture` does the same more often. A
+//! failure names its seed; SSS_TEST_SEED repeats it.
+
+mod common;
+#[path = "lmdb_damage/damage.rs"]
+mod damage;
+#[path = "common/processes.rs"]
+mod processes;
+
+use std::{
+    fs,
+    panic::{catch_unwind, resume_unwind},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use common::{Engine, PLAIN, Place, Rng, from_env, grace, kind, of};
+use damage::{Damage, FILES};
+use processes::{ends_well, now, part, run, times};
+use sss::{Access, Error, ErrorKind, Store};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const OPTIONS: &str = "max_bytes=4MiB&timeout=1h&idle_timeout=1h";
+const PRINCIPALS: [&[u8]; 2] = [b"alice", b"bob"];
+
+fn main() -> ExitCode {
+    run(
+        &[
+            ("no_damage_gives_a_wrong_payload_or_kills_a_process", || damages(Engine::Lmdb)),
+            ("no_damage_with_durability_power_either", || damages(Engine::LmdbPower)),
+        ],
+        &[("look", look)],
+    )
+}
+
+/// A session's payload: what it is and for whom, so that no other one can be taken for it.
+fn payload(number: usize) -> Vec<u8> {
+    const SIZES: [usize; 6] = [10, 100, 300, 1000, 2500, 5000];
+    format!("session {number}, ").into_bytes().repeat(SIZES[number % SIZES.len()] / 10)
+}
+
+/// A closed store with all kinds of things in it. Returns the ids with the numbers of their payloads.
+fn fill(place: &Place) -> String {
+    let store = place.open(OPTIONS);
+    let mut ids = Vec::new();
+    for number in 0..60 {
+        let (sid, _) = match number % 3 {
+            0 => store.create(&payload(number), &PLAIN).unwrap(),
+            i => store.create(&payload(number), &of(PRINCIPALS[i - 1])).unwrap(),
+        };
+        match number % 10 {
+            // Its pages are free again.
+            7 => store.delete(&sid).unwrap(),
+            8 => {
+                let (new, _) = store.renew(&sid, None, &grace(3_000_000)).unwrap();
+                ids.extend([(sid, number), (new, number)]);
+            }
+            9 => {
+                store.put(&sid, &payload(number), &PLAIN).unwrap();
+                ids.push((sid, number));
+            }
+            _ => ids.push((sid, number)),
+        }
+    }
+    ids.iter().map(|(sid, number)| format!("{} {number}\n", sid.as_str())).collect()
+}
+
+fn damages(engine: Engine) {
+    let seed = from_env("SSS_TEST_SEED", now());
+    let (place, copy) = (Place::of(engine), Place::of(engine));
+    let ids = fill(&place);
+    fs::create_dir(copy.directory()).unwrap();
+    set_mode(copy.directory(), 0o700);
+    let ids_file = copy.directory().with_extension("ids");
+    fs::write(&ids_file, ids).unwrap();
+    let sound = FILES.map(|name| fs::read(place.directory().join(name)).unwrap());
+    let look = |how: &str| {
+        let args = [&copy.url(OPTIONS), ids_file.to_str().unwrap(), how];
+        ends_well(part("look", &args).spawn().unwrap(), PATIENCE)
+    };
+    let write = |files: &[Vec<u8>; 3]| {
+        for name in fs::read_dir(copy.directory()).unwrap() {
+            fs::remove_file(name.unwrap().path()).unwrap();
+        }
+        for (name, bytes) in FILES.iter().zip(files).filter(|(_, bytes)| !bytes.is_empty()) {
+            fs::write(copy.directory().join(name), bytes).unwrap();
+            set_mode(&copy.directory().join(name), 0o600);
+        }
+    };
+    write(&sound);
+    assert_eq!(look("use"), "all\n");
+    let mut came = std::collections::BTreeMap::new();
+    let rounds = times(100, 1000);
+    for round in 0..rounds {
+        let seed = seed.wrapping_add(round);
+        let (damage, files) = Damage::any(&mut Rng(seed), &sound);
+        write(&files);
+        let how = if round % 4 == 3 { "follow" } else { "use" };
+        let looked = catch_unwind(|| look(how)).unwrap_or_else(|why| {
+            println!("SSS_TEST_SEED={seed}: {damage:?}");
+            resume_unwind(why)
+        });
+        *came.entry(looked.trim().to_owned()).or_insert(0) += 1;
+    }
+    fs::remove_file(ids_file).unwrap();
+    println!("{engine:?}: {rounds} damaged copies gave {came:?}");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// The part: opens a store that is damaged perhaps, and does all that a server does. Says how much of it was found.
+fn look(args: &[String]) {
+    let [url, ids, how] = args else { panic!("not the arguments of a look: {args:?}") };
+    let ids = fs::read_to_string(ids).unwrap();
+    let ids: Vec<(&str, usize)> =
+        ids.lines().map(|line| line.split_once(' ').unwrap()).map(|(sid, n)| (sid, n.parse().unwrap())).collect();
+    let opened = if how == "use" { Store::open(url) } else { Store::open_existing(url.split('?').next().unwrap()) };
+    let store = match opened {
+        Ok(store) => store,
+        Err(error) => {
+            expected(&error);
+            println!("{:?}", error.kind());
+            return;
+        }
+    };
+    let mut found = 0;
+    for &(sid, number) in &ids {
+        if let Some((bytes, meta)) = fine(store.get(sid, Access::Slide)) {
+            assert!(bytes == payload(number), "session {number} has another payload");
+            assert!((1..=3).contains(&meta.version), "session {number}: {meta:?}");
+            found += 1;
+        }
+    }
+    for principal in PRINCIPALS {
+        fine(store.list(principal));
+    }
+    fine(store.stats());
+    fine(store.check());
+    fine(store.sweep(10));
+    for (i, &(sid, number)) in ids.iter().enumerate() {
+        match i % 4 {
+            0 => drop(fine(store.put(sid, &payload(number), &PLAIN))),
+            1 => drop(fine(store.touch(sid))),
+            2 => {
+                let Some((new, _)) = fine(store.renew(sid, None, &PLAIN)) else { continue };
+                let Some((bytes, _)) = fine(store.get(&new, Access::Peek)) else { continue };
+                assert!(bytes == payload(number), "session {number} was renewed to another payload");
+            }
+            _ => drop(fine(store.delete(sid))),
+        }
+    }
+    for number in 0..12 {
+        let Some((sid, _)) = fine(store.create(&payload(number), &of(PRINCIPALS[0]))) else { continue };
+        assert!(store.get(&sid, Access::Peek).unwrap().0 == payload(number), "a new session has another payload");
+    }
+    for principal in PRINCIPALS {
+        fine(store.revoke(principal, None));
+    }
+    fine(store.sweep(10));
+    fine(store.check());
+    println!(
+        "{}",
+        if found == ids.len() {
+            "all"
+        } else if found > 0 {
+            "some"
+        } else {
+            "none"
+        }
+    );
+}
+
+/// What was found; nothing if it is gone or damaged, and that was said well.
+#[track_caller]
+fn fine<T>(result: Result<T, Error>) -> Option<T> {
+    if kind(&result) == Some(ErrorKind::NotFound) || kind(&result) == Some(ErrorKind::Full) {
+        return None;
+    }
+    result.inspect_err(expected).ok()
+}
+
+#[track_caller]
+fn expected(error: &Error) {
+    let helps =
+        ["move it away", "move all files in it away", "close the store everywhere", "begin anew", "damaged or edited"];
+    match error.kind() {
+        ErrorKind::Corrupt => assert!(helps.iter().any(|help| error.message().contains(help)), "{error}"),
+        // The one bit of the store's record that says how it was made.
+        ErrorKind::Exists => assert!(error.message().contains("the store was made"), "{error}"),
+        // A store that follows makes none of nothing.
+        ErrorKind::Io => assert!(error.message().contains("there is no lmdb: store"), "{error}"),
+        _ => panic!("{error:?}"),
+    }
+}

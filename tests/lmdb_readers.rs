@@ -1,0 +1,140 @@
+//! Readers of an `lmdb:` store that are killed in the middle of a read: LMDB keeps a slot and a snapshot for each, and both
+//! are given back, so that neither readers nor writers run out of room. `make torture` does the same more often.
+
+mod common;
+#[path = "common/processes.rs"]
+mod processes;
+
+use std::{
+    io::{BufRead, BufReader, Write, stdout},
+    process::{Child, ExitCode},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use common::{Engine, PLAIN, Place, Rng, from_env};
+use processes::{now, part, run, times};
+use sss::{Access, ErrorKind, Store};
+
+fn main() -> ExitCode {
+    run(
+        &[("dead_readers_snapshots_do_not_fill_the_store", snapshots), ("dead_readers_slots_are_used_again", slots)],
+        &[("read", read), ("hold", hold)],
+    )
+}
+
+/// A payload that takes many pages (which are not sealed: without optimization that takes longer than everything else), and says whether it is whole.
+fn payload(number: u64) -> Vec<u8> {
+    number.to_le_bytes().repeat(6000)
+}
+
+#[track_caller]
+fn is_whole(bytes: &[u8]) {
+    let number = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert!(bytes == payload(number), "a payload is torn");
+}
+
+/// Starts a part and waits until it has begun to read.
+fn start(name: &str, args: &[&str]) -> Child {
+    let mut child = part(name, args).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "reading\n");
+    child
+}
+
+fn kill(mut child: Child) {
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.code().is_none(), "a reader ended before it was killed: {status}");
+}
+
+/// The part: reads a session again and again.
+fn read(args: &[String]) {
+    let [url, sid] = args else { panic!("not the arguments of a reader: {args:?}") };
+    let store = Store::open(url).unwrap();
+    for i in 0_u64.. {
+        is_whole(&store.get(sid, Access::Slide).unwrap().0);
+        if i == 0 {
+            stdout().write_all(b"reading\n").unwrap();
+        }
+    }
+}
+
+/// The part: so many threads begin to read a session and never end.
+fn hold(args: &[String]) {
+    let [url, sid, threads] = args else { panic!("not the arguments of a holder: {args:?}") };
+    let (store, threads) = (&Store::open(url).unwrap(), threads.parse::<usize>().unwrap());
+    let (begun, has_begun) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let begun = begun.clone();
+            scope.spawn(move || {
+                store.read(sid, Access::Peek, |bytes, _| {
+                    is_whole(bytes);
+                    begun.send(()).unwrap();
+                    loop {
+                        thread::sleep(Duration::from_secs(60));
+                    }
+                    #[allow(unreachable_code)]
+                    Ok(())
+                })
+            });
+        }
+        (0..threads).for_each(|_| has_begun.recv().unwrap());
+        stdout().write_all(b"reading\n").unwrap();
+    });
+}
+
+fn snapshots() {
+    let seed = from_env("SSS_TEST_SEED", now());
+    let mut rng = Rng(seed);
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        let place = Place::of(engine);
+        // Each put takes a 90th of it, so it is full soon if what dead readers saw is kept.
+        let url = place.url("max_bytes=4MiB&seal=off");
+        let store = Store::open(&url).unwrap();
+        let (sid, _) = store.create(&payload(0), &PLAIN).unwrap();
+        let mut readers: Vec<Child> = (0..3).map(|_| start("read", &[&url, sid.as_str()])).collect();
+        let (kills, mut puts) = (times(40, 1000), 0);
+        for kill_number in 0..kills {
+            let until = now() + rng.next() % 20_000_000;
+            while now() < until {
+                puts += 1;
+                store.put(&sid, &payload(puts), &PLAIN).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            }
+            let reader = readers.swap_remove(rng.below(readers.len()));
+            kill(reader);
+            // Every other one dies in the middle of a read for certain.
+            let (name, threads) = if kill_number % 2 == 0 { ("hold", "2") } else { ("read", "") };
+            let args = [&url, sid.as_str(), threads];
+            readers.push(start(name, &args[..if threads.is_empty() { 2 } else { 3 }]));
+            if name == "hold" {
+                kill(readers.pop().unwrap());
+                readers.push(start("read", &args[..2]));
+            }
+        }
+        readers.into_iter().for_each(kill);
+        println!("{engine:?}: {kills} readers killed beside {puts} writes");
+        assert!(puts > kills, "seed {seed}: the writer was held up");
+    }
+}
+
+fn slots() {
+    // More than there are, in all.
+    const THREADS: u64 = 250;
+    let place = Place::of(Engine::Lmdb);
+    let (store, url) = (place.open("seal=off"), place.url("seal=off"));
+    let (sid, _) = store.create(&payload(1), &PLAIN).unwrap();
+    for round in 0..times(10, 40) {
+        let holder = start("hold", &[&url, sid.as_str(), &THREADS.to_string()]);
+        kill(holder);
+        store.get(&sid, Access::Peek).unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+    // And as many as there are can be under way at once; one more is told to wait.
+    let holders: Vec<Child> = (0..8).map(|_| start("hold", &[&url, sid.as_str(), &THREADS.to_string()])).collect();
+    store.get(&sid, Access::Peek).unwrap();
+    holders.into_iter().for_each(kill);
+    assert_ne!(store.put(&sid, b"x", &PLAIN).map_err(|error| error.kind()), Err(ErrorKind::Busy));
+}
