@@ -185,7 +185,8 @@ fn a_new_store_does_not_take_over_when_the_old_ones_sessions_were_used() {
         map[CELLS..].chunks(8).filter(|cell| cell.iter().any(|&byte| byte != 0)).count()
     };
     // Set aside, and moved away by an operator; and where the cells may be older than the sessions.
-    let moves: [(Engine, fn(&Place)); 3] = [
+    type Move = fn(&Place);
+    let moves: [(Engine, Move); 3] = [
         (Engine::Lmdb, |place| start_machine_anew(place, false)),
         (Engine::Lmdb, |place| fs::remove_file(file(place, "data.mdb")).unwrap()),
         (Engine::LmdbPower, |place| start_machine_anew(place, false)),

@@ -8,6 +8,7 @@ mod common;
 mod processes;
 
 use std::{
+    io::{BufRead, BufReader, Read, Write, stdin, stdout},
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Done, Engine, PLAIN, Place, from_env, of};
-use processes::{now, run, times};
+use common::{Done, Engine, PLAIN, Place, from_env, kind, of};
+use processes::{now, part, run, times};
 use sss::{Access, Sid, Store};
 
 /// Far more than a child takes on a busy machine.
@@ -28,8 +29,9 @@ fn main() -> ExitCode {
             ("a_child_of_an_idle_process_works_and_so_does_its_parent", idle),
             ("a_child_works_while_eight_threads_of_its_parent_are_in_calls", in_calls),
             ("a_child_works_while_its_parent_is_in_the_middle_of_a_write", in_a_write),
+            ("a_child_that_does_not_use_the_store_does_not_keep_it_open", idle_child),
         ],
-        &[],
+        &[("fork_and_wait", fork_and_wait)],
     )
 }
 
@@ -129,4 +131,45 @@ fn in_a_write() {
             store.delete(&sid).unwrap();
         });
     }
+}
+
+/// Looser settings hold as soon as nobody else has the store open: neither after an orderly end of the parent nor after it was
+/// killed may a child, which goes on for something else, stand in for it.
+fn idle_child() {
+    for how in ["close", "be killed"] {
+        let place = Place::of(Engine::Lmdb);
+        let mut parent = part("fork_and_wait", &[&place.url("max_sessions=1"), how]).spawn().unwrap();
+        let mut child = String::new();
+        BufReader::new(parent.stdout.take().unwrap()).read_line(&mut child).unwrap();
+        if how == "be killed" {
+            parent.kill().unwrap();
+        }
+        parent.wait().unwrap();
+        let store = place.open("");
+        let created = (0..3).map(|_| store.create(b"hello", &PLAIN)).collect::<Result<Vec<_>, _>>();
+        // SAFETY: the child of a process that this one has started.
+        unsafe { libc::kill(child.trim().parse().unwrap(), libc::SIGKILL) };
+        assert_eq!(kind(&created), None, "its parent was to {how}");
+    }
+}
+
+/// The part: opens a store, forks a child that does nothing with it, and tells its number.
+fn fork_and_wait(args: &[String]) {
+    let [url, how] = args else { panic!("not the arguments: {args:?}") };
+    let store = Store::open(url).unwrap();
+    store.create(b"hello", &PLAIN).unwrap();
+    // SAFETY: the child only sleeps.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: no preconditions. It ends by itself if nobody ends it.
+        unsafe {
+            libc::sleep(PATIENCE);
+            libc::_exit(0);
+        }
+    }
+    stdout().write_all(format!("{child}\n").as_bytes()).unwrap();
+    if how == "close" {
+        return;
+    }
+    stdin().read_to_end(&mut Vec::new()).unwrap();
 }

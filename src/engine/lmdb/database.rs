@@ -21,7 +21,7 @@ use super::{
     files::{self, Directory},
     gate::Gate,
     group::{self, Group},
-    map::{self, Head, Hold, Lock, MAGIC, Map},
+    map::{self, Head, Hold, Lock, Locks, MAGIC, Map},
     verify,
 };
 use crate::{
@@ -92,7 +92,7 @@ pub(super) struct Open {
     pub seals: bool,
     /// In bytes.
     pub file_size: u64,
-    locks: File,
+    locks: Locks,
 }
 
 /// A directory stays in it until it is closed: two opens of LMDB's files in one process would undo each other's locks.
@@ -106,6 +106,9 @@ impl Database {
         static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
         if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
             map::at_exit(leave_all);
+        }
+        if cfg!(not(target_pointer_width = "64")) {
+            return Err(Error::fixed(ErrorKind::Unsupported, "lmdb: needs a machine of 64 bits"));
         }
         if wishes.follows && length(&path.join("data.mdb"))? == 0 {
             return Err(Error::fixed(ErrorKind::Io, "there is no lmdb: store in this directory"));
@@ -173,14 +176,16 @@ impl Open {
         let mut wishes = wishes.clone();
         // Only files: opening something else may do more than that.
         [directory.data(), directory.lock(), directory.map()].iter().try_for_each(|path| length(path).map(drop))?;
-        let locks = files::open(&directory.map()).map_err(|error| files::on_full_disk(directory, error))?;
+        let open_map = || files::open(&directory.map()).map_err(|error| files::on_full_disk(directory, error));
+        // Opened twice: a map keeps the file open that it is of, also in a forked child, and with it the locks.
+        let (locks, file) = (Locks::new(open_map()?), open_map()?);
         let doing = Doing::begin(&locks)?;
         let alone = map::lock(&locks, Lock::Using, Hold::Alone)? && map::lock(&locks, Lock::Leaving, Hold::Alone)?;
         let (env, map, file_size, is_shorter) = match alone {
             true => {
-                Open::alone(directory, &mut wishes, &locks).map_err(|error| files::on_full_disk(directory, error))?
+                Open::alone(directory, &mut wishes, &file).map_err(|error| files::on_full_disk(directory, error))?
             }
-            false => Open::beside_others(directory, &mut wishes, &locks)?,
+            false => Open::beside_others(directory, &mut wishes, &file)?,
         };
         // Before the other lock is given up, so that nobody else can believe to be alone.
         if !map::lock(&locks, Lock::Using, Hold::Shared)? {
@@ -204,13 +209,13 @@ impl Open {
     }
 
     /// Nobody else has the store open: looks at what is there before it is mapped, and sets the rules.
-    fn alone(directory: &Directory, wishes: &mut Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+    fn alone(directory: &Directory, wishes: &mut Wishes, file: &File) -> Result<(Env, Map, u64, bool)> {
         let mut there = length(&directory.data())?;
         let map_len = length(&directory.map())?;
         let old = match map_len {
             0 => None,
             len if len < map::size_for(0) as u64 => return Err(foreign("sss.map")),
-            len => Some(Map::new(locks, usize_of(len)?)?),
+            len => Some(Map::new(file, usize_of(len)?)?),
         };
         let known = match old.as_ref().map_or(0, |old| old.head().magic.load(Ordering::Acquire)) {
             0 => None,
@@ -246,13 +251,13 @@ impl Open {
 
         if there == 0 || !is_untorn {
             // They are older than the sessions, or newer.
-            map::clear_cells(locks)?;
+            map::clear_cells(file)?;
         }
         // All of the disk that is wanted, before anything is written to it through a map: there it would be a signal if the
         // disk is full.
         let cells = (file_size / BYTES_PER_CELL) as usize;
         let len = map::size_for(cells).max(map_len as usize);
-        map::reserve(locks, len as u64)?;
+        map::reserve(file, len as u64)?;
         // LMDB makes what of it is missing in a map.
         map::reserve(&files::open(&directory.lock())?, LOCK_FILE)?;
         if there > 0 {
@@ -260,7 +265,7 @@ impl Open {
             // As it was; that this fails as well is no worse.
             map::reserve(&data, file_size).inspect_err(|_| _ = data.set_len(there))?;
         }
-        let map = Map::new(locks, len)?;
+        let map = Map::new(file, len)?;
         let head = map.head();
         let before = known.filter(|_| there > 0).map(|head| head.policy.timeouts());
         let boot = files::boot();
@@ -297,12 +302,12 @@ impl Open {
     }
 
     /// Others have the store open: follows what they agreed on.
-    fn beside_others(directory: &Directory, wishes: &mut Wishes, locks: &File) -> Result<(Env, Map, u64, bool)> {
+    fn beside_others(directory: &Directory, wishes: &mut Wishes, file: &File) -> Result<(Env, Map, u64, bool)> {
         let len = length(&directory.map())?;
         if len < map::size_for(0) as u64 {
             return Err(foreign("sss.map"));
         }
-        let map = Map::new(locks, usize_of(len)?)?;
+        let map = Map::new(file, usize_of(len)?)?;
         if map.head().magic.load(Ordering::Acquire) != MAGIC {
             return Err(Error::fixed(ErrorKind::Exists, "another version of the library has the lmdb: store open"));
         }

@@ -33,7 +33,13 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed("make the directory", error));
             }
-            _ => {}
+            Err(_) => {}
+            Ok(()) => {
+                // So that its name survives a power cut. Not where its parent may be written to and not be read.
+                if let Some(parent) = path.parent().and_then(|parent| File::open(parent).ok()) {
+                    parent.sync_all().map_err(|error| failed("write the directory to disk", error))?;
+                }
+            }
         }
         let file = File::open(path).map_err(|error| failed("open the directory", error))?;
         let about = file.metadata().map_err(|error| failed("look at the directory", error))?;

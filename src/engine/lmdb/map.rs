@@ -3,15 +3,16 @@
 //! store open. Everything in the map is an atomic, so any content is valid. The only other `unsafe` of this engine.
 //!
 //! The locks are OFD locks (fcntl(2)): they belong to the open file, so another close in this process does not drop them,
-//! and a child that inherited it cannot give them up while its parent lives.
+//! and a child that inherited it and closes it does not give them up while its parent lives.
 #![allow(unsafe_code)]
 
 use std::{
     fs::File,
     io,
-    os::fd::AsRawFd,
+    ops::Deref,
+    os::fd::{AsRawFd, RawFd},
     ptr::NonNull,
-    sync::atomic::{AtomicI64, AtomicU32, AtomicU64},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -114,6 +115,55 @@ impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length; whoever borrowed from it is gone.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.len) };
+    }
+}
+
+/// The file with the locks. A forked child closes it at once: it would hold its parent's locks as long as it lives, also if it
+/// never uses the store.
+pub(super) struct Locks(File);
+
+/// As many stores as a process has open at once, usually; the children of those with more keep what they inherit.
+static HELD: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+
+impl Locks {
+    pub(super) fn new(file: File) -> Locks {
+        // Not a Once: a child would wait for a thread that only its parent has. (Its own children inherit the handler.)
+        static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+        if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+            // SAFETY: a function of this library, which only does what is allowed in a forked child. (Without memory for it
+            // the child keeps what it inherits.)
+            unsafe { libc::pthread_atfork(None, None, Some(close_inherited)) };
+        }
+        replace_held(-1, file.as_raw_fd());
+        Locks(file)
+    }
+}
+
+impl Deref for Locks {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        replace_held(self.0.as_raw_fd(), -1);
+    }
+}
+
+fn replace_held(old: RawFd, new: RawFd) {
+    HELD.iter().any(|held| held.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+}
+
+extern "C" fn close_inherited() {
+    for held in &HELD {
+        let file = held.swap(-1, Ordering::AcqRel);
+        if file >= 0 {
+            // SAFETY: a file that the parent had open. Who owns it here is never used nor dropped: see `Database`.
+            unsafe { libc::close(file) };
+        }
     }
 }
 
