@@ -7,20 +7,25 @@ mod processes;
 
 use std::{
     io::{BufRead, BufReader, Write, stdout},
-    process::{Child, ExitCode},
+    os::unix::process::CommandExt,
+    process::{Child, ExitCode, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
 };
 
 use common::{Engine, PLAIN, Place, Rng, from_env};
-use processes::{now, part, run, times};
+use processes::{ends_well, now, part, run, times};
 use sss::{Access, ErrorKind, Store};
 
 fn main() -> ExitCode {
     run(
-        &[("dead_readers_snapshots_do_not_fill_the_store", snapshots), ("dead_readers_slots_are_used_again", slots)],
-        &[("read", read), ("hold", hold)],
+        &[
+            ("dead_readers_snapshots_do_not_fill_the_store", snapshots),
+            ("dead_readers_slots_are_used_again", slots),
+            ("a_process_that_becomes_another_program_gives_its_slots_back", becomes_another),
+        ],
+        &[("read", read), ("hold", hold), ("become", become_it)],
     )
 }
 
@@ -137,4 +142,50 @@ fn slots() {
     store.get(&sid, Access::Peek).unwrap();
     holders.into_iter().for_each(kill);
     assert_ne!(store.put(&sid, b"x", &PLAIN).map_err(|error| error.kind()), Err(ErrorKind::Busy));
+}
+
+/// As uWSGI does for a reload: the number of the process stays the same, so nobody else can tell that its readers are gone.
+fn becomes_another() {
+    let place = Place::of(Engine::Lmdb);
+    let (store, url) = (place.open("seal=off"), place.url("seal=off"));
+    let (sid, _) = store.create(&payload(1), &PLAIN).unwrap();
+    let output = ends_well(part("become", &[&url, sid.as_str(), "10"]).spawn().unwrap(), Duration::from_secs(60));
+    assert_eq!(output, "the last one\n");
+    store.get(&sid, Access::Peek).unwrap();
+}
+
+/// The part: many threads begin to read; then this process becomes the same program again, so many times.
+fn become_it(args: &[String]) {
+    const THREADS: usize = 250;
+    let [url, sid, times] = args else { panic!("not the arguments: {args:?}") };
+    let (store, times) = (&Store::open(url).unwrap(), times.parse::<u32>().unwrap());
+    store.put(sid, &payload(1), &PLAIN).unwrap();
+    if times == 0 {
+        println!("the last one");
+        return;
+    }
+    let (begun, has_begun) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            let begun = begun.clone();
+            scope.spawn(move || {
+                store
+                    .read(sid, Access::Peek, |_, _| {
+                        begun.send(()).unwrap();
+                        thread::sleep(Duration::from_secs(60));
+                        Ok(())
+                    })
+                    .unwrap_or_else(|error| {
+                        eprintln!("{times} times before the end: {error}");
+                        std::process::exit(1)
+                    });
+            });
+        }
+        (0..THREADS).for_each(|_| has_begun.recv().unwrap());
+        let error = part("become", &[url, sid, &(times - 1).to_string()])
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .exec();
+        panic!("{error}");
+    });
 }

@@ -15,6 +15,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     ptr::{self, NonNull},
+    sync::atomic::Ordering,
 };
 
 use lmdb_master_sys as lmdb;
@@ -117,6 +118,7 @@ impl Env {
             true => lmdb::MDB_NOMETASYNC,
             false => lmdb::MDB_NOSYNC | lmdb::MDB_WRITEMAP,
         };
+        free_own_slots(&directory.join("lock.mdb"))?;
         Env::open_with(directory, map_size, flags)
     }
 
@@ -446,6 +448,36 @@ impl Drop for WriteTxn<'_> {
         // SAFETY: live until now (`commit` forgets it), and not used again.
         unsafe { lmdb::mdb_txn_abort(self.raw.as_ptr()) };
     }
+}
+
+/// Frees the slots of readers that are said to be this process's. It has none yet, so they are of the program that it was
+/// before (a server that starts itself anew) or of a process that had its number: nobody else would ever find them dead.
+///
+/// Of the lock file of LMDB 0.9.70: a magic number, a word, the last transaction, the number of slots that were ever used, one
+/// lock and then another one, each beginning a cache line; then the slots, each a cache line: snapshot, process, thread.
+fn free_own_slots(lock_file: &Path) -> Result<()> {
+    const LINE: usize = 64;
+    const MAGIC: u32 = 0xBEEF_C0DE;
+    const USED: usize = 16;
+    const LOCK: usize = size_of::<libc::pthread_mutex_t>();
+    const SLOTS: usize = (USED + 8 + LOCK).next_multiple_of(LINE) + LOCK.next_multiple_of(LINE);
+    const PROCESS: usize = 8;
+    let file = files::open(lock_file)?;
+    let len = file.metadata().map_err(|error| files::failed("look at lock.mdb", error))?.len() as usize;
+    if len < SLOTS {
+        return Ok(());
+    }
+    let memory = map::Words::new(&file, len)?;
+    if memory.at(0).load(Ordering::Acquire) != MAGIC {
+        return Ok(());
+    }
+    let used = memory.at(USED).load(Ordering::Acquire) as usize;
+    for slot in 0..used.min((len - SLOTS) / LINE) {
+        // As LMDB does when it closes: a slot with a number is nobody else's to change, unless its process is found dead.
+        let process = memory.at(SLOTS + slot * LINE + PROCESS);
+        let _ = process.compare_exchange(std::process::id(), 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn val(bytes: &[u8]) -> lmdb::MDB_val {

@@ -72,7 +72,6 @@ pub(super) fn size_for(cells: usize) -> usize {
 impl Map {
     /// Maps a file that has `len` bytes; they stay there as long as anyone has it.
     pub(super) fn new(file: &File, len: usize) -> Result<Map> {
-        debug_assert!(len >= CELLS);
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping of an open file touches no existing memory.
         let mapped = unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
@@ -115,6 +114,22 @@ impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length; whoever borrowed from it is gone.
         unsafe { libc::munmap(self.memory.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A file of others, mapped as the numbers that it is made of.
+pub(super) struct Words(Map);
+
+impl Words {
+    pub(super) fn new(file: &File, len: usize) -> Result<Words> {
+        Map::new(file, len).map(Words)
+    }
+
+    /// The number at this byte, which is in the file, and a multiple of four.
+    pub(super) fn at(&self, byte: usize) -> &AtomicU32 {
+        assert!(byte.is_multiple_of(4) && byte + 4 <= self.0.len);
+        // SAFETY: aligned and inside the mapping, and an atomic, for which any bytes are valid.
+        unsafe { self.0.memory.add(byte).cast().as_ref() }
     }
 }
 
