@@ -47,7 +47,8 @@ impl Damage {
         let mut files = sound.clone();
         let file = &mut files[which];
         // Where there is something: most of a file has never been written.
-        let used = file.iter().rposition(|&byte| byte != 0).unwrap_or(0) + 1;
+        let used = file.len() - file.rchunks(PAGE).take_while(|page| **page == [0; PAGE]).count() * PAGE;
+        let used = used.max(1);
         // Much depends on the beginning.
         let at = if rng.one_in(4) { rng.below(used.min(PAGE * 2)) } else { rng.below(used) };
         let noise = rng.next();
