@@ -86,9 +86,9 @@ fn messages_of_failures_show_no_id_payload_or_principal() {
 #[test]
 fn messages_about_urls_show_no_password() {
     for url in [
-        "redis://user:hunter2-secret@host/0",
-        "rediss://:hunter2-secret@host",
-        "redis+sentinel://user:hunter2-secret@h1,h2/name",
+        "redis://user:hunter2-secret@host/x",
+        "rediss://:hunter2-secret@host:port",
+        "redis+sentinel://user:hunter2-secret@h1,h2",
         "redis://user:hunter2-secret@host?timeout=0",
         "redis://host?password=hunter2-secret",
         "memory:user:hunter2-secret@host",
@@ -100,7 +100,7 @@ fn messages_about_urls_show_no_password() {
         "://user:hunter2-secret@host",
     ] {
         let error = Store::open(url).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::Url | ErrorKind::Unsupported), "{url}: {error:?}");
+        assert_eq!(error.kind(), ErrorKind::Url, "{url}: {error:?}");
         assert_silent(&format!("{error} {error:?}"), &[b"hunter2-secret"]);
     }
 }
