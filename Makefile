@@ -19,9 +19,12 @@ test:
 	@bash tests/setup.sh test
 	@python3 tests/run.py
 
-# The long versions of the tests that kill and fork processes, damage files and cut the power.
+# The long versions of the tests that kill and fork processes, damage files, cut the power, kill servers, cut replies and race.
 torture:
 	SSS_TORTURE=1 cargo test --release --locked --no-fail-fast $(foreach it,crash damage fork power readers,--test lmdb_$(it))
+	SSS_REDIS_RESTARTS=50 SSS_REDIS_REPLIES=40000 cargo test --release --locked --test redis
+	SSS_FAILOVERS=25 cargo test --release --locked --test redis_cluster --test redis_sentinel -- --nocapture
+	SSS_TEST_ENGINE=redis-unix cargo test --release --locked --test linearizable --test races
 
 demo:
 	@bash tests/setup.sh demo

@@ -138,7 +138,7 @@ fn sessions_are_found_while_their_slots_move() {
             let address = format!("127.0.0.1:{}", cluster.servers[0].port);
             let moved = Command::new("redis-cli")
                 .args(["--cluster", "reshard", &address, "--cluster-from", &from, "--cluster-to", &to])
-                .args(["--cluster-slots", "2000", "--cluster-yes", "--cluster-pipeline", "1"])
+                .args(["--cluster-slots", "500", "--cluster-yes", "--cluster-pipeline", "1"])
                 .stdout(Stdio::null())
                 .status()
                 .unwrap();

@@ -82,6 +82,14 @@ STEPS = [
     ),
     Step(
         "Rust",
+        "races on redis:",
+        ["cargo", "test", "--locked", "--test=races"],
+        passed=CARGO_PASSED,
+        skipped=CARGO_SKIPPED,
+        environment={"SSS_TEST_ENGINE": "redis-unix"},
+    ),
+    Step(
+        "Rust",
         "model and races on lmdb:",
         ["cargo", "test", "--locked", *(f"--test={test}" for test in ("model", "races", "limit_races", "promises"))],
         passed=CARGO_PASSED,

@@ -16,6 +16,8 @@ if [ "$purpose" = test ]; then
   need nm binutils
   need valgrind valgrind
   need redis-server redis-server
+  need redis-cli redis-tools
+  need openssl openssl
   need mix elixir
   # uWSGI is compiled against it.
   python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || packages+=(python3-dev)
