@@ -18,22 +18,22 @@ else
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- When the session ends if it was used at this time last, or else when it was as its record says; and when that was. It does
+-- not outlive its entry in its principal's list ("armed").
+local function deadline(head, used)
+  local created, seen, _, absolute, idle, armed = struct.unpack('<i8i8i8i8i8i8', head, 9)
+  if absolute == 0 then absolute = tonumber(ARGV[2]) end
+  if idle == 0 then idle = tonumber(ARGV[3]) end
+  return math.min(created + absolute, (used or seen) + idle, armed), seen
+end
+
 local function last_seen(head)
   return (struct.unpack('<i8', head, LAST_SEEN + 1))
 end
 
--- When the session ends if it was used at `seen` last. It does not outlive its entry in its principal's list ("armed").
-local function deadline(head, seen)
-  local created = struct.unpack('<i8', head, 9)
-  local absolute, idle, armed = struct.unpack('<i8i8i8', head, 33)
-  if absolute == 0 then absolute = tonumber(ARGV[2]) end
-  if idle == 0 then idle = tonumber(ARGV[3]) end
-  return math.min(created + absolute, seen + idle, armed)
-end
-
 -- What is too short for a record is for the client to find out.
 local function lives(head)
-  return head ~= '' and (#head < SHORTEST or now < deadline(head, last_seen(head)))
+  return head ~= '' and (#head < SHORTEST or now < (deadline(head)))
 end
 
 -- Lets Redis remove the key by itself when its time has come.
@@ -50,7 +50,7 @@ end
 
 local function slide_to(key, head, seen)
   redis.call('SETRANGE', key, LAST_SEEN, struct.pack('<i8', seen))
-  keep_until(key, deadline(head, seen))
+  keep_until(key, (deadline(head, seen)))
 end
 
 -- Whether the session is what the client has seen of it, but for its last use.

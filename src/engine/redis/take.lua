@@ -15,7 +15,7 @@ if ARGV[6] ~= '' then
   redis.call('SET', ARGV[7], ARGV[6])
   keep_until(ARGV[7], ends)
   redis.call('RENAME', KEYS[1], ARGV[9])
-  keep_until(ARGV[9], math.min(ends, deadline(head, last_seen(head))))
+  keep_until(ARGV[9], math.min(ends, (deadline(head))))
 else
   redis.call('DEL', KEYS[1])
 end
