@@ -73,7 +73,7 @@ fn the_master_is_found_again_when_another_server_has_taken_over() {
             assert!(begun.elapsed() < Duration::from_secs(20), "{result:?}");
         }
         println!("round {round}: found again after {:?}, no call took longer than {slowest:?}", begun.elapsed());
-        assert!(slowest < Duration::from_millis(650), "{slowest:?}");
+        assert!(slowest < Duration::from_millis(1500), "{slowest:?}");
         store.put(&sid, b"written", &PLAIN).unwrap();
         // As an operator would, and not wait for the Sentinels to see to it.
         let next = servers[1 - master].port;

@@ -84,7 +84,7 @@ impl Place {
             options.push(&prefix);
             if !options.iter().any(|option| option.starts_with("deadline=")) {
                 // Without optimization sealing a large payload takes a while, and the machine may be busy.
-                options.push("deadline=10s");
+                options.push("deadline=30s");
             }
             let options = options.join("&");
             return match self.engine {
