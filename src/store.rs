@@ -78,7 +78,7 @@ pub struct Options<'a> {
 /// `revoke` fix their set of sessions at one moment and meet each at a moment of its own, and `sweep` goes in turns.
 ///
 /// In a process that was forked after the store was opened, every method fails with [`ErrorKind::Forked`] if it is a
-/// `memory:` store; an `lmdb:` store is opened anew by the child's first call.
+/// `memory:` store; an `lmdb:` or `redis:` store is opened anew by the child's first call.
 /// Methods that take a session id take any bytes: what is not the id of a living session is
 /// [`ErrorKind::NotFound`], whatever the reason.
 #[derive(Clone)]
