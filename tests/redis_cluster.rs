@@ -32,7 +32,7 @@ struct Report {
 
 /// Sessions that several threads read and write without a pause while `happens`: none is ever not found, no answer is another
 /// session's, none comes too late, and a write that was acknowledged is there.
-fn under_load(store: &Store, happens: impl FnOnce(&AtomicU64)) -> Report {
+fn under_load(store: &Store, deadline: Duration, happens: impl FnOnce(&AtomicU64)) -> Report {
     let (stop, worked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let longest = Mutex::new(Duration::ZERO);
     thread::scope(|scope| {
@@ -54,7 +54,7 @@ fn under_load(store: &Store, happens: impl FnOnce(&AtomicU64)) -> Report {
                         is_unsure = false;
                         Ok(())
                     });
-                    assert!(begun.elapsed() < 2 * DEADLINE + SLACK, "{:?}", begun.elapsed());
+                    assert!(begun.elapsed() < 2 * deadline + SLACK, "{:?}", begun.elapsed());
                     match kind(&result) {
                         None => {
                             worked.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +92,7 @@ fn a_failover_loses_nothing_that_a_replica_has_acknowledged() {
     let store = Store::open(&cluster.url("wait=1&deadline=500ms")).unwrap();
     for round in 0..from_env("SSS_FAILOVERS", 2) {
         let victim = (0..6).find(|&i| cluster.is_master(i)).unwrap();
-        let report = under_load(&store, |_| {
+        let report = under_load(&store, DEADLINE, |_| {
             cluster.servers[victim].kill();
             let begun = Instant::now();
             let masters = |cluster: &Cluster| (0..6).filter(|&i| i != victim && cluster.is_master(i)).count();
@@ -116,7 +116,7 @@ fn a_planned_failover_loses_nothing() {
     let store = Store::open(&cluster.url("deadline=500ms")).unwrap();
     for round in 0..from_env("SSS_FAILOVERS", 3) {
         let replica = (0..6).find(|&i| !cluster.is_master(i)).unwrap();
-        let report = under_load(&store, |_| {
+        let report = under_load(&store, DEADLINE, |_| {
             assert!(cluster.servers[replica].ask(&["CLUSTER", "FAILOVER"]).unwrap().starts_with('+'));
             let begun = Instant::now();
             while !cluster.is_master(replica) {
@@ -133,10 +133,11 @@ fn a_planned_failover_loses_nothing() {
 fn sessions_are_found_while_their_slots_move() {
     let _alone = ALONE.lock();
     let cluster = Cluster::start();
-    let store = Store::open(&cluster.url("deadline=500ms")).unwrap();
+    // Nobody has to wait for long; but a busy machine may let everybody wait.
+    let store = Store::open(&cluster.url("deadline=5s")).unwrap();
     let masters: Vec<usize> = (0..6).filter(|&i| cluster.is_master(i)).collect();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        let report = under_load(&store, |_| {
+        let report = under_load(&store, 10 * DEADLINE, |_| {
             let (from, to) = (cluster.id(masters[from]), cluster.id(masters[to]));
             let address = format!("127.0.0.1:{}", cluster.servers[0].port);
             let moved = Command::new("redis-cli")

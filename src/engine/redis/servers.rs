@@ -31,7 +31,7 @@ use crate::{
 
 /// How often a call is sent at the most, if no server sends it on to another one.
 const ATTEMPTS: u32 = 2;
-/// How often a call is sent on, or is asked to wait.
+/// How often a call is sent on.
 const DETOURS: u32 = 40;
 /// Between two attempts of which the first was asked to wait.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -244,23 +244,25 @@ impl Servers {
         parts: &[&[u8]],
         until: Instant,
     ) -> Result<Reply, Failure> {
-        if kind == Kind::Read || self.wait == 0 {
-            return Ok(one(connection.call(&[parts], until)?));
+        let reply = one(connection.call(&[parts], until)?);
+        if kind == Kind::Read || self.wait == 0 || reply.error().is_some() {
+            return Ok(reply);
         }
-        let left = stream::left(until).map_err(|error| failure::io(Fate::NotSent, &error, connection.server()))?;
+        // It has happened: what comes now is not to have it done again.
+        let unknown = |failure: Failure| Failure { fate: Fate::Unknown, ..failure };
+        let left = stream::left(until).map_err(|error| failure::io(Fate::Unknown, &error, connection.server()))?;
         let (wait, ms) = (resp::text(self.wait), connection::wait_ms(left));
-        let mut replies = connection.call(&[parts, &[b"WAIT", &wait, ms.as_bytes()]], until)?;
-        let (acknowledged, reply) = (replies.pop().and_then(|reply| reply.int()), one(replies));
-        match acknowledged {
-            _ if matches!(reply, Reply::Error(_)) => Ok(reply),
-            Some(replicas) if replicas >= i64::from(self.wait) => Ok(reply),
-            Some(replicas) => {
+        let answer = one(connection.call(&[&[b"WAIT", &wait, ms.as_bytes()]], until).map_err(unknown)?);
+        match (answer.int(), answer.error()) {
+            (Some(replicas), _) if replicas >= i64::from(self.wait) => Ok(reply),
+            (Some(replicas), _) => {
                 let server = connection.server();
                 let message =
                     format!("written, but only {replicas} of {} replicas (wait=) of {server} have it", self.wait);
                 Err(Failure::new(Fate::Refused, Error::new(ErrorKind::Unavailable, message)))
             }
-            None => Err(failure::nonsense(connection.server())),
+            (None, Some(answer)) => Err(failure::refused(answer, connection.server())),
+            (None, None) => Err(failure::nonsense(connection.server())),
         }
     }
 
@@ -288,7 +290,8 @@ impl Servers {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
-            detours += 1;
+            // Whoever is to wait does so as long as there is time.
+            detours += u32::from(!matches!(failure.detour, Some(Detour::Later)));
             if detours < DETOURS && stream::left(until).is_ok_and(|left| left > PAUSE) {
                 match self.detour(key, &failure, until) {
                     Some(Way::Again) => continue,
