@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use zeroize::Zeroize;
+
 use super::{
     failure::{self, Failure, Fate},
     resp::{self, Inbox, Reply},
@@ -83,7 +85,10 @@ impl Connection {
             commands.push(vec![b"TIME"]);
         }
         let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
-        let mut replies = connection.call(&commands, until).map_err(not_connected)?;
+        let replies = connection.call(&commands, until);
+        // The password is in it.
+        connection.outbox.zeroize();
+        let mut replies = replies.map_err(not_connected)?;
         if let Some(Reply::Error(answer)) = replies.iter().find(|reply| matches!(reply, Reply::Error(_))) {
             return Err(not_connected(failure::refused(answer, server)));
         }
