@@ -11,6 +11,7 @@ mod lmdb;
 mod memory;
 mod plot;
 mod random;
+mod redis;
 mod remote;
 mod report;
 mod speed;
@@ -28,7 +29,7 @@ use crate::{facts::Facts, targets::TARGETS, workload::Scale};
 
 const USAGE: &str = "\
 sss-bench [ROW...] [--quick] [--n SESSIONS] [--rounds N] [--facts FILE] [--library FILE]
-    measures the rows (M1 to M14, L1 to L6; all if none is named) and prints them; with --facts also keeps the numbers
+    measures the rows (M1 to M14, L1 to L6, R1 to R3; all if none is named) and prints them; with --facts also keeps the numbers
 sss-bench report --facts FILE [--quick] [--about FILE] [--notes FILE] [--json FILE] [--markdown FILE]
     prints the whole table, and writes it; beside the markdown the plots";
 
@@ -141,6 +142,7 @@ fn measure(options: &Options) {
     part(&["l1", "l2", "l4", "l5"], &|facts, rows| lmdb::large(scale, facts, rows));
     part(&["l3"], &|facts, _| lmdb::group_commit(scale, facts));
     part(&["l6"], &|facts, _| lmdb::share_of_writes(scale, facts));
+    part(&["r1", "r2", "r3"], &|facts, _| redis::beside_bare_connections(scale, facts));
 }
 
 /// A case in a fresh process: prints its numbers.

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const PAYLOAD: usize = 256;
-const CONNECTIONS: usize = 16;
+pub const CONNECTIONS: usize = 16;
 
 /// M9, and the servers' share of M10.
 pub fn servers(scale: Scale, facts: &mut Facts) {
@@ -54,16 +54,9 @@ pub fn servers(scale: Scale, facts: &mut Facts) {
             let mut drawn = Batches::new(&ids, 9);
             race.runner(name, move || {
                 server.place(together);
-                let mut times = Vec::with_capacity(calls);
-                while times.len() < calls {
-                    for id in drawn.draw() {
-                        let begun = Instant::now();
-                        connection.get(id);
-                        times.push(begun.elapsed().as_nanos() as f64);
-                    }
-                }
+                let time = time_each(calls, &mut drawn, |id| connection.get(id));
                 server.place(false);
-                median(&mut times)
+                time
             });
         }
     }
@@ -75,8 +68,15 @@ pub fn servers(scale: Scale, facts: &mut Facts) {
     let time = Duration::from_millis(if scale.quick { 150 } else { 500 });
     let mut race = Race::default();
     race.runner("sss_2", || 1e3 / rate(&[&sss, &sss], 0, time));
-    race.runner("redis_16", || together(&redis, &ids, time));
-    race.runner("memcached_16", || together(&memcached, &ids, time));
+    for (name, server) in [("redis_16", &redis), ("memcached_16", &memcached)] {
+        let ids = &ids;
+        race.runner(name, move || {
+            together(ids, time, || {
+                let mut connection = server.connect().expect("a connection");
+                move |id: &Id| connection.get(id)
+            })
+        });
+    }
     let outcome = race.run(scale.rounds);
     for name in outcome.names() {
         facts.set_middle(&format!("m9.{name}_ns"), outcome.middle(name));
@@ -85,19 +85,32 @@ pub fn servers(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m9.memcached_times_16", outcome.compare("memcached_16", "sss_2", |other, sss| other / sss));
 }
 
-/// Nanoseconds per get of all connections together, each waiting for its answer.
-fn together(server: &Server, ids: &[Id], time: Duration) -> f64 {
+/// The median of nanoseconds per call.
+pub fn time_each(calls: usize, drawn: &mut Batches, mut call: impl FnMut(&Id)) -> f64 {
+    let mut times = Vec::with_capacity(calls);
+    while times.len() < calls {
+        for id in drawn.draw() {
+            let begun = Instant::now();
+            call(id);
+            times.push(begun.elapsed().as_nanos() as f64);
+        }
+    }
+    median(&mut times)
+}
+
+/// Nanoseconds per get of all threads together, each with a connection of its own and waiting for its answer.
+pub fn together<F: FnMut(&Id)>(ids: &[Id], time: Duration, connect: impl Fn() -> F + Sync) -> f64 {
     let (barrier, stop, gets) = (Barrier::new(CONNECTIONS + 1), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for seed in 0..CONNECTIONS as u64 {
-            let (barrier, stop, gets) = (&barrier, &stop, &gets);
+            let (barrier, stop, gets, connect) = (&barrier, &stop, &gets, &connect);
             scope.spawn(move || {
-                let mut connection = server.connect().expect("a connection");
+                let mut get = connect();
                 let mut drawn = Batches::new(ids, seed);
                 barrier.wait();
                 while !stop.load(Relaxed) {
                     for id in drawn.draw().iter().take(64) {
-                        connection.get(id);
+                        get(id);
                         gets.fetch_add(1, Relaxed);
                     }
                 }
@@ -122,7 +135,7 @@ enum Protocol {
 /// A server that ends with this value.
 pub struct Server {
     process: Child,
-    socket: PathBuf,
+    pub socket: PathBuf,
     protocol: Protocol,
 }
 
@@ -254,6 +267,20 @@ impl Connection {
 }
 
 impl Connection {
+    /// How often Redis had something to read, from anybody.
+    pub fn reads(&mut self) -> u64 {
+        self.stream.write_all(b"*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n").expect("the server takes a request");
+        let mut reply = Vec::new();
+        // It ends with an empty line.
+        while !reply.ends_with(b"\r\n\r\n") {
+            let len = self.stream.read(&mut self.reply).expect("the server answers");
+            reply.extend_from_slice(&self.reply[..len]);
+        }
+        let reply = String::from_utf8_lossy(&reply);
+        let count = reply.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        count.and_then(|count| count.trim().parse().ok()).expect("Redis counts its reads since 6.0")
+    }
+
     /// A put of Redis that leaves the deadline as it is: one write, one answer.
     pub fn set(&mut self, id: &Id, payload: &[u8]) {
         self.request.clear();
