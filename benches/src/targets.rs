@@ -365,6 +365,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("get", "r1.get", Unit::Ratio),
             ("put", "r1.put", Unit::Ratio),
+            ("put of a session that was not read before", "r1.put_unseen", Unit::Ratio),
             ("create", "r1.create", Unit::Ratio),
             ("delete", "r1.delete", Unit::Ratio),
         ],
