@@ -1,7 +1,7 @@
 //! Runs the scenarios of tests/conformance/*.txt through the safe Rust API; README.md there has the format.
 //! It knows the format and nothing of the contract: what must happen is written in the data and only there.
-//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb, lmdb-power, redis, redis-unix or
-//! redis-cluster.
+//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb, lmdb-power, redis, redis-unix,
+//! redis-tls, redis-sentinel or redis-cluster.
 
 mod common;
 #[path = "conformance/words.rs"]
@@ -120,7 +120,7 @@ fn run_file(file: &'static str) {
     let mut not_applicable = 0;
     // What scenarios may need of this driver and of the engine under test.
     let in_memory = Engine::under_test() == Engine::Memory;
-    let in_redis = matches!(Engine::under_test(), Engine::Redis | Engine::RedisUnix | Engine::RedisCluster);
+    let in_redis = Engine::under_test().is_redis();
     let has = |need: &str| match need {
         "options" => true,
         "memory" => in_memory,

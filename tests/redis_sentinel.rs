@@ -9,32 +9,10 @@ use std::{
 
 use common::{
     PLAIN, from_env, kind,
-    redis::{Server, USER},
+    redis::Server,
+    sentinel::{sentinels, url},
 };
 use sss::{Access, ErrorKind, Store};
-
-fn sentinels(master: u16) -> Vec<Server> {
-    let config = format!(
-        "sentinel monitor sessions 127.0.0.1 {master} 2\nsentinel down-after-milliseconds sessions 500\n\
-         sentinel failover-timeout sessions 3000\nsentinel parallel-syncs sessions 1"
-    );
-    let sentinels: Vec<Server> = (0..3).map(|_| Server::sentinel(&config)).collect();
-    let begun = Instant::now();
-    let all_known = |sentinel: &Server| {
-        let info = sentinel.ask(&["INFO", "sentinel"]).unwrap_or_default();
-        info.contains("slaves=1,sentinels=3")
-    };
-    while !sentinels.iter().all(all_known) {
-        assert!(begun.elapsed() < Duration::from_secs(30), "the Sentinels do not come together");
-        sleep(Duration::from_millis(50));
-    }
-    sentinels
-}
-
-fn url(sentinels: &[Server], options: &str) -> String {
-    let hosts: Vec<String> = sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
-    format!("redis+sentinel://{USER}:hunter2%2F%40@{}/sessions?{options}", hosts.join(","))
-}
 
 #[test]
 fn the_master_is_found_again_when_another_server_has_taken_over() {

@@ -3,68 +3,17 @@
 mod common;
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use common::{
     PLAIN, kind, of,
     proxy::{Mode, Proxy},
-    redis::{Server, USER, free_port},
+    redis::USER,
+    tls::{Authority, server},
 };
 use sss::{Access, Error, ErrorKind, Store};
-
-/// Certificates of an authority of the test's own, made by openssl.
-struct Authority {
-    directory: PathBuf,
-    name: &'static str,
-}
-
-impl Authority {
-    fn new(directory: &Path, name: &'static str) -> Authority {
-        let authority = Authority { directory: directory.to_owned(), name };
-        authority.openssl(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"
-        ));
-        authority
-    }
-
-    /// The paths of a certificate for these names, and of its key.
-    fn issue(&self, file: &str, names: &str, days: &str) -> (String, String) {
-        let name = self.name;
-        std::fs::write(self.directory.join(format!("{file}.ext")), format!("subjectAltName={names}")).unwrap();
-        self.openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN={file} -keyout {file}.key -out {file}.csr"));
-        self.openssl(&format!(
-            "x509 -req -in {file}.csr -CA {name}.pem -CAkey {name}.key -CAcreateserial {days} -extfile {file}.ext -out {file}.pem"
-        ));
-        (self.path(&format!("{file}.pem")), self.path(&format!("{file}.key")))
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.directory.join(file).to_str().unwrap().to_owned()
-    }
-
-    fn openssl(&self, args: &str) {
-        let made = Command::new("openssl")
-            .args(args.split(' '))
-            .current_dir(&self.directory)
-            .stderr(Stdio::null())
-            .status()
-            .expect("openssl (tests/setup.sh installs it)");
-        assert!(made.success(), "openssl {args}");
-    }
-}
-
-/// A server with this certificate, and its port for TLS.
-fn server(authority: &Authority, (cert, key): &(String, String), clients: &str) -> (Server, u16) {
-    let port = free_port();
-    let ca = authority.path(&format!("{}.pem", authority.name));
-    let config = format!(
-        "tls-port {port}\ntls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {ca}\ntls-auth-clients {clients}"
-    );
-    (Server::start(&config), port)
-}
 
 fn open(host: &str, port: u16, options: &str) -> Result<Store, Error> {
     Store::open(&format!("rediss://{USER}:hunter2%2F%40@{host}:{port}?{options}"))

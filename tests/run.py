@@ -48,7 +48,7 @@ PYTHON_ON_EVERY_ENGINE = " ".join(
     f"tests/test_{name}.py" for name in ("conformance", "sessions", "store", "timeouts", "threads")
 )
 ELIXIR_ON_EVERY_ENGINE = " ".join(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))
-REDIS = ("redis", "redis-unix", "redis-cluster")
+REDIS = ("redis", "redis-unix", "redis-tls", "redis-sentinel", "redis-cluster")
 
 
 def with_redis(language: str, engine: str, command: str, passed: str, skipped: str) -> Step:

@@ -4,6 +4,8 @@
 pub mod cluster;
 pub mod proxy;
 pub mod redis;
+pub mod sentinel;
+pub mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -30,10 +32,16 @@ pub enum Engine {
     LmdbPower,
     Redis,
     RedisUnix,
+    RedisTls,
+    RedisSentinel,
     RedisCluster,
 }
 
 impl Engine {
+    pub fn is_redis(self) -> bool {
+        !matches!(self, Engine::Memory | Engine::Lmdb | Engine::LmdbPower)
+    }
+
     pub fn under_test() -> Engine {
         match std::env::var("SSS_TEST_ENGINE").as_deref() {
             Err(_) | Ok("memory") => Engine::Memory,
@@ -41,9 +49,14 @@ impl Engine {
             Ok("lmdb-power") => Engine::LmdbPower,
             Ok("redis") => Engine::Redis,
             Ok("redis-unix") => Engine::RedisUnix,
+            Ok("redis-tls") => Engine::RedisTls,
+            Ok("redis-sentinel") => Engine::RedisSentinel,
             Ok("redis-cluster") => Engine::RedisCluster,
             Ok(other) => {
-                panic!("SSS_TEST_ENGINE is {other}, not memory, lmdb, lmdb-power, redis, redis-unix or redis-cluster")
+                panic!(
+                    "SSS_TEST_ENGINE is {other}, not memory, lmdb, lmdb-power, redis, redis-unix, redis-tls, redis-sentinel \
+                     or redis-cluster"
+                )
             }
         }
     }
@@ -64,10 +77,10 @@ impl Place {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         match engine {
-            Engine::Memory | Engine::Redis | Engine::RedisUnix | Engine::RedisCluster => Place { engine, name },
             Engine::Lmdb | Engine::LmdbPower => {
                 Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() }
             }
+            _ => Place { engine, name },
         }
     }
 
@@ -80,7 +93,7 @@ impl Place {
     pub fn url(&self, options: &str) -> String {
         let mut options: Vec<&str> = options.split('&').filter(|option| !option.is_empty()).collect();
         let prefix = format!("prefix={}:", self.name);
-        if matches!(self.engine, Engine::Redis | Engine::RedisUnix | Engine::RedisCluster) {
+        if self.engine.is_redis() {
             options.push(&prefix);
             if !options.iter().any(|option| option.starts_with("deadline=")) {
                 // Without optimization sealing a large payload takes a while, and the machine may be busy.
@@ -90,6 +103,8 @@ impl Place {
             return match self.engine {
                 Engine::Redis => redis::shared().url(&options),
                 Engine::RedisCluster => cluster::shared().url(&options),
+                Engine::RedisTls => tls::shared_url(&options),
+                Engine::RedisSentinel => sentinel::shared_url(&options),
                 _ => redis::shared().unix_url(&options),
             };
         }
