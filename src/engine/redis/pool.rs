@@ -176,3 +176,25 @@ impl Breaker {
         self.began.elapsed().as_millis() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_down_is_tried_by_one_call_in_a_while_until_it_answers() {
+        let breaker = Breaker::new();
+        for _ in 0..LIMIT {
+            assert!(breaker.admits());
+            breaker.failed();
+        }
+        assert!(!breaker.admits(), "it has failed just now");
+        // As if the time had passed.
+        breaker.try_at.store(0, Ordering::Relaxed);
+        assert_eq!([(); 10].map(|()| breaker.admits()).iter().filter(|admitted| **admitted).count(), 1);
+        breaker.failed();
+        assert!(!breaker.admits());
+        breaker.worked();
+        assert!(breaker.admits());
+    }
+}
