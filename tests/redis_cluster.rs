@@ -171,11 +171,15 @@ fn a_planned_failover_loses_nothing() {
     for round in 0..from_env("SSS_FAILOVERS", 3) {
         let replica = (0..6).find(|&i| !cluster.is_master(i)).unwrap();
         let report = under_load(&store, DEADLINE, |_| {
-            assert!(cluster.servers[replica].ask(&["CLUSTER", "FAILOVER"]).unwrap().starts_with('+'));
             let begun = Instant::now();
             while !cluster.is_master(replica) {
-                assert!(begun.elapsed() < Duration::from_secs(20), "it does not take over");
-                sleep(Duration::from_millis(10));
+                assert!(begun.elapsed() < PATIENCE, "it does not take over");
+                // The servers give it up after five seconds, if the machine is too busy for it.
+                let asked = Instant::now();
+                assert!(cluster.servers[replica].ask(&["CLUSTER", "FAILOVER"]).unwrap().starts_with(['+', '-']));
+                while !cluster.is_master(replica) && asked.elapsed() < Duration::from_secs(6) {
+                    sleep(Duration::from_millis(10));
+                }
             }
         });
         println!("round {round}: {} calls failed, for {:?} at the longest", report.failed, report.longest);
