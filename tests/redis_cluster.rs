@@ -41,7 +41,14 @@ fn under_load(store: &Store, deadline: Duration, happens: impl FnOnce(&AtomicU64
             let (stop, worked, failed, longest) = (&stop, &worked, &failed, &longest);
             scope.spawn(move || {
                 let name = format!("session {number}").into_bytes();
-                let (sid, meta) = store.create(&name, &PLAIN).unwrap();
+                let begun = Instant::now();
+                // A replica may be late just after a failover.
+                let (sid, meta) = loop {
+                    match store.create(&name, &PLAIN) {
+                        Ok(created) => break created,
+                        Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+                    }
+                };
                 let (mut version, mut is_unsure, mut since) = (meta.version, false, Instant::now());
                 while !stop.load(Ordering::Relaxed) {
                     let begun = Instant::now();
