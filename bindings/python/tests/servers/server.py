@@ -61,7 +61,7 @@ class Server:
     def workers(self) -> list[int]:
         """The processes that the master has forked and that live."""
         found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(pid) for children in found for pid in children.read_text().split()]
+        pids = [int(pid) for children in found for pid in contents(children).split()]
         return sorted(pid for pid in pids if state(pid) not in ("Z", "X", ""))
 
     def one(self, worker: int) -> OneWorker:
@@ -113,8 +113,14 @@ class OneWorker(Site):
 
 def state(pid: int) -> str:
     """As ps shows it: T is stopped, Z a zombie, "" gone."""
+    fields = contents(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return fields[0] if fields else ""
+
+
+def contents(of_process: Path) -> str:
+    """Of a file under /proc: "" if the process or thread is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return of_process.read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
