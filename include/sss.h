@@ -14,10 +14,11 @@
  * Caveats
  * - Fork: a "memory:" store cannot be shared with a forked child. There every function that is given its handle fails
  *   with SSS_E_FORKED, at once, whatever the parent's threads were doing; the parent is not affected. Open a store in
- *   the child, or use "lmdb:": a handle of such a store works in the child, which opens the store anew by its first use
- *   and leaves what it inherited alone, and closes it for itself only. The same holds for SSS_GLOBAL.
+ *   the child, or use "lmdb:" or "redis:": a handle of such a store works in the child, which opens the store anew by its
+ *   first use and leaves what it inherited alone, and closes it for itself only. The same holds for SSS_GLOBAL.
  * - An id is a secret: whoever holds it is the user. Do not log it; log the reference (sss_ref).
- * - A "memory:" store ends with its process. An "lmdb:" store stays, and several processes of a host can have it open.
+ * - A "memory:" store ends with its process. An "lmdb:" store stays, and several processes of a host can have it open; a
+ *   "redis:" store is in its servers, for all hosts.
  *   Two copies of the library in one process (say, one of them linked statically) do not know of each other: have them
  *   not open the same directory.
  *
@@ -40,17 +41,21 @@
  *   wait for nobody either. Writes go one at a time on the host, and so wait for those of other processes:
  *   milliseconds, unless such a process is stopped in the middle of one (SIGSTOP, a debugger); one that dies is not
  *   waited for. With durability=power they wait for the disk as well, and some reads are writes, because they note that
- *   the session was used. sss_waits tells a program which it is. sss_close waits for the calls that are under way.
+ *   the session was used. Every call on a "redis:" store waits for its server, and ends by the URL's deadline=.
+ *   sss_waits tells a program which it is. sss_close waits for the calls that are under way.
  * - Engines that can fail: every function that uses an "lmdb:" store has these errors besides those that it names: IO,
  *   CORRUPT (a file was damaged, a record edited), BUSY (a process stopped in the middle of a read, or too many reads at
- *   once), NOMEM, and if it writes FULL. They say nothing about the session: none of them is NOT_FOUND.
+ *   once), NOMEM, and if it writes FULL. On a "redis:" store they are UNAVAILABLE and TIMEOUT (the server does not answer,
+ *   or must not: the text says why), CORRUPT, and if it writes FULL (its maxmemory); a write that was UNAVAILABLE or TIMEOUT
+ *   may have happened. They say nothing about the session: none of them is NOT_FOUND, so answer 503 and leave the client's
+ *   cookie alone.
  * - Ownership: nothing crosses the boundary to be freed, but for sss_buf.
  * - Bugs: a panic inside the library is caught and is SSS_E_PANIC; the process lives on.
  * - Out of memory: what depends on a caller's length is SSS_E_NOMEM, and nothing is changed. Where not even a few dozen
  *   bytes can be had (an address space limit; Linux itself does not refuse those) the process may be ended.
  * - Memory: pointers and lengths have to be true. That is the only way to undefined behaviour.
  * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step moves, in an "lmdb:" store,
- *   which outlives processes, the machine's.
+ *   which outlives processes, the machine's, in a "redis:" store its server's.
  *
  * Generated from src/capi by cbindgen: do not edit.
  */
@@ -282,26 +287,41 @@ extern "C" {
  * with this name, and is gone, wiped, when the last of them is closed. "lmdb:/dir" is one store for all processes of the
  * host that open this directory, and stays there; the directory is made if it is missing, and has to be this user's
  * alone (0700) and on a local file system. To open it may take a while: whoever opens it alone checks the whole file, and
- * what a power cut may have torn is set aside, with a line on stderr. Options are the URL's query:
+ * what a power cut may have torn is set aside, with a line on stderr. One store for several hosts, in Redis or Valkey, is
+ * "redis://[user:password@]host[:port][/db]", "rediss://..." (TLS), "redis+unix:///path", "redis+cluster://host,host" or
+ * "redis+sentinel://host,host/name": docs/redis.md has them all. Opening it asks no server for anything. Options are the
+ * URL's query:
  *
  *   timeout=3h           absolute timeout, from creation (default 3h)
  *   idle_timeout=10m     idle timeout, from the last use (default 10m)
  *                        500ms, 10s, 5m, 3h, 7d, a bare number of seconds, or infinity
  *   max_payload=1MiB     longest payload (default 1MiB); bytes, KiB, MiB, GiB
- *   max_sessions=N       most sessions (default infinity)
+ *   max_sessions=N       most sessions (default infinity); not of redis:
  *   max_bytes=64MiB      memory: most bytes of payload in all (default infinity)
  *                        lmdb: also the size of the file, which is reserved when it is made (default 256MiB)
+ *                        redis: has none: the server's maxmemory is the limit
  *   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
- *   seal=on              payloads are encrypted, each under a key that only its id gives (memory: default off, lmdb: on)
+ *   seal=on              payloads are encrypted, each under a key that only its id gives (memory: default off, else on)
  *   clock=manual         time stands still but for sss_advance_clock: for tests
  *
- * and of lmdb: only
+ * of lmdb: and redis:
+ *
+ *   secret_file=/path    payloads are sealed with a secret of the server as well: 64 hex digits a line, the first one
+ *                        seals, all of them open; readable by this user alone, or by its group (0600, 0640)
+ *
+ * of lmdb: only
  *
  *   durability=process   what was acknowledged survives the death of any and all processes (default); after a power
  *                        cut the store begins anew
  *   durability=power     what was acknowledged is on the disk, and survives a power cut too
- *   secret_file=/path    payloads are sealed with a secret of the server as well: 64 hex digits a line, the first one
- *                        seals, all of them open; readable by this user alone, or by its group (0600, 0640)
+ *
+ * and of redis: only
+ *
+ *   deadline=500ms       how long a call may take, with connecting and all it tries again (default 500ms)
+ *   pool=N               most connections of the process to a server (default 32)
+ *   wait=N               a write waits until so many replicas have it (default 0)
+ *   prefix=sss:          what the names of all keys begin with (default sss:)
+ *   cafile= cert= key=   whom to believe, and who this is, in TLS; tls=on for Clusters and Sentinels
  *
  * A path, and the value of an option, may be percent-encoded.
  *
@@ -310,13 +330,14 @@ extern "C" {
  *
  * The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
  *
- * Errors: URL (the text names the part), UNSUPPORTED (an engine that is not in this build), EXISTS (it is open with
+ * Errors: URL (the text names the part), EXISTS (it is open with
  * another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
  * lmdb: also EXISTS (it is open with another durability, or was made with another seal, or with or without a secret_file),
  * UNSUPPORTED (a file system that cannot be shared; open in another container), IO (the directory or the secret_file
  * cannot be used: the text says why), INVALID (the secret_file may be read by others, or holds no secret), FULL (the disk
  * has no room for max_bytes), CORRUPT (its files are damaged, or of something else: move them away to begin a new store)
  * and BUSY (another process has been opening or closing it for a minute).
+ * redis: also IO (the secret_file, or a file of TLS, cannot be used) and INVALID (the secret_file, as above).
  * Threads: any. Since 0.1.
  */
 sss_status sss_open(const char *url,
@@ -327,8 +348,8 @@ sss_status sss_open(const char *url,
  * Opens the process-wide store, which SSS_GLOBAL stands for. To be called before its first use; without it, the first
  * use opens "memory:". The same URL again is fine.
  *
- * In a forked child SSS_GLOBAL is the parent's lmdb: store. A memory: store of the parent is FORKED there, until the child
- * calls this itself.
+ * In a forked child SSS_GLOBAL is the parent's lmdb: or redis: store. A memory: store of the parent is FORKED there, until
+ * the child calls this itself.
  *
  * Errors: EXISTS (it is open with another URL), and those of sss_open.
  * Threads: any. Since 0.1.
