@@ -410,7 +410,7 @@ defmodule SessionServerStore.Store do
   end
 
   defp answer({:error, {reason, code, message}}),
-    do: {:error, %Error{reason: reason, code: code, message: message}}
+    do: {:error, Error.new(reason, code, message)}
 
   defp answer(other), do: other
 end
