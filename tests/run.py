@@ -45,7 +45,7 @@ NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not ap
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(
-    f"tests/test_{name}.py" for name in ("conformance", "sessions", "store", "timeouts", "threads")
+    f"tests/test_{name}.py" for name in ("conformance", "sessions", "store", "timeouts", "threads", "two_servers")
 )
 ELIXIR_ON_EVERY_ENGINE = " ".join(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))
 REDIS = ("redis", "redis-unix", "redis-tls", "redis-sentinel", "redis-cluster")
@@ -148,7 +148,7 @@ STEPS = [
         with_redis(
             "Python",
             engine,
-            f"cd bindings/python && pytest -q {PYTHON_ON_EVERY_ENGINE} tests/test_hosts.py",
+            f"cd bindings/python && pytest -q {PYTHON_ON_EVERY_ENGINE}",
             r"(\d+) passed",
             r"(\d+) skipped",
         )

@@ -7,48 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Optional
 
 import pytest
-from website import FORM, Site
+from website import APP, EXAMPLES, FORM, Site, serving
 
-EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "python"
-APP = EXAMPLES / "login_app.py"
 WELL_FORMED = "A" * 128
 PAGES = ("/", "/visits", "/login", "/devices")
 BUTTONS = ("/login", "/logout", "/devices/end", "/devices/end-others")
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[Site]:
-    """Ends it as a person does, with Ctrl-C, and expects that it went well to the end."""
-    command = [sys.executable, str(APP), "--serve", *arguments]
-    with (  # not a pipe for the log: one that nobody empties would stop the server
-        tempfile.NamedTemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8") as process,
-    ):
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
-            assert found, Path(log.name).read_text(encoding="utf-8", errors="replace")
-            assert "alice / wonderland" in process.stdout.readline()
-            yield Site(int(found[1]))
-            process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
-            written = process.stdout.read() + Path(log.name).read_text(encoding="utf-8", errors="replace")
-            assert "Traceback" not in written
-            assert not re.search("[A-Za-z0-9_-]{43}", written), "an id or a token is in the log"
-        finally:
-            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,23 @@
-"""The example's web site as a client sees it: requests over a TCP port or a Unix socket, and what the pages say."""
+"""The example's web site as a client sees it: started, asked over TCP or a Unix socket, and what its pages say."""
 
 from __future__ import annotations
 
 import http.client
+import os
 import re
+import signal
 import socket
-from contextlib import suppress
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Optional, Union
 from urllib.parse import urlencode
 
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "python"
+APP = EXAMPLES / "login_app.py"
 FORM = "application/x-www-form-urlencoded"
 PATIENCE_SECONDS = 30
 
@@ -90,3 +98,28 @@ class Site:
             while part := connection.recv(65536):
                 answer += part
         return bytes(answer)
+
+
+@contextmanager
+def serving(*arguments: str, **environment: str) -> Iterator[Site]:
+    """Ends it as a person does, with Ctrl-C, and expects that it went well to the end."""
+    command = [sys.executable, str(APP), "--serve", *arguments]
+    with (  # not a pipe for the log: one that nobody empties would stop the server
+        tempfile.NamedTemporaryFile() as log,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", env={**os.environ, **environment}
+        ) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:(\d+)/", process.stdout.readline())
+            assert found, Path(log.name).read_text(encoding="utf-8", errors="replace")
+            assert "alice / wonderland" in process.stdout.readline()
+            yield Site(int(found[1]))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 0
+            written = process.stdout.read() + Path(log.name).read_text(encoding="utf-8", errors="replace")
+            assert "Traceback" not in written
+            assert not re.search("[A-Za-z0-9_-]{43}", written), "an id or a token is in the log"
+        finally:
+            process.kill()
