@@ -107,7 +107,7 @@
 /** The payload is longer than max_payload. */
 #define SSS_E_TOO_LARGE (-6)
 
-/** max_sessions or max_bytes is reached and nothing has expired that could make room. */
+/** max_sessions or max_bytes (redis: the server's memory) is reached and nothing has expired that could make room. */
 #define SSS_E_FULL (-7)
 
 /** It is already open with another URL, clock, seal or durability. */
@@ -326,7 +326,7 @@ extern "C" {
  * A path, and the value of an option, may be percent-encoded.
  *
  * Opening a store that is open already follows the settings that are there; a timeout or limit that is given and
- * stricter holds for all handles, of all processes, from then on.
+ * stricter holds for all handles, of all processes (redis: of this process), from then on.
  *
  * The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
  *

@@ -18,7 +18,7 @@ pub const SSS_E_CONFLICT: i32 = -4;
 pub const SSS_E_TOO_SMALL: i32 = -5;
 /// The payload is longer than max_payload.
 pub const SSS_E_TOO_LARGE: i32 = -6;
-/// max_sessions or max_bytes is reached and nothing has expired that could make room.
+/// max_sessions or max_bytes (redis: the server's memory) is reached and nothing has expired that could make room.
 pub const SSS_E_FULL: i32 = -7;
 /// It is already open with another URL, clock, seal or durability.
 pub const SSS_E_EXISTS: i32 = -8;

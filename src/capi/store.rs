@@ -59,7 +59,7 @@ use crate::{
 /// A path, and the value of an option, may be percent-encoded.
 ///
 /// Opening a store that is open already follows the settings that are there; a timeout or limit that is given and
-/// stricter holds for all handles, of all processes, from then on.
+/// stricter holds for all handles, of all processes (redis: of this process), from then on.
 ///
 /// The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
 ///
