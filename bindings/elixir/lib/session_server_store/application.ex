@@ -9,7 +9,8 @@ defmodule SessionServerStore.Application do
         sweep_interval: 60
 
     * `:url` - what to open, default `"memory:"`; with `"lmdb:/var/lib/app/sessions"` sessions survive restarts, and
-      other processes of the host can share them. Its `timeout` and `idle_timeout` are those of every session that has
+      other processes of the host can share them; with `"redis://host"` and its kin other hosts can, and the application
+      starts also while they are down. Its `timeout` and `idle_timeout` are those of every session that has
       none of its own
     * `:sweep_interval` - seconds between two sweeps of expired sessions, default `60`; `:infinity` for none
 
