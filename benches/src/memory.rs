@@ -27,14 +27,10 @@ pub fn per_session(scale: Scale, facts: &mut Facts) {
 /// M11: resident memory over live payload, after deleting nine of ten at random.
 pub fn after_deleting(scale: Scale, facts: &mut Facts) {
     for store in STORES {
-        let runs: Vec<_> = (0..if scale.quick { 1 } else { 3 })
-            .map(|_| child::numbers(&["m11", store, &scale.n.to_string()]))
-            .collect();
-        for (i, name) in ["before", "after", "steps"].iter().enumerate() {
-            let values = runs.iter().filter_map(|run| run.get(i).copied()).collect::<Vec<_>>();
-            if !values.is_empty() {
-                facts.set_middle(&format!("m11.{store}_{name}"), Middle::of(values));
-            }
+        // Once: memory is the same in every run.
+        let numbers = child::numbers(&["m11", store, &scale.n.to_string()]);
+        for (name, number) in ["before", "after", "steps"].iter().zip(numbers) {
+            facts.set(&format!("m11.{store}_{name}"), number);
         }
     }
 }
