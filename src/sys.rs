@@ -1,6 +1,6 @@
 //! The two things taken straight from the operating system: a cheap clock, and a page that the kernel wipes in
-//! a forked child. With `capi` and the memory engine's `region` the only `unsafe` of the library; it knows nothing of
-//! sessions.
+//! a forked child. It knows nothing of sessions. Other `unsafe` is in `capi`, and in an engine where a foreign library, the
+//! kernel or the memory itself demands it: `git grep 'allow(unsafe_code)'` lists the files.
 #![allow(unsafe_code)]
 
 use std::{

@@ -1,5 +1,5 @@
 //! The two things that the standard library's sockets lack: connecting to a Unix socket with a timeout, and a look at
-//! whether something has come without waiting for it. With `sys` and the other engines' own corners the only `unsafe`.
+//! whether something has come without waiting for it. The only `unsafe` of this engine.
 #![allow(unsafe_code)]
 
 use std::{
