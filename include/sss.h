@@ -288,7 +288,7 @@ extern "C" {
  * host that open this directory, and stays there; the directory is made if it is missing, and has to be this user's
  * alone (0700) and on a local file system. To open it may take a while: whoever opens it alone checks the whole file, and
  * what a power cut may have torn is set aside, with a line on stderr. One store for several hosts, in Redis or Valkey, is
- * "redis://[user:password@]host[:port][/db]", "rediss://..." (TLS), "redis+unix:///path", "redis+cluster://host,host" or
+ * "redis://user:password@host:port/db", "rediss://..." (TLS), "redis+unix:///path", "redis+cluster://host,host" or
  * "redis+sentinel://host,host/name": docs/redis.md has them all. Opening it asks no server for anything. Options are the
  * URL's query:
  *
