@@ -129,7 +129,7 @@ impl Memory {
     fn create_alone(&self, cx: &Context, key: u128, write: &Write) -> Result<Meta> {
         self.pool.top_up();
         let stored_len = write.content.stored_len(0);
-        let mut none_left = false;
+        let (mut none_left, mut expired) = (false, Expired::new());
         loop {
             let mut shard = self.lock(key);
             let moment = cx.moment();
@@ -148,7 +148,7 @@ impl Memory {
                 continue;
             }
             shard.link(key, at);
-            let expired = self.take_neighbours(cx, &mut shard);
+            self.take_neighbours(cx, &moment, &mut shard, &mut expired);
             drop(shard);
             self.forget(&expired);
             return Ok(head.meta(moment.timeouts));
@@ -187,24 +187,24 @@ impl Memory {
     fn take_expired(
         &self,
         cx: &Context,
+        moment: &Moment,
         shard: &mut Shard,
         cursor: &mut Cursor,
-        budget: &mut u32,
-        max: u64,
-    ) -> Expired {
-        let expired = shard.take_expired(&cx.moment(), cursor, budget, max);
-        self.book_out(&expired);
-        cx.counters.add(Count::Expired, expired.len() as u64);
-        expired
+        (budget, max): (&mut u32, u64),
+        expired: &mut Expired,
+    ) {
+        let before = expired.len();
+        shard.take_expired(moment, cursor, budget, max, expired);
+        self.book_out(&expired[before..]);
+        cx.counters.add(Count::Expired, (expired.len() - before) as u64);
     }
 
     /// Takes a few expired sessions out of a shard in which one was created: nothing else makes a store grow.
-    fn take_neighbours(&self, cx: &Context, shard: &mut Shard) -> Expired {
+    fn take_neighbours(&self, cx: &Context, moment: &Moment, shard: &mut Shard, expired: &mut Expired) {
         let (mut cursor, mut budget) = (shard.neighbours, NEIGHBOURS);
-        let expired = self.take_expired(cx, shard, &mut cursor, &mut budget, u64::MAX);
+        self.take_expired(cx, moment, shard, &mut cursor, (&mut budget, u64::MAX), expired);
         shard.neighbours = cursor;
-        shard.aliases.clear_ended(cx.moment().now, &mut budget);
-        expired
+        shard.aliases.clear_ended(moment.now, &mut budget);
     }
 
     /// Reads what the alias `key` stands for. Always a peek: the old id of a session does not keep it alive.
@@ -367,17 +367,19 @@ impl Engine for Memory {
         let mut unswept: SmallVec<[_; 64]> = shards.map(|shard| (shard, Cursor::default())).collect();
         let mut untidy: SmallVec<[_; 64]> = unswept.iter().map(|&(shard, _)| shard).collect();
         // In turns, so that no shard's users wait for more than one short hold.
-        let mut removed = 0;
+        let (mut removed, mut expired) = (0, Expired::new());
         while !unswept.is_empty() && removed < max {
             unswept.retain(|(shard, cursor)| {
                 let mut budget = SWEEP_HOLD;
                 let mut locked = shard.lock();
-                let expired = self.take_expired(cx, &mut locked, cursor, &mut budget, max - removed);
+                let (moment, most) = (cx.moment(), max - removed);
+                self.take_expired(cx, &moment, &mut locked, cursor, (&mut budget, most), &mut expired);
                 let released = locked.slots.take_released();
                 drop(locked);
                 drop(released);
                 removed += expired.len() as u64;
                 self.forget(&expired);
+                expired.clear();
                 budget == 0
             });
         }

@@ -20,9 +20,8 @@ use crate::{
     stats::Count,
 };
 
-#[allow(clippy::large_enum_variant)] // Returned once, by the only function that makes it.
 enum Attempt {
-    Done(Meta, Expired),
+    Done(Meta),
     /// Something changed before the locks were held.
     Again,
     Full,
@@ -39,10 +38,10 @@ impl Memory {
         grace: &Grace,
     ) -> Result<Meta> {
         self.pool.top_up();
-        let mut none_left = false;
+        let (mut none_left, mut expired) = (false, Expired::new());
         loop {
-            match self.try_rewrite(cx, old, new, write, grace)? {
-                Attempt::Done(meta, expired) => {
+            match self.try_rewrite(cx, old, new, write, grace, &mut expired)? {
+                Attempt::Done(meta) => {
                     self.forget(&expired);
                     return Ok(meta);
                 }
@@ -52,7 +51,15 @@ impl Memory {
         }
     }
 
-    fn try_rewrite(&self, cx: &Context, old: Option<u128>, new: u128, write: &Write, grace: &Grace) -> Result<Attempt> {
+    fn try_rewrite(
+        &self,
+        cx: &Context,
+        old: Option<u128>,
+        new: u128,
+        write: &Write,
+        grace: &Grace,
+        expired: &mut Expired,
+    ) -> Result<Attempt> {
         let moves = old != Some(new);
         // The principal's lock comes before the shard's, so the principal is read first and checked again below.
         let from = match old {
@@ -141,8 +148,10 @@ impl Memory {
             from.into_iter().zip(old).for_each(|(from, key)| pairs.remove(from, key));
             to.into_iter().for_each(|to| pairs.add(to, new));
         }
-        let expired = if old.is_none() { self.take_neighbours(cx, shards.of(new)) } else { Expired::new() };
-        Ok(Attempt::Done(head.meta(moment.timeouts), expired))
+        if old.is_none() {
+            self.take_neighbours(cx, &moment, shards.of(new), expired);
+        }
+        Ok(Attempt::Done(head.meta(moment.timeouts)))
     }
 
     fn lock_all(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {

@@ -30,6 +30,7 @@ pub(super) struct Shard {
 /// As many sessions as one visit takes out at the most.
 pub(super) const MOST_EXPIRED: usize = 16;
 
+/// To be filled where it is: more than a kilobyte is not to be moved about.
 pub(super) type Expired = SmallVec<[Gone; MOST_EXPIRED]>;
 
 /// What is left to settle of a session that was taken out.
@@ -139,15 +140,22 @@ impl Shard {
         gone
     }
 
-    /// Takes out up to `max` expired sessions from the cursor on. Each slot looked at takes one of the `budget`; when that
-    /// is used up there may be more to find.
-    pub(super) fn take_expired(&mut self, moment: &Moment, cursor: &mut Cursor, budget: &mut u32, max: u64) -> Expired {
-        let mut gone = Expired::new();
+    /// Takes up to `max` expired sessions from the cursor on out, and adds them to `gone`. Each slot looked at takes one of the
+    /// `budget`; when that is used up there may be more to find.
+    pub(super) fn take_expired(
+        &mut self,
+        moment: &Moment,
+        cursor: &mut Cursor,
+        budget: &mut u32,
+        max: u64,
+        gone: &mut Expired,
+    ) {
+        let before = gone.len();
         loop {
             // In three passes, so that the memory of all of them is on its way at once.
             let mut due: SmallVec<[Address; MOST_EXPIRED]> = SmallVec::new();
             while *budget > 0
-                && ((gone.len() + due.len()) as u64) < max
+                && ((gone.len() - before + due.len()) as u64) < max
                 && let Some((chunk, number)) = self.slots.expiry.due(cursor, moment.now)
             {
                 *budget -= 1;
@@ -156,20 +164,20 @@ impl Shard {
                 due.push(at);
             }
             if due.is_empty() {
-                return gone;
+                return;
             }
-            let mut expired: SmallVec<[(u128, Address); MOST_EXPIRED]> = SmallVec::new();
-            for at in due {
+            due.retain(|&mut at| {
                 let deadline = self.slots.head(at).deadline(moment.timeouts);
-                if deadline <= moment.now {
-                    let key = self.slots.key(at);
-                    self.table.prefetch(tag_of(key));
-                    expired.push((key, at));
-                } else {
+                if deadline > moment.now {
                     self.slots.arm(at, deadline);
+                    return false;
                 }
+                self.table.prefetch(tag_of(self.slots.key(at)));
+                true
+            });
+            for &at in &due {
+                gone.push(self.remove_at(self.slots.key(at), at));
             }
-            gone.extend(expired.into_iter().map(|(key, at)| self.remove_at(key, at)));
         }
     }
 
@@ -295,7 +303,9 @@ mod tests {
                     (8, _) => {
                         let moment = Moment { now, timeouts: TIMEOUTS };
                         let (mut cursor, mut budget) = (Cursor::default(), u32::MAX);
-                        for gone in shard.take_expired(&moment, &mut cursor, &mut budget, u64::MAX) {
+                        let mut gone = Expired::new();
+                        shard.take_expired(&moment, &mut cursor, &mut budget, u64::MAX, &mut gone);
+                        for gone in gone {
                             assert!(last_seen[&gone.key] + 1000 <= now);
                             assert_eq!(model.remove(&gone.key), Some(gone.stored_len));
                         }
@@ -328,7 +338,8 @@ mod tests {
             shard.slots.set_last_seen(at, 500);
         }
         let moment = Moment { now: 1000, timeouts: TIMEOUTS };
-        let gone = shard.take_expired(&moment, &mut Cursor::default(), &mut 100, 1);
+        let mut gone = Expired::new();
+        shard.take_expired(&moment, &mut Cursor::default(), &mut 100, 1, &mut gone);
         assert_eq!(gone.iter().map(|gone| gone.key).collect::<Vec<_>>(), keys[19..]);
     }
 

@@ -37,6 +37,17 @@ fn tag(entry: u64) -> u32 {
     (entry >> 32) as u32
 }
 
+/// The places in a bucket of the entries for which `holds`: bit by bit. Without a branch for each: where an entry stands
+/// cannot be foretold, and one wrong guess of the processor costs more than looking at all of them.
+#[inline]
+fn places(bucket: &Line, holds: impl Fn(u64) -> bool) -> u32 {
+    (0..WIDTH).fold(0, |places, i| places | u32::from(holds(bucket.0[i])) << i)
+}
+
+fn has_room(bucket: &Line) -> bool {
+    places(bucket, |entry| entry == EMPTY) != 0
+}
+
 impl Table {
     pub(super) fn new(pool: Arc<Pool>) -> Table {
         Table { pool, buckets: Lines::default(), len: 0 }
@@ -58,13 +69,16 @@ impl Table {
         let mut at = wanted as usize & mask;
         loop {
             // None: the table is empty.
-            let bucket = &buckets.get(at)?.0;
-            for &entry in bucket {
-                if tag(entry) == wanted && is_it(entry as u32) {
-                    return Some(entry as u32);
+            let bucket = buckets.get(at)?;
+            let mut found = places(bucket, |entry| tag(entry) == wanted);
+            while found != 0 {
+                let address = bucket.0[found.trailing_zeros() as usize % WIDTH] as u32;
+                if is_it(address) {
+                    return Some(address);
                 }
+                found &= found - 1;
             }
-            if bucket.contains(&EMPTY) {
+            if has_room(bucket) {
                 return None;
             }
             at = (at + 1) & mask;
@@ -115,8 +129,9 @@ impl Table {
     fn place(&mut self, entry: u64) {
         let mut at = tag(entry) as usize & self.mask();
         loop {
-            if let Some(room) = self.buckets[at].0.iter_mut().find(|entry| **entry == EMPTY) {
-                *room = entry;
+            let room = places(&self.buckets[at], |entry| entry == EMPTY);
+            if room != 0 {
+                self.buckets[at].0[room.trailing_zeros() as usize % WIDTH] = entry;
                 return;
             }
             at = (at + 1) & self.mask();
@@ -142,11 +157,12 @@ impl Table {
         let mut at = tag(wanted) as usize & self.mask();
         // Ends: some bucket has room.
         loop {
-            let bucket = &self.buckets[at].0;
-            if let Some(i) = bucket.iter().position(|&entry| entry == wanted) {
-                return Some((at, i));
+            let bucket = &self.buckets[at];
+            let found = places(bucket, |entry| entry == wanted);
+            if found != 0 {
+                return Some((at, found.trailing_zeros() as usize));
             }
-            if bucket.contains(&EMPTY) {
+            if has_room(bucket) {
                 debug_assert!(false, "the entry is not in the table");
                 return None;
             }
@@ -157,7 +173,7 @@ impl Table {
     /// Empties a place, and pulls entries forward as long as one stands behind it that should not.
     fn fill_hole(&mut self, mut hole: usize, mut i: usize) {
         loop {
-            let was_full = !self.buckets[hole].0.contains(&EMPTY);
+            let was_full = !has_room(&self.buckets[hole]);
             self.buckets[hole].0[i] = EMPTY;
             if !was_full {
                 return;
@@ -168,11 +184,11 @@ impl Table {
                 at = (at + 1) & self.mask();
                 let distance = |from: usize| at.wrapping_sub(from) & self.mask();
                 let passed_hole = |entry: u64| distance(tag(entry) as usize & self.mask()) >= distance(hole);
-                let bucket = &self.buckets[at].0;
-                if let Some(j) = bucket.iter().position(|&entry| entry != EMPTY && passed_hole(entry)) {
+                let bucket = &self.buckets[at];
+                if let Some(j) = bucket.0.iter().position(|&entry| entry != EMPTY && passed_hole(entry)) {
                     break Some(j);
                 }
-                if bucket.contains(&EMPTY) || at == hole {
+                if has_room(bucket) || at == hole {
                     break None;
                 }
             };
