@@ -44,6 +44,8 @@ pub(crate) struct Head {
 }
 
 /// What a write does to the principal.
+// A tag of one byte: else it fills the 16 of the alignment, and whoever reads it waits for the bytes written one by one.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PrincipalChange {
     Keep,

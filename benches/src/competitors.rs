@@ -11,6 +11,7 @@ use std::{
 };
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use siphasher::sip128::SipHasher13;
 use sss::{Access, Options, Store};
 
@@ -190,6 +191,33 @@ impl Sessions for Lb {
 
     fn delete(&mut self, id: &Id) -> bool {
         self.map.remove(&self.key(id)).is_some()
+    }
+}
+
+/// LB as several threads could use it: behind a lock, which nobody else wants.
+pub struct LockedLb(Mutex<Lb>);
+
+impl LockedLb {
+    pub fn new() -> LockedLb {
+        LockedLb(Mutex::new(Lb::new()))
+    }
+}
+
+impl Sessions for LockedLb {
+    fn create(&mut self, id: &Id, payload: &[u8]) -> Id {
+        self.0.lock().create(id, payload)
+    }
+
+    fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize> {
+        self.0.lock().get(id, out)
+    }
+
+    fn put(&mut self, id: &Id, payload: &[u8]) -> bool {
+        self.0.lock().put(id, payload)
+    }
+
+    fn delete(&mut self, id: &Id) -> bool {
+        self.0.lock().delete(id)
     }
 }
 

@@ -25,7 +25,8 @@ can be.
 
 **LB** is what a good engineer writes in an hour, for one thread: `hashbrown` keyed by SipHash-1-3-128 of the id, the \
 payload in a box, replaced in place if its length stays. **IDEAL** is the practical floor: an index without collisions \
-and one contiguous slot in huge pages, two cache misses. dashmap and papaya have the id as their key, moka has both \
+and one contiguous slot in huge pages, two cache misses. **LB behind a lock** is LB in a `parking_lot` mutex that nobody \
+else wants: what several threads could share. dashmap and papaya have the id as their key, moka has both \
 timeouts. Percentiles are of the calls as they were; \"one call every 10 µs\" is corrected for coordinated omission: \
 what callers would have seen who come at that rate and find the store stalled.";
 

@@ -13,7 +13,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 
 use crate::{
     child,
-    competitors::{Dash, Lb, Moka, Papaya, Sessions, Sss},
+    competitors::{Dash, Lb, LockedLb, Moka, Papaya, Sessions, Sss},
     facts::Facts,
     ideal::Ideal,
     random,
@@ -94,6 +94,7 @@ pub fn table(scale: Scale, facts: &mut Facts, payload_len: usize, rows: &[&str])
 
     let mut sss = Filled::new(Sss::open(), &ids, payload_len);
     let mut lb = Filled::new(Lb::new(), &ids, payload_len);
+    let mut locked = Filled::new(LockedLb::new(), &ids, payload_len);
     let (ideal, ideal_ids) = Ideal::filled(scale.n, payload_len, || rng.id());
     let mut ideal = Filled { store: ideal, ids: ideal_ids, payload_len };
     ideal.check();
@@ -109,6 +110,7 @@ pub fn table(scale: Scale, facts: &mut Facts, payload_len: usize, rows: &[&str])
         let mut race = Race::default();
         add(&mut race, "sss", &mut sss, op, scale.batches);
         add(&mut race, "lb", &mut lb, op, scale.batches);
+        add(&mut race, "locked_lb", &mut locked, op, scale.batches);
         add(&mut race, "ideal", &mut ideal, op, scale.batches);
         add(&mut race, "dashmap", &mut dash, op, scale.batches);
         if let Some((papaya, moka)) = &mut others {

@@ -115,6 +115,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "m1.sss_ns", Unit::Ns),
             ("LB", "m1.lb_ns", Unit::Ns),
+            ("LB behind a lock", "m1.locked_lb_ns", Unit::Ns),
             ("IDEAL", "m1.ideal_ns", Unit::Ns),
             ("dashmap", "m1.dashmap_ns", Unit::Ns),
             ("papaya", "m1.papaya_ns", Unit::Ns),
@@ -129,6 +130,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "m2.sss_ns", Unit::Ns),
             ("LB", "m2.lb_ns", Unit::Ns),
+            ("LB behind a lock", "m2.locked_lb_ns", Unit::Ns),
             ("IDEAL", "m2.ideal_ns", Unit::Ns),
             ("dashmap", "m2.dashmap_ns", Unit::Ns),
             ("papaya", "m2.papaya_ns", Unit::Ns),
@@ -143,6 +145,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "m3.sss_ns", Unit::Ns),
             ("LB", "m3.lb_ns", Unit::Ns),
+            ("LB behind a lock", "m3.locked_lb_ns", Unit::Ns),
             ("IDEAL", "m3.ideal_ns", Unit::Ns),
             ("dashmap", "m3.dashmap_ns", Unit::Ns),
             ("papaya", "m3.papaya_ns", Unit::Ns),
@@ -157,6 +160,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "m4.sss_ns", Unit::Ns),
             ("LB", "m4.lb_ns", Unit::Ns),
+            ("LB behind a lock", "m4.locked_lb_ns", Unit::Ns),
             ("IDEAL", "m4.ideal_ns", Unit::Ns),
             ("dashmap", "m4.dashmap_ns", Unit::Ns),
             ("papaya", "m4.papaya_ns", Unit::Ns),
