@@ -1,8 +1,9 @@
 //! Real Redis servers for the tests: started on loopback with a free port and a socket of their own, in a directory that goes
 //! with them. A server ends with whoever holds it, and also if this process is killed: a shell waits for the end of its pipe.
+//! SSS_TEST_REDIS_SERVER in the environment is the program to start instead of redis-server, such as valkey-server.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
@@ -49,6 +50,7 @@ impl Server {
     }
 
     fn with_port(port: u16, directory: &Path, is_owner: bool, role: Role) -> Server {
+        let program = env::var("SSS_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         fs::create_dir_all(directory).unwrap();
         let file = directory.join("redis.conf");
         let place = directory.to_str().unwrap();
@@ -63,18 +65,21 @@ impl Server {
         );
         fs::write(&file, text).unwrap();
         let child = Command::new("sh")
-            .args(["-c", WATCH, "sh", "redis-server", file.to_str().unwrap()])
+            .args(["-c", WATCH, "sh", &program, file.to_str().unwrap()])
             .args(flag.split(' '))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server (tests/setup.sh installs it)");
+            .unwrap();
         let server = Server { child, port, directory: directory.to_owned(), is_owner };
         let begun = Instant::now();
         // With a password of its own it answers that it wants one.
         while !server.ask(&["PING"]).is_some_and(|answer| answer.starts_with("+PONG") || answer.starts_with("-NOAUTH"))
         {
-            assert!(begun.elapsed() < PATIENCE, "redis-server does not begin: see {place}/log");
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{program} does not begin (tests/setup.sh installs it): see {place}/log"
+            );
             thread::sleep(Duration::from_millis(5));
         }
         server
