@@ -61,10 +61,11 @@ pub(super) fn io(fate: Fate, error: &io::Error, server: &Address) -> Failure {
 
 /// The server's refusal, from the first word of its answer.
 pub(super) fn refused(answer: &str, server: &Address) -> Failure {
-    // What a script's command was refused is in words.
+    // What a script's command was refused is in words: for want of a permission in those of Redis 7.0, or of 7.2 and Valkey.
+    let says = |words: &str| answer.contains(words);
     let code = match answer.split(' ').next().unwrap_or_default() {
-        "ERR" if answer.contains("The user executing the script") => "NOPERM",
-        "ERR" if answer.contains("Script attempted to access a non local key") => "NONLOCAL",
+        "ERR" if says("The user executing the script") || says("ACL failure in script") => "NOPERM",
+        "ERR" if says("Script attempted to access a non local key") => "NONLOCAL",
         code => code,
     };
     let (kind, what) = match code {
@@ -99,4 +100,21 @@ pub(super) fn refused(answer: &str, server: &Address) -> Failure {
 pub(super) fn nonsense(server: &Address) -> Failure {
     let message = format!("the server {server} gave an answer of the wrong kind");
     Failure::new(Fate::Unknown, Error::new(ErrorKind::Unavailable, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_without_a_permission_is_told_so_by_every_server() {
+        for answer in [
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "ERR The user executing the script can't run this command or subcommand script: 1, on @user_script:1.",
+            "ERR ACL failure in script: User sss has no permissions to run the 'setrange' command script: 1, on @user_script:1.",
+        ] {
+            let error = refused(answer, &Address::Unix("/socket".into())).error;
+            assert!(error.to_string().contains("does not permit"), "{error}");
+        }
+    }
 }
