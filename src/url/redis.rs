@@ -11,7 +11,7 @@ use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::D
 
 use zeroize::Zeroizing;
 
-use super::{absolute, bad, bad_value, choice, duration, number, percent_decoded, shown};
+use super::{absolute, bad, bad_value, choice, duration, number, percent_decoded, shown, split_number};
 use crate::error::Result;
 
 const PORT: u16 = 6379;
@@ -208,18 +208,18 @@ fn host(text: &str, port: u16) -> Result<Host> {
         Some((name, rest)) => (name, rest),
         None => text.find(':').map_or((text, ""), |at| text.split_at(at)),
     };
-    let port = match rest.strip_prefix(':') {
-        Some(port) => port.parse().ok().filter(|&port| port > 0),
-        None => Some(port).filter(|_| rest.is_empty()),
-    };
+    // No message has the text: who wrote a '/' or '@' into a password has the rest of it here.
+    const ENCODED: &str = "(is '/' or '@' in a password written as %2F, %40?)";
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
-    match port {
-        Some(port) if !name.is_empty() && name.chars().all(plain) => Ok(Host { name: name.to_owned(), port }),
-        // Not the text: who wrote a '/' or '@' into a password has the rest of it here.
-        _ => Err(bad(
-            "a host is missing or is not 'name', 'name:port' or '[IPv6]:port' (is '/' or '@' in a password written as %2F, %40?)",
-        )),
+    if name.is_empty() || !name.chars().all(plain) || !(rest.is_empty() || rest.starts_with(':')) {
+        return Err(bad(format!("a host is missing or is not 'name', 'name:port' or '[IPv6]:port' {ENCODED}")));
     }
+    let port = match rest.strip_prefix(':').map(split_number) {
+        None => port,
+        Some((Some(port @ 1..=65535), "")) => port as u16,
+        Some(_) => return Err(bad(format!("the port of a host is not a number from 1 to 65535 {ENCODED}"))),
+    };
+    Ok(Host { name: name.to_owned(), port })
 }
 
 fn socket(host: &str, path: &str) -> Result<PathBuf> {
