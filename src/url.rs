@@ -83,13 +83,12 @@ impl Url {
         };
         let mut seen: Vec<&str> = Vec::new();
         for option in query.into_iter().flat_map(|query| query.split('&')) {
-            let (key, value) =
-                option.split_once('=').ok_or_else(|| bad(format!("the option '{}' has no value", shown(option))))?;
-            if seen.contains(&key) {
-                return Err(bad(format!("the option '{}' is given twice", shown(key))));
-            }
-            seen.push(key);
-            url.set(key, &decoded(key, value)?)?;
+            let is_behind_password = seen.contains(&"sentinel_password");
+            url.set_once(option, &mut seen).map_err(|error| match is_behind_password {
+                // It may be the rest of the password.
+                true => bad("an option behind 'sentinel_password' is wrong (is '&' in a password written as %26?)"),
+                false => error,
+            })?;
         }
         if url.secret_file.is_some() && !url.seals() {
             return Err(bad("'secret_file' is of no use with seal=off"));
@@ -103,6 +102,16 @@ impl Url {
     /// Whether payloads are sealed: by default where others could read them.
     pub(crate) fn seals(&self) -> bool {
         self.seal.unwrap_or(!matches!(self.engine, EngineUrl::Memory(_)))
+    }
+
+    fn set_once<'a>(&mut self, option: &'a str, seen: &mut Vec<&'a str>) -> Result<()> {
+        let (key, value) =
+            option.split_once('=').ok_or_else(|| bad(format!("the option '{}' has no value", shown(option))))?;
+        if seen.contains(&key) {
+            return Err(bad(format!("the option '{}' is given twice", shown(key))));
+        }
+        seen.push(key);
+        self.set(key, &decoded(key, value)?)
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
@@ -359,13 +368,21 @@ mod tests {
             "redis://u:hunter2@h/x",
             "redis://u:hunter2@h?pool=0",
             "redis+unix://u:hunter2@h/path",
+            "redis+sentinel://h/n?sentinel_password=hun&ter2",
+            "redis+sentinel://h/n?sentinel_password=hun&ter2=x",
+            "redis+sentinel://h/n?sentinel_password=hun&pool=hunter2",
+            "redis+sentinel://h/n?sentinel_password=hunter2&sentinel_password=hunter2",
+            "redis+sentinel://h/n?sentinel_password=hunter2%zz",
+            "redis://h?sentinel_password=hunter2",
         ] {
             if let Err(error) = Url::parse(url) {
                 assert!(!error.to_string().contains("hunter2") && !error.to_string().contains("ter2"), "{error}");
             }
         }
-        let url = Url::parse("redis://u:hunter2@h").unwrap();
-        assert!(!format!("{url:?}").contains("hunter2"));
+        for url in ["redis://u:hunter2@h", "redis+sentinel://h/n?sentinel_password=hunter2"] {
+            let url = Url::parse(url).unwrap();
+            assert!(!format!("{url:?}").contains("hunter2"));
+        }
     }
 
     #[test]
@@ -382,6 +399,9 @@ mod tests {
         assert_eq!(redis("redis+unix:///run/a%20b?db=4").servers, Servers::Unix("/run/a b".into()));
         assert_eq!(redis("redis+unix:///s?db=4").db, 4);
         assert_eq!(redis("redis://:pw@h").user, None);
+        let url = redis("redis+sentinel://a:b@h/n?sentinel_user=w%40&sentinel_password=p%26w");
+        let password = url.sentinel_password.as_ref().map(|it| it.0.as_str());
+        assert_eq!((url.sentinel_user.as_deref(), password), (Some("w@"), Some("p&w")));
     }
 
     #[test]

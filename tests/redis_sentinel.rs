@@ -70,5 +70,31 @@ fn an_unknown_master_and_dead_sentinels_are_unavailable() {
     let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:1/nobody?deadline=500ms", sentinel.port);
     let error = Store::open(&url).unwrap().create(b"x", &PLAIN).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.to_string().contains("nobody"), "{error}");
+    let message = error.to_string();
+    assert!(message.contains(":1 cannot be reached") && message.contains("knows no master 'nobody'"), "{message}");
+}
+
+/// They have users and passwords of their own, and the master has others.
+#[test]
+fn sentinels_that_want_a_password_get_the_one_that_is_for_them() {
+    let master = Server::start("");
+    let watch = format!("sentinel monitor sessions 127.0.0.1 {} 1", master.port);
+    let user = "user watcher on >one/two -@all +sentinel|get-master-addr-by-name";
+    let sentinels = [Server::sentinel(&format!("{watch}\nrequirepass guarded\n{user}"))];
+    let of_master = url(&sentinels, "deadline=2s");
+    let create = |options: &str| Store::open(&format!("{of_master}{options}")).unwrap().create(b"x", &PLAIN);
+    create("&sentinel_password=guarded").unwrap();
+    create("&sentinel_user=watcher&sentinel_password=one%2Ftwo").unwrap();
+
+    for (options, told) in [
+        ("", "without sentinel_password="),
+        ("&sentinel_password=hunter3", "refuses the user or the password"),
+        ("&sentinel_user=hunter3&sentinel_password=one/two", "refuses the user or the password"),
+    ] {
+        let error = create(options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(told) && message.contains("'sessions'"), "{message}");
+        assert!(!["guarded", "hunter", "one/two"].iter().any(|secret| message.contains(secret)), "{message}");
+    }
 }

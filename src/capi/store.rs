@@ -55,6 +55,7 @@ use crate::{
 ///   wait=N               a write waits until so many replicas have it (default 0)
 ///   prefix=sss:          what the names of all keys begin with (default sss:)
 ///   cafile= cert= key=   whom to believe, and who this is, in TLS; tls=on for Clusters and Sentinels
+///   sentinel_user= sentinel_password=   as whom Sentinels are asked
 ///
 /// A path, and the value of an option, may be percent-encoded.
 ///

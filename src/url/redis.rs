@@ -4,7 +4,8 @@
 //! redis://[user:password@]host[:port][/db]      rediss://… the same over TLS
 //! redis+unix://[user:password@]/path            db=N is an option
 //! redis+cluster://[user:password@]host[:port],…
-//! redis+sentinel://[user:password@]host[:port],…/name[/db]        user and password are for the master
+//! redis+sentinel://[user:password@]host[:port],…/name[/db]        user and password are for the master, sentinel_user=
+//!                                                                 and sentinel_password= for the Sentinels
 //! ```
 
 use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::Duration};
@@ -31,6 +32,8 @@ pub(crate) struct RedisUrl {
     pub servers: Servers,
     pub user: Option<String>,
     pub password: Option<Password>,
+    pub sentinel_user: Option<String>,
+    pub sentinel_password: Option<Password>,
     pub db: u32,
     /// What all keys begin with.
     pub prefix: String,
@@ -120,6 +123,8 @@ impl RedisUrl {
             servers,
             user,
             password,
+            sentinel_user: None,
+            sentinel_password: None,
             db,
             prefix: PREFIX.to_owned(),
             deadline: DEADLINE,
@@ -162,6 +167,12 @@ impl RedisUrl {
             ("db", _) if matches!(self.servers, Servers::Unix(_)) => {
                 self.db = value.parse().map_err(|_| bad_value(key, value, "the number of a database"))?;
             }
+            ("sentinel_user", _) if matches!(self.servers, Servers::Sentinel(..)) => {
+                self.sentinel_user = Some(value.to_owned());
+            }
+            ("sentinel_password", _) if matches!(self.servers, Servers::Sentinel(..)) => {
+                self.sentinel_password = Some(Password(Zeroizing::new(value.to_owned())));
+            }
             ("tls", tls) if matches!(self.servers, Servers::Cluster(_) | Servers::Sentinel(..)) => {
                 *tls = (choice(key, value, ["off", "on"])? == "on").then(Tls::default);
             }
@@ -175,6 +186,10 @@ impl RedisUrl {
 
     /// What no single option can say.
     pub(super) fn check(&self) -> Result<()> {
+        let no_password = self.sentinel_password.as_ref().is_none_or(|password| password.0.is_empty());
+        if no_password && (self.sentinel_user.is_some() || self.sentinel_password.is_some()) {
+            return Err(bad("'sentinel_password' is missing or empty"));
+        }
         match &self.tls {
             Some(tls) if tls.cert.is_some() != tls.key.is_some() => {
                 Err(bad("'cert' and 'key' are given together or not at all"))

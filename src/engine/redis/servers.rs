@@ -93,7 +93,9 @@ enum Layout {
     Sentinel {
         seeds: Vec<Address>,
         name: String,
-        master: RwLock<Option<Address>>,
+        login: Login,
+        /// Or why it is not known.
+        master: RwLock<Result<Address>>,
         turn: Turn,
     },
 }
@@ -120,20 +122,24 @@ impl Servers {
     pub(super) fn new(url: &RedisUrl) -> Result<Servers> {
         let one = |address| Layout::One(Arc::new(Pool::new(address, url.pool)));
         let addresses = |hosts: &[Host]| hosts.iter().cloned().map(Address::Tcp).collect();
+        let tls = url.tls.as_ref().map(tls::config).transpose()?;
         let layout = match &url.servers {
             url::Servers::Unix(path) => one(Address::Unix(path.clone())),
             url::Servers::One(host) => one(Address::Tcp(host.clone())),
             url::Servers::Cluster(hosts) => {
                 Layout::Cluster { seeds: addresses(hosts), map: Map::new(), turn: Turn::new() }
             }
-            url::Servers::Sentinel(hosts, name) => Layout::Sentinel {
-                seeds: addresses(hosts),
-                name: name.clone(),
-                master: RwLock::new(None),
-                turn: Turn::new(),
-            },
+            url::Servers::Sentinel(hosts, name) => {
+                let (user, password) = (url.sentinel_user.clone(), url.sentinel_password.clone());
+                Layout::Sentinel {
+                    seeds: addresses(hosts),
+                    name: name.clone(),
+                    login: Login { user, password, db: 0, tls: tls.clone(), keeps_sessions: false },
+                    master: RwLock::new(Err(Error::fixed(ErrorKind::Unavailable, "no Sentinel has been asked yet"))),
+                    turn: Turn::new(),
+                }
+            }
         };
-        let tls = url.tls.as_ref().map(tls::config).transpose()?;
         let login =
             Login { user: url.user.clone(), password: url.password.clone(), db: url.db, tls, keeps_sessions: true };
         Ok(Servers { login, wait: url.wait, size: url.pool, pools: Mutex::default(), layout })
@@ -358,16 +364,13 @@ impl Servers {
                 // Whoever is asked may know.
                 Ok(self.pool_at(known.as_ref().unwrap_or(&seeds[usize::from(slot) % seeds.len()])))
             }
-            Layout::Sentinel { master, name, .. } => {
+            Layout::Sentinel { master, .. } => {
                 let mut known = master.read().clone();
-                if known.is_none() {
+                if known.is_err() {
                     self.learn_master(until);
                     known = master.read().clone();
                 }
-                known.map(|address| self.pool_at(&address)).ok_or_else(|| {
-                    let message = format!("no Sentinel of the URL can be reached and knows a master '{name}'");
-                    Error::new(ErrorKind::Unavailable, message)
-                })
+                known.map(|address| self.pool_at(&address))
             }
         }
     }
@@ -417,25 +420,46 @@ impl Servers {
 
     /// Asks the Sentinels, one after the other, until one knows the master; unless that was done just now.
     fn learn_master(&self, until: Instant) {
-        let Layout::Sentinel { seeds, name, master, turn } = &self.layout else { return };
+        let Layout::Sentinel { seeds, name, login, master, turn } = &self.layout else { return };
         if !turn.comes() {
             return;
         }
-        // Sentinels have users of their own; they are asked as nobody.
-        let nobody = Login { user: None, password: None, db: 0, tls: self.login.tls.clone(), keeps_sessions: false };
+        let mut failures = Vec::new();
         for sentinel in seeds {
             let soon = Instant::now() + until.saturating_duration_since(Instant::now()) / 3;
-            let answer = self.pool_at(sentinel).with(&nobody, soon, |connection| {
-                let question: [&[u8]; 3] = [b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()];
-                Ok(one(connection.call(&[&question], soon)?))
-            });
-            if let Some([host, port]) = answer.as_ref().ok().and_then(Reply::array)
-                && let Some(address) = cluster::address(host.bytes(), port_in(port), sentinel)
-            {
-                *master.write() = Some(address);
-                return;
+            match self.pool_at(sentinel).with(login, soon, |connection| master_at(connection, name, soon)) {
+                Ok(address) => {
+                    *master.write() = Ok(address);
+                    return;
+                }
+                Err(failure) => failures.push(failure.error.to_string()),
             }
         }
+        let how = if login.password.is_some() { "with" } else { "without" };
+        let message =
+            format!("no Sentinel, asked {how} sentinel_password=, knows the master '{name}': {}", failures.join("; "));
+        // Who was the master may still be it.
+        let mut master = master.write();
+        if master.is_err() {
+            *master = Err(Error::new(ErrorKind::Unavailable, message));
+        }
+    }
+}
+
+/// What a Sentinel says who the master of this name is.
+fn master_at(connection: &mut Connection, name: &str, until: Instant) -> Result<Address, Failure> {
+    let reply = one(connection.call(&[&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.as_bytes()]], until)?);
+    let sentinel = connection.server();
+    match (&reply, reply.array()) {
+        (Reply::Error(answer), _) => Err(failure::refused(answer, sentinel)),
+        (Reply::Nil, _) => {
+            let message = format!("the server {sentinel} knows no master '{name}'");
+            Err(Failure::new(Fate::Refused, Error::new(ErrorKind::Unavailable, message)))
+        }
+        (_, Some([host, port])) => {
+            cluster::address(host.bytes(), port_in(port), sentinel).ok_or_else(|| failure::nonsense(sentinel))
+        }
+        _ => Err(failure::nonsense(sentinel)),
     }
 }
 
