@@ -35,7 +35,7 @@ pub(crate) enum EngineUrl {
     /// `lmdb:/dir`.
     Lmdb(PathBuf),
     /// `redis://host` and its kin.
-    Redis(RedisUrl),
+    Redis(Box<RedisUrl>),
 }
 
 impl EngineUrl {
@@ -47,7 +47,7 @@ impl EngineUrl {
             return Ok(EngineUrl::Lmdb(directory(rest)?));
         }
         if let Some(url) = RedisUrl::parse(scheme, rest)? {
-            return Ok(EngineUrl::Redis(url));
+            return Ok(EngineUrl::Redis(Box::new(url)));
         }
         Err(bad(format!("the scheme '{}' is not known", shown(scheme))))
     }
