@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod proxy;
 pub mod redis;
 pub mod sentinel;
+pub mod timed;
 pub mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -1,0 +1,23 @@
+//! How long a call takes, told apart from how long a busy machine lets it wait for a processor.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+/// So much later than its deadline a call may end.
+pub const LATE: Duration = Duration::from_millis(50);
+
+/// What a call returns, and how long it took but for the time that its thread could have run and had no processor.
+pub fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
+    let (kept_before, begun) = (kept_waiting(), Instant::now());
+    let done = call();
+    let took = begun.elapsed();
+    (done, took.saturating_sub(kept_waiting() - kept_before))
+}
+
+/// As the kernel counts it: the second number there, in nanoseconds.
+fn kept_waiting() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').nth(1).unwrap().parse().unwrap())
+}
