@@ -3,34 +3,14 @@
 defmodule SessionServerStore.ApplicationTest do
   use ExUnit.Case, async: false
   @moduletag :capture_log
+  import Configured, only: [as_it_was: 0, restart: 1]
   import ExUnit.CaptureLog
 
   alias SessionServerStore.Store
 
   @app :session_server_store
 
-  setup do
-    before = Application.get_all_env(@app)
-
-    on_exit(fn ->
-      capture_log(fn -> Application.stop(@app) end)
-      Application.put_all_env([{@app, before}])
-      {:ok, _} = Application.ensure_all_started(@app)
-    end)
-  end
-
-  defp restart(env) do
-    test = self()
-
-    capture_log(fn ->
-      Application.stop(@app)
-      Application.put_all_env([{@app, env}])
-      send(test, {:started, Application.start(@app)})
-    end)
-
-    assert_receive {:started, result}
-    result
-  end
+  setup do: as_it_was()
 
   defp kill(name) do
     pid = Process.whereis(name)

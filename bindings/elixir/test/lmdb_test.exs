@@ -3,7 +3,7 @@
 # test/conformance_test.exs. Restarts the application, so it runs alone.
 defmodule SessionServerStore.LmdbTest do
   use ExUnit.Case, async: false
-  import ExUnit.CaptureLog
+  import Configured, only: [configured: 1, restart: 0]
 
   alias SessionServerStore.{Error, Native, Store}
 
@@ -13,26 +13,6 @@ defmodule SessionServerStore.LmdbTest do
     place = Place.new("lmdb")
     on_exit(fn -> Place.remove(place) end)
     {:ok, place: place}
-  end
-
-  # The application on this URL, as it is configured; afterwards it is as it was.
-  defp configured(url, sweep_interval \\ 60) do
-    before = Application.get_all_env(@app)
-
-    on_exit(fn ->
-      capture_log(fn -> Application.stop(@app) end)
-      Application.put_all_env([{@app, before}])
-      {:ok, _} = Application.ensure_all_started(@app)
-    end)
-
-    capture_log(fn -> Application.stop(@app) end)
-    Application.put_all_env([{@app, [url: url, sweep_interval: sweep_interval]}])
-    :ok = Application.start(@app)
-  end
-
-  defp restart do
-    capture_log(fn -> Application.stop(@app) end)
-    :ok = Application.start(@app)
   end
 
   # Another VM, whose application is on this URL; it ends with the test.
@@ -49,19 +29,19 @@ defmodule SessionServerStore.LmdbTest do
 
   describe "the application's store" do
     test "keeps sessions over restarts, and Plug's options mean what they always mean", %{place: place} do
-      configured(Place.url(place))
+      :ok = configured(url: Place.url(place), sweep_interval: 60)
       opts = SessionServerStore.init(timeout: 100, idle_timeout: 50, principal_key: "user_id")
       sid = SessionServerStore.put(nil, nil, %{"user_id" => 7}, opts)
-      restart()
+      :ok = restart()
       assert SessionServerStore.get(nil, sid, opts) == {sid, %{"user_id" => 7}}
       {:ok, session} = Store.peek(sid)
       assert session.expires_ms - session.last_seen_ms == 50_000
       assert {:ok, [_]} = Store.list("7")
       assert SessionServerStore.put(nil, sid, %{"user_id" => 7, "n" => 1}, opts) == sid
-      restart()
+      :ok = restart()
       assert {:ok, %{data: %{"n" => 1}, version: 2}} = Store.get(sid)
       assert SessionServerStore.delete(nil, sid, opts) == :ok
-      restart()
+      :ok = restart()
       assert SessionServerStore.get(nil, sid, opts) == {nil, %{}}
     end
 
@@ -70,15 +50,16 @@ defmodule SessionServerStore.LmdbTest do
       [_, lines] = Regex.run(~r/^```elixir\n(config [^`]*"lmdb:[^`]*)^```/m, File.read!(readme))
       [session_server_store: config] = Config.Reader.eval!(readme, "import Config\n" <> lines)
       assert config[:url] =~ "lmdb:/var/lib/app/sessions"
-      configured(String.replace(config[:url], "/var/lib/app/sessions", Place.directory(place)))
+      url = String.replace(config[:url], "/var/lib/app/sessions", Place.directory(place))
+      :ok = configured(url: url, sweep_interval: 60)
       {:ok, sid, session} = Store.create(%{n: 1})
       assert session.expires_ms - session.last_seen_ms == 15 * 60_000
-      restart()
+      :ok = restart()
       assert {:ok, %{data: %{n: 1}}} = Store.get(sid)
     end
 
     test "is swept", %{place: place} do
-      configured(Place.url(place), {50, :millisecond})
+      :ok = configured(url: Place.url(place), sweep_interval: {50, :millisecond})
       for n <- 1..1_500, do: {:ok, _, _} = Store.create(n, timeout: {100, :millisecond})
       {:ok, %{sessions: sessions}} = Store.stats()
       assert sessions > 0
@@ -86,11 +67,9 @@ defmodule SessionServerStore.LmdbTest do
     end
 
     test "does not start in a directory that others can reach, and says what to do", %{place: place} do
-      configured(Place.url(place))
-      capture_log(fn -> Application.stop(@app) end)
+      :ok = configured(url: Place.url(place), sweep_interval: 60)
       File.chmod!(Place.directory(place), 0o755)
-      capture_log(fn -> send(self(), Application.start(@app)) end)
-      assert_received {:error, reason}
+      assert {:error, reason} = restart()
       assert inspect(reason) =~ "chmod"
     end
   end
@@ -241,7 +220,7 @@ defmodule SessionServerStore.LmdbTest do
     end
 
     test "a sealed record that was edited raises in Plug, and is no empty session", %{place: place} do
-      configured(Place.url(place))
+      :ok = configured(url: Place.url(place), sweep_interval: 60)
       opts = SessionServerStore.init([])
       sid = SessionServerStore.put(nil, nil, %{"blob" => :binary.copy("x", 500_000)}, opts)
       assert {^sid, _} = SessionServerStore.get(nil, sid, opts)

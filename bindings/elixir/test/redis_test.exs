@@ -3,34 +3,18 @@
 # server and tells its process; without it only what needs no server runs. Stops the server, so it runs alone.
 defmodule SessionServerStore.RedisTest do
   use ExUnit.Case, async: false
-  import ExUnit.CaptureLog
+  import Configured, only: [configured: 1]
 
   alias SessionServerStore.Error
 
   @compile {:no_warn_undefined, [Plug.Conn, Plug.Exception, Plug.Session, Plug.Test]}
 
-  @app :session_server_store
   @deadline_ms 500
-
-  # The application on this URL; afterwards it is as it was.
-  defp configured(url) do
-    before = Application.get_all_env(@app)
-
-    on_exit(fn ->
-      capture_log(fn -> Application.stop(@app) end)
-      Application.put_all_env([{@app, before}])
-      {:ok, _} = Application.ensure_all_started(@app)
-    end)
-
-    capture_log(fn -> Application.stop(@app) end)
-    Application.put_all_env([{@app, [url: url, sweep_interval: :infinity]}])
-    :ok = Application.start(@app)
-  end
 
   describe "for Plug, a server that is down" do
     setup do
       # Nobody listens there.
-      configured("redis://127.0.0.1:1?deadline=#{@deadline_ms}ms")
+      configured(url: "redis://127.0.0.1:1?deadline=#{@deadline_ms}ms", sweep_interval: :infinity)
     end
 
     test "raises on get, put and delete, and never gives an empty session" do
