@@ -56,9 +56,11 @@ fn the_master_is_found_again_when_another_server_has_taken_over() {
         // As an operator would, and not wait for the Sentinels to see to it.
         let next = servers[1 - master].port;
         servers[master].revive(&format!("{config}\nreplicaof 127.0.0.1 {next}"));
-        let (begun, is_replica) = (Instant::now(), |info: String| info.contains("master_link_status:up"));
-        while !is_replica(servers[master].ask(&["INFO", "replication"]).unwrap()) {
-            assert!(begun.elapsed() < Duration::from_secs(30), "it does not become a replica");
+        // On a busy machine the Sentinels may take the new master for dead and have the two change places once more.
+        let is_replica = |i: usize| servers[i].ask(&["INFO", "replication"]).unwrap().contains("master_link_status:up");
+        let begun = Instant::now();
+        while !(0..2).any(is_replica) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "none becomes a replica");
             sleep(Duration::from_millis(20));
         }
     }
