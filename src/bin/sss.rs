@@ -158,36 +158,40 @@ struct Number {
     name: &'static str,
     value: u64,
     help: &'static str,
-    only_grows: bool,
 }
 
 impl Number {
     /// The text format of Prometheus, version 0.0.4.
     fn prometheus(&self) -> String {
-        let (suffix, kind) = if self.only_grows { ("_total", "counter") } else { ("", "gauge") };
+        let only_grows = !matches!(self.name, "sessions" | "bytes");
+        let (suffix, kind) = if only_grows { ("_total", "counter") } else { ("", "gauge") };
         let name = format!("sss_{}{suffix}", self.name);
         format!("# HELP {name} {}\n# TYPE {name} {kind}\n{name} {}\n", self.help, self.value)
     }
 }
 
 fn numbers(stats: &Stats) -> [Number; 13] {
-    let held = |name, value, help| Number { name, value, help, only_grows: false };
-    let counted = |name, value, help| Number { name, value, help, only_grows: true };
-    [
-        held("sessions", stats.sessions, "Sessions held, expired ones until they are cleared."),
-        held("bytes", stats.bytes, "Bytes of their payloads."),
-        counted("created", stats.created, "Sessions created."),
-        counted("hits", stats.hits, "Reads that found a session."),
-        counted("misses", stats.misses, "Reads that found none."),
-        counted("puts", stats.puts, "Payloads replaced."),
-        counted("deleted", stats.deleted, "Sessions deleted."),
-        counted("renewed", stats.renewed, "Sessions given a new id."),
-        counted("conflicts", stats.conflicts, "Writes refused because of the version."),
-        counted("revoked", stats.revoked, "Sessions ended by revoke or by max_per_principal."),
-        counted("expired", stats.expired, "Expired sessions cleared."),
-        counted("rejected", stats.rejected, "Writes refused by a limit."),
-        counted("errors", stats.errors, "Failures that are not the caller's."),
-    ]
+    // A number is called as its field is.
+    macro_rules! numbers {
+        ($($name:ident: $help:literal,)*) => {
+            [$(Number { name: stringify!($name), value: stats.$name, help: $help }),*]
+        };
+    }
+    numbers! {
+        sessions: "Sessions held, expired ones until they are cleared.",
+        bytes: "Bytes of their payloads.",
+        created: "Sessions created.",
+        hits: "Reads that found a session.",
+        misses: "Reads that found none.",
+        puts: "Payloads replaced.",
+        deleted: "Sessions deleted.",
+        renewed: "Sessions given a new id.",
+        conflicts: "Writes refused because of the version.",
+        revoked: "Sessions ended by revoke or by max_per_principal.",
+        expired: "Expired sessions cleared.",
+        rejected: "Writes refused by a limit.",
+        errors: "Failures that are not the caller's.",
+    }
 }
 
 fn object<'a>(members: impl Iterator<Item = (&'a str, String)>) -> String {
