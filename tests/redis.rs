@@ -22,6 +22,9 @@ use common::{
 use sss::{Access, Error, ErrorKind, Options, Store};
 
 const DEADLINE: Duration = Duration::from_millis(300);
+/// What it has answered is on disk. With the usual `everysec` a server does not even write while the disk is slow, for up to two
+/// seconds, and killed then it loses that.
+const DURABLE: &str = "appendonly yes\nappendfsync always";
 /// Until a server that is back is found.
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// Nothing that is waited for here takes so long.
@@ -90,7 +93,7 @@ fn a_call_ends_in_time_and_says_what_is_wrong_however_the_server_answers() {
 
 #[test]
 fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
-    let mut server = Server::start("appendonly yes");
+    let mut server = Server::start(DURABLE);
     let store = Store::open(&server.url("deadline=500ms")).unwrap();
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
     let port = server.port;
@@ -102,7 +105,7 @@ fn a_server_that_is_down_is_not_waited_for_and_found_again_within_a_second() {
     }
     let message = store.get(&sid, Access::Slide).unwrap_err().to_string();
     assert!(message.contains(&port.to_string()) && !message.contains("hunter2"), "{message}");
-    server.revive("appendonly yes");
+    server.revive(DURABLE);
     let begun = Instant::now();
     while store.get(&sid, Access::Slide).is_err() {
         assert!(begun.elapsed() < A_MOMENT, "{:?}", store.get(&sid, Access::Slide));
@@ -127,7 +130,7 @@ fn a_store_can_be_opened_while_its_server_is_down() {
 #[test]
 fn sessions_survive_a_server_that_is_killed_and_begins_again() {
     let rounds = from_env("SSS_REDIS_RESTARTS", 3);
-    let mut server = Server::start("appendonly yes");
+    let mut server = Server::start(DURABLE);
     let deadline = Duration::from_millis(500);
     let [patient, store] = ["deadline=30s", "deadline=500ms"].map(|options| Store::open(&server.url(options)).unwrap());
     let (stop, worked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
@@ -168,7 +171,7 @@ fn sessions_survive_a_server_that_is_killed_and_begins_again() {
             more();
             server.kill();
             sleep(Duration::from_millis(100));
-            server.revive("appendonly yes");
+            server.revive(DURABLE);
         }
         more();
     });
