@@ -12,6 +12,7 @@ mod writer;
 
 use std::{
     collections::BTreeSet,
+    fmt,
     io::{BufRead, BufReader, Read, Write, stdin, stdout},
     process::ExitCode,
     thread::sleep,
@@ -29,16 +30,24 @@ fn main() -> ExitCode {
         &[
             ("what_was_acknowledged_holds_when_writers_are_killed", writers_of_processes),
             ("what_was_acknowledged_holds_when_writers_that_wait_for_the_disk_are_killed", writers_of_power),
+            ("a_writer_is_not_waited_for_while_it_gives_back_its_memory", much_memory),
             ("a_writer_that_is_killed_ends_the_surplus_session_only_with_its_own_step", surplus),
             ("a_use_that_was_acknowledged_counts_when_its_process_is_killed", uses),
         ],
-        &[("write", writer::write), ("create", create), ("get_once", get_once)],
+        &[
+            ("write", writer::write),
+            ("create", create),
+            ("write_with_much_memory", write_with_much_memory),
+            ("get_once", get_once),
+        ],
     )
 }
 
 const PROCESSES: usize = 4;
 /// A writer that is held up for longer than this waits for a dead one.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After the death of a writer the next one goes on within this time, beside what it waits for a busy machine anyway.
+const NEXT_WRITER: Duration = Duration::from_millis(100);
 
 fn seed() -> u64 {
     from_env("SSS_TEST_SEED", now())
@@ -61,9 +70,10 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
         .map(|i| start(&mut rng, (0..threads).map(|t| (i * threads + t, Known::default())).collect()))
         .collect();
     let (mut killed, mut acknowledged, mut unknown) = (0, 0, 0);
-    // In nanoseconds: until another writer went on, and until all of them had.
-    let (mut worst_next, mut worst_all) = (0, 0);
+    // In nanoseconds: until another writer went on, at moments when nobody was killed and after kills; and until all had.
+    let (mut usual, mut next, mut worst_all) = (Vec::new(), Vec::new(), 0);
     while killed < kills {
+        usual.push(wait_for_writes(&processes, now(), seed).0);
         sleep(Duration::from_micros(rng.next() % 40_000));
         if rng.one_in(15) {
             processes.iter_mut().for_each(|process| _ = process.kill());
@@ -81,14 +91,12 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
             continue;
         }
         let mut victim = processes.swap_remove(rng.below(PROCESSES));
-        processes.iter().for_each(|process| process.times.lock().unwrap().clear());
         let when = victim.kill();
         killed += 1;
         let mut writers = victim.bury();
-        let waits = processes.iter().map(|process| wait_for_a_write(process, when, seed));
-        let waits: Vec<u64> = waits.collect();
-        worst_next = worst_next.max(*waits.iter().min().unwrap());
-        worst_all = worst_all.max(*waits.iter().max().unwrap());
+        let (first, last) = wait_for_writes(&processes, when, seed);
+        next.push(first);
+        worst_all = worst_all.max(last);
         let store = Store::open(&url).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         acknowledged += verify(&store, &mut writers, &mut unknown, seed);
         drop(store);
@@ -98,19 +106,49 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
         process.kill();
         acknowledged += process.bury().values().map(|known| known.acknowledged).sum::<u64>();
     }
-    let ms = |ns: u64| ns as f64 / 1e6;
+    let [usual, next] = [usual, next].map(Spread::of);
     println!(
-        "killed {killed} writers, {acknowledged} operations acknowledged, all of which held; the next writer went on after \
-         {:.1} ms at the most, all others after {:.1} ms",
-        ms(worst_next),
-        ms(worst_all)
+        "killed {killed} writers, {acknowledged} operations acknowledged, all of which held; the next writer goes on after \
+         {usual}, and after a kill {next}; all others after {:.1} ms at the most",
+        worst_all as f64 / 1e6
     );
+    // Not each of them: what a busy machine makes one wait is no measure for another one.
+    let most = usual.most_times + NEXT_WRITER.as_nanos() as u64;
+    assert!(next.most_times <= most, "seed {seed}: the next writer goes on after {usual}, and after a kill {next}");
 }
 
-/// How long after a moment a process got a write through that it began after that.
+/// Of many times, in nanoseconds: that which 19 of 20 do not exceed, and the longest.
+struct Spread {
+    most_times: u64,
+    longest: u64,
+}
+
+impl Spread {
+    fn of(mut times: Vec<u64>) -> Spread {
+        times.sort_unstable();
+        Spread { most_times: times[(times.len() - 1) * 19 / 20], longest: times[times.len() - 1] }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let [most_times, longest] = [self.most_times, self.longest].map(|ns| ns as f64 / 1e6);
+        write!(f, "{most_times:.1} ms ({longest:.1} at the most)")
+    }
+}
+
+/// How long after a moment the first of the processes, and the last, got a write through that it began after that.
+fn wait_for_writes(processes: &[Process], when: u64, seed: u64) -> (u64, u64) {
+    let waits: Vec<u64> = processes.iter().map(|process| wait_for_a_write(process, when, seed)).collect();
+    (*waits.iter().min().unwrap(), *waits.iter().max().unwrap())
+}
+
 fn wait_for_a_write(process: &Process, when: u64, seed: u64) -> u64 {
     loop {
-        let done = process.times.lock().unwrap().iter().find(|(begun, _)| *begun >= when).map(|(_, done)| *done);
+        let mut times = process.times.lock().unwrap();
+        times.retain(|(begun, _)| *begun >= when);
+        let done = times.first().map(|(_, done)| *done);
+        drop(times);
         if let Some(done) = done {
             return done - when;
         }
@@ -193,6 +231,39 @@ fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
     let sids = writers().flat_map(|(_, known)| known.sessions.keys());
     let known: BTreeSet<_> = sids.map(|sid| store.reference(sid).unwrap()).collect();
     references.difference(&known).for_each(|reference| store.delete_ref(reference).unwrap());
+}
+
+/// A process that is killed gives back its memory before it counts as dead, and a large one takes long for that.
+fn much_memory() {
+    let place = Place::of(Engine::Lmdb);
+    let url = place.url("");
+    let store = Store::open(&url).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let (kills, mut too_late) = (times(6, 30), 0);
+    for _ in 0..kills {
+        let mut child = part("write_with_much_memory", &[&url]).spawn().unwrap();
+        assert_eq!(BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap(), "writing");
+        sleep(Duration::from_millis(30));
+        child.kill().unwrap();
+        store.put(&sid, b"hello", &PLAIN).unwrap();
+        too_late += u64::from(child.try_wait().unwrap().is_some());
+        child.wait().unwrap();
+    }
+    assert!(
+        too_late <= kills / 3,
+        "{too_late} of {kills} times the next writer had to wait for the end of a killed one"
+    );
+}
+
+/// The part: takes much memory, says so, and writes payloads so large that it has the turn most of the time. In one thread:
+/// a process with several counts as dead to the kernel when its first one is.
+fn write_with_much_memory(args: &[String]) {
+    // Not all zeros, and read at the end: so it is there.
+    let memory = vec![1_u8; 256 << 20];
+    let store = Store::open(&args[0]).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    stdout().write_all(b"writing\n").unwrap();
+    while store.put(&sid, &memory[..10_000], &PLAIN).is_ok() {}
 }
 
 /// With `max_per_principal`, a new session ends the least recently used one: in one step, also when it is cut short.

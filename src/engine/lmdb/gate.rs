@@ -76,14 +76,21 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// Whether a process does nothing any more: a killed one keeps its number until its parent asks how it ended.
+/// Whether a process does nothing any more: a killed one keeps its number until its parent asks how it ended, and before
+/// that it gives back its memory, which takes longer the more it has. Its locks are freed first.
 fn is_gone(process: u32) -> bool {
-    let is_dead = |stat: &str| {
-        // Behind the name, which may hold anything.
-        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-        matches!(state, Some('Z' | 'X'))
-    };
-    !map::is_running(process) || fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_dead(&stat))
+    !map::is_running(process) || fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_ending(&stat))
+}
+
+/// What proc_pid_stat(5) says of it: the third number, its state, and the ninth, the kernel's flags.
+fn is_ending(stat: &str) -> bool {
+    /// Of the kernel's include/linux/sched.h.
+    const PF_EXITING: u32 = 4;
+    // Behind the name, which may hold anything.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    let is_dead = matches!(fields.next(), Some("Z" | "X"));
+    let flags = fields.nth(5).and_then(|flags| flags.parse().ok());
+    is_dead || flags.is_some_and(|flags: u32| flags & PF_EXITING != 0)
 }
 
 #[cfg(test)]
@@ -133,6 +140,15 @@ mod tests {
         drop(gate.pass());
         assert!(begun.elapsed() < PATIENCE / 2, "{:?}", begun.elapsed());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_ending_is_told_from_one_that_has_it_in_its_name() {
+        assert!(is_ending("7 (sh) Z 1 7 7 0 -1 4194304 99"));
+        assert!(is_ending("7 (sh) R 1 7 7 0 -1 4194308 99"));
+        assert!(!is_ending("7 (sh) S 1 7 7 0 -1 4194304 99"));
+        assert!(!is_ending("7 (a) Z 1 7 7 0 -1 4) S 1 7 7 0 -1 4194304 99"));
+        assert!(!is_ending(""));
     }
 
     #[test]
