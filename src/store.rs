@@ -232,11 +232,27 @@ impl Store {
         access: Access,
         f: impl FnOnce(&[u8], &Meta) -> Result<R>,
     ) -> Result<R> {
+        self.read_at_most(sid, access, usize::MAX, f)
+    }
+
+    /// `read`, but only if the payload has no more than `most` bytes; else `TooSmall`, before it is decrypted, and the session
+    /// is left as it was. For callers that may spend little time here.
+    pub fn read_at_most<R>(
+        &self,
+        sid: impl AsRef<[u8]>,
+        access: Access,
+        most: usize,
+        f: impl FnOnce(&[u8], &Meta) -> Result<R>,
+    ) -> Result<R> {
         let cx = self.context()?;
         let (key, data_key) = self.0.keys.session(sid.as_ref());
         let mut f = Some(f);
         let mut result = None;
         let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |found| {
+            let overhead = if data_key.is_some() { seal::OVERHEAD } else { 0 };
+            if found.stored.bytes.len().saturating_sub(overhead) > most {
+                return Err(Error::fixed(ErrorKind::TooSmall, "the payload is longer than was asked for"));
+            }
             let payload;
             let bytes = match &data_key {
                 None => found.stored.bytes,

@@ -58,6 +58,22 @@ fn read_that_fails_leaves_the_session_as_it_was() {
 }
 
 #[test]
+fn a_payload_longer_than_was_asked_for_is_not_lent_and_not_used() {
+    for seal in ["on", "off"] {
+        let store = open(&format!("clock=manual&idle_timeout=10s&seal={seal}"));
+        let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+        let before = (store.get(&sid, Access::Peek).unwrap(), store.stats().unwrap());
+        store.advance_clock(5000).unwrap();
+        let read = |most| store.read_at_most(&sid, Access::Slide, most, |payload, _| Ok(payload.to_vec()));
+        let refused = [0, 4].map(read);
+        let stats = store.stats().unwrap();
+        refused.iter().for_each(|refused| assert_eq!(kind(refused), Some(ErrorKind::TooSmall), "seal={seal}"));
+        assert_eq!((store.get(&sid, Access::Peek).unwrap(), stats), before, "seal={seal}");
+        [5, 6, usize::MAX].map(|most| assert_eq!(read(most).unwrap(), b"hello", "seal={seal}"));
+    }
+}
+
+#[test]
 fn read_that_panics_leaves_store_and_session_as_they_were() {
     let store = open("clock=manual&idle_timeout=10s");
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();

@@ -5,7 +5,7 @@ defmodule SessionServerStore.LmdbTest do
   use ExUnit.Case, async: false
   import Configured, only: [configured: 1, restart: 0]
 
-  alias SessionServerStore.{Error, Native, Store}
+  alias SessionServerStore.{Call, Error, Native, Store}
 
   @app :session_server_store
 
@@ -170,6 +170,62 @@ defmodule SessionServerStore.LmdbTest do
 
         :ok = Native.close(handle)
       end
+    end
+  end
+
+  describe "a large payload" do
+    test "is read and written on a dirty scheduler, whatever the engine, and is not used twice", %{place: place} do
+      options = {0, 0, :keep, 0}
+      [small, large] = for size <- [128 * 1024, 128 * 1024 + 1], do: :binary.copy("x", size)
+
+      for url <- ["memory:", "memory:?seal=on", Place.url(place)] do
+        {:ok, handle} = Native.open(url)
+        {:ok, {sid, _}} = Call.create(handle, small, options)
+        assert dirty(fn -> {:ok, {^small, _, true}} = Call.get(handle, sid, false) end) == []
+        {:ok, {version, _, _, _}} = Call.put(handle, sid, large, options)
+        assert version == 2
+        {:ok, stats} = Native.stats(handle)
+        assert dirty(fn -> {:ok, {^large, _, true}} = Call.get(handle, sid, false) end) == [:get_waiting]
+        {:ok, after_get} = Native.stats(handle)
+        assert after_get[:hits] == stats[:hits] + 1
+
+        for {name, arguments} <- [
+              create: [handle, large, options],
+              put: [handle, sid, large, options],
+              put_if: [handle, sid, 3, large, options],
+              renew: [handle, sid, large, options]
+            ],
+            do: assert(dirty(fn -> {:ok, _} = apply(Call, name, arguments) end) == [:"#{name}_waiting"])
+
+        :ok = Native.close(handle)
+      end
+    end
+  end
+
+  # The functions of the library that run on a dirty scheduler (which the VM numbers 0) while another process does this.
+  defp dirty(f) do
+    test = self()
+
+    worker =
+      spawn_link(fn ->
+        receive do: (:go -> f.())
+        send(test, {:done, self()})
+      end)
+
+    1 = :erlang.trace(worker, true, [:running, :scheduler_id])
+    send(worker, :go)
+    assert_receive {:done, ^worker}, 10_000
+    delivered = :erlang.trace_delivered(worker)
+    assert_receive {:trace_delivered, ^worker, ^delivered}, 10_000
+    dirty_of(worker)
+  end
+
+  defp dirty_of(worker) do
+    receive do
+      {:trace, ^worker, :in, {Native, name, _}, 0} -> [name | dirty_of(worker)]
+      {:trace, ^worker, _, _, _} -> dirty_of(worker)
+    after
+      0 -> []
     end
   end
 

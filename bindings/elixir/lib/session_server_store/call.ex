@@ -1,5 +1,5 @@
 # Calls the library for one session: on the scheduler of the caller, or on a dirty one where the engine of the store may
-# wait there for other processes or for a disk. The library knows which.
+# wait there for other processes or for a disk, or the payload is large. The library knows which.
 defmodule SessionServerStore.Call do
   @moduledoc false
 

@@ -41,8 +41,9 @@ defmodule SessionServerStore.Native do
   @spec advance_clock(handle, ms :: integer) :: :ok | failure
   def advance_clock(_handle, _ms), do: missing()
 
-  # One session. Each runs on the scheduler of the caller, unless the store's engine may wait there: then the answer is
-  # `:wait`, nothing was done, and the second of the pair is to be called, which runs on a dirty scheduler.
+  # One session. Each runs on the scheduler of the caller, unless the store's engine may wait there, or the payload is larger
+  # than 128 KiB: then the answer is `:wait`, nothing was done, and the second of the pair is to be called, which runs on a
+  # dirty scheduler.
 
   @spec create(handle, payload :: binary, options) :: {:ok, {sid :: binary, meta}} | failure | :wait
   def create(_handle, _payload, _options), do: missing()
