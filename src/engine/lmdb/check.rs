@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     database::Open,
+    expiry,
     ffi::{ReadTxn, Table},
     step::{self, Row},
 };
@@ -47,7 +48,7 @@ pub(super) fn check(open: &Open, txn: &ReadTxn, seals: bool) -> Result<Vec<Strin
         },
     })?;
     each(txn, Table::Expiry, |entry, value| {
-        let Ok((deadline, key)) = step::parse_deadline_key(entry) else {
+        let Ok((deadline, key)) = expiry::parse_deadline_key(entry) else {
             return findings.add("a deadline has a key that is none");
         };
         let known = match value.is_empty() {

@@ -4,6 +4,7 @@
 
 mod check;
 mod database;
+mod expiry;
 mod ffi;
 mod files;
 #[cfg(test)]
@@ -399,11 +400,11 @@ impl Engine for Lmdb {
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
         let open = self.here()?;
         open.env.clear_dead_readers()?;
-        let is_arming = || open.env.read().and_then(|txn| step::is_arming(&txn));
+        let is_arming = || open.env.read().and_then(|txn| expiry::is_arming(&txn));
         while max > 0 && is_arming()? && self.write(cx, Acknowledged::No, |step| step.arm_some())? {
             thread::sleep(TURN);
         }
-        let first_deadline = || open.env.read().and_then(|txn| step::first_deadline(&txn));
+        let first_deadline = || open.env.read().and_then(|txn| expiry::first_deadline(&txn));
         let mut removed = 0;
         while removed < max && first_deadline()?.is_some_and(|deadline| deadline <= cx.clock.now_ms()) {
             let (more, is_more) = self.write(cx, Acknowledged::No, |step| step.sweep(max - removed))?;

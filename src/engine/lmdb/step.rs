@@ -1,13 +1,12 @@
 //! One write transaction, in terms of sessions: a record, its deadline in the expiry table and its principal's pair are
 //! written and removed together. And what a record says, together with its cell: the only place that joins the two.
 
-use std::time::{Duration, Instant};
-
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
 use super::{
     database::Open,
+    expiry::{OF_ALIAS, deadline_key},
     ffi::{Table, Txn, WriteTxn},
     touches::{Place, Seen, Touches},
 };
@@ -22,20 +21,11 @@ use crate::{
     stats::Count,
 };
 
-/// For how long a step that visits many sessions goes on: others wait for it.
-const HOLD: Duration = Duration::from_millis(1);
-/// And how many it visits at the most.
-const VISITS: u64 = 64;
 /// Expired sessions that a create clears, so that a store that nobody sweeps does not fill up.
 const NEIGHBOURS: u64 = 4;
 
-/// In `Table::Meta`: the bytes of all payloads, and where arming goes on when timeouts were shortened.
+/// In `Table::Meta`: the bytes of all payloads.
 const BYTES: &[u8] = b"bytes";
-const ARM_FROM: &[u8] = b"arm from";
-
-/// What stands after the deadline's key.
-const OF_SESSION: &[u8] = b"";
-const OF_ALIAS: &[u8] = b"alias";
 
 /// A session, as its record and its cell say.
 pub(super) struct Row {
@@ -59,17 +49,17 @@ pub(super) struct Effects {
     /// Living sessions that were ended.
     ended: SmallVec<[Place; 1]>,
     revoked: u64,
-    expired: u64,
+    pub expired: u64,
     /// What the step had seen has changed: it has to be taken again.
     pub again: bool,
 }
 
 pub(super) struct Step<'a, 'e> {
-    txn: &'a mut WriteTxn<'e>,
-    open: &'a Open,
-    cx: &'a Context<'a>,
-    seals: bool,
-    effects: &'a mut Effects,
+    pub txn: &'a mut WriteTxn<'e>,
+    pub open: &'a Open,
+    pub cx: &'a Context<'a>,
+    pub seals: bool,
+    pub effects: &'a mut Effects,
 }
 
 impl Row {
@@ -276,67 +266,6 @@ impl<'a, 'e> Step<'a, 'e> {
         self.effects.revoked
     }
 
-    /// Removes up to `max` expired sessions, and says how many. True: there may be more.
-    pub(super) fn sweep(&mut self, max: u64) -> Result<(u64, bool)> {
-        let moment = self.cx.moment();
-        let removed = self.expire(max, VISITS, &moment)?;
-        Ok((removed, first_deadline(self.txn)?.is_some_and(|deadline| deadline <= moment.now)))
-    }
-
-    /// Clears what is due: expired sessions, up to `max`, and aliases that have ended. Sessions that were used again are
-    /// armed anew, since what is armed is only a lower bound.
-    fn expire(&mut self, max: u64, visits: u64, moment: &Moment) -> Result<u64> {
-        let (mut removed, begun) = (0, Instant::now());
-        for _ in 0..visits {
-            let Some((entry, value)) = self.txn.first_from(Table::Expiry, &[])? else { break };
-            let (deadline, key) = parse_deadline_key(entry)?;
-            if deadline > moment.now || removed >= max || begun.elapsed() > HOLD {
-                break;
-            }
-            let is_alias = value == OF_ALIAS;
-            if is_alias {
-                self.txn.delete(Table::Aliases, &key.bytes())?;
-                self.disarm(deadline, &key)?;
-                continue;
-            }
-            let Some(mut row) = self.find(&key)?.filter(|row| row.private.armed == deadline) else {
-                // Of no session: cannot be, and must not be met again and again.
-                self.disarm(deadline, &key)?;
-                continue;
-            };
-            if self.lives(&mut row, moment) {
-                self.arm_again(&row, moment)?;
-            } else {
-                self.effects.expired += 1;
-                removed += 1;
-                self.remove(&row)?;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Goes on arming sessions that may be due earlier than was noted, since timeouts were shortened. False: all are.
-    pub(super) fn arm_some(&mut self) -> Result<bool> {
-        let Some(from) = self.txn.get(Table::Meta, ARM_FROM)? else { return Ok(false) };
-        let (mut next, moment, begun) = (from.to_vec(), self.cx.moment(), Instant::now());
-        for _ in 0..VISITS {
-            if begun.elapsed() > HOLD {
-                break;
-            }
-            let Some((key, bytes)) = self.txn.first_from(Table::Sessions, &next)? else {
-                self.txn.delete(Table::Meta, ARM_FROM)?;
-                return Ok(false);
-            };
-            next = successor(key);
-            let (row, _) = Row::read(parse_key(key)?, bytes, &self.open.map.touches(), self.seals)?;
-            if row.head.deadline(moment.timeouts) < row.private.armed {
-                self.arm_again(&row, &moment)?;
-            }
-        }
-        self.txn.put(Table::Meta, ARM_FROM, &next)?;
-        Ok(true)
-    }
-
     /// Takes out the least recently used sessions of a principal that have to make room for one more.
     fn take_surplus(
         &mut self,
@@ -388,7 +317,7 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 
     /// Whether a session lives. No other writer is ending it: this one has the write lock.
-    fn lives(&self, row: &mut Row, moment: &Moment) -> bool {
+    pub(super) fn lives(&self, row: &mut Row, moment: &Moment) -> bool {
         let touches = self.open.map.touches();
         if let Seen::Ending(_) = row.seen {
             touches.revive(row.place());
@@ -397,7 +326,7 @@ impl<'a, 'e> Step<'a, 'e> {
         row.lives(&touches, moment).unwrap_or(true)
     }
 
-    fn find(&self, key: &Key) -> Result<Option<Row>> {
+    pub(super) fn find(&self, key: &Key) -> Result<Option<Row>> {
         let bytes = self.txn.session(key)?;
         bytes.map(|bytes| Ok(Row::read(*key, bytes, &self.open.map.touches(), self.seals)?.0)).transpose()
     }
@@ -422,7 +351,7 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 
     /// Takes a session out of the store.
-    fn remove(&mut self, row: &Row) -> Result<()> {
+    pub(super) fn remove(&mut self, row: &Row) -> Result<()> {
         self.book(Some(row.payload_len(self.seals)), None)?;
         self.take_out(row)
     }
@@ -454,31 +383,11 @@ impl<'a, 'e> Step<'a, 'e> {
         Ok(())
     }
 
-    /// Notes a session's true deadline and last use.
-    fn arm_again(&mut self, row: &Row, moment: &Moment) -> Result<()> {
-        let deadline = row.head.deadline(moment.timeouts);
-        self.disarm(row.private.armed, &row.key)?;
-        self.arm(deadline, &row.key)?;
-        self.amend(&row.key, row.head.last_seen, &Private { armed: deadline, ..row.private })
-    }
-
-    fn amend(&mut self, key: &Key, last_seen: i64, private: &Private) -> Result<()> {
+    pub(super) fn amend(&mut self, key: &Key, last_seen: i64, private: &Private) -> Result<()> {
         let key = key.bytes();
         let mut record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default().to_vec();
         format::amend(&mut record, last_seen, private)?;
         self.txn.put(Table::Sessions, &key, &record)
-    }
-
-    /// What never ends is not in the table.
-    fn arm(&mut self, deadline: i64, key: &Key) -> Result<()> {
-        match deadline {
-            i64::MAX => Ok(()),
-            _ => self.txn.put(Table::Expiry, &deadline_key(deadline, key), OF_SESSION),
-        }
-    }
-
-    fn disarm(&mut self, deadline: i64, key: &Key) -> Result<()> {
-        self.txn.delete(Table::Expiry, &deadline_key(deadline, key)).map(|_| ())
     }
 
     fn bind(&mut self, head: &Head, key: &Key) -> Result<()> {
@@ -496,29 +405,10 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 }
 
-impl Open {
-    /// Has the next sweep look at all sessions, some of which may be due earlier than is noted.
-    pub(super) fn arm_anew(&self) -> Result<()> {
-        let mut txn = self.write()?;
-        txn.put(Table::Meta, ARM_FROM, &[0])?;
-        txn.commit()
-    }
-}
-
 /// The bytes of all payloads.
 pub(super) fn bytes_held(txn: &Txn) -> Result<u64> {
     let bytes = txn.get(Table::Meta, BYTES)?;
     Ok(bytes.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes)))
-}
-
-pub(super) fn is_arming(txn: &Txn) -> Result<bool> {
-    Ok(txn.get(Table::Meta, ARM_FROM)?.is_some())
-}
-
-/// The earliest deadline that is armed.
-pub(super) fn first_deadline(txn: &Txn) -> Result<Option<i64>> {
-    let first = txn.first_from(Table::Expiry, &[])?;
-    first.map(|(entry, _)| Ok(parse_deadline_key(entry)?.0)).transpose()
 }
 
 /// The next session of a principal, from `next` on, which is moved behind it.
@@ -583,20 +473,7 @@ fn place(private: &Private) -> Place {
     Place { cell: private.cell, generation: private.generation }
 }
 
-/// In the order of the deadlines: big-endian, with the sign turned.
-fn deadline_key(deadline: i64, key: &Key) -> [u8; 40] {
-    let mut entry = [0; 40];
-    entry[..8].copy_from_slice(&(deadline ^ i64::MIN).to_be_bytes());
-    entry[8..].copy_from_slice(&key.bytes());
-    entry
-}
-
-pub(super) fn parse_deadline_key(entry: &[u8]) -> Result<(i64, Key)> {
-    let (deadline, key) = entry.split_first_chunk().ok_or_else(crate::seal::corrupt)?;
-    Ok((i64::from_be_bytes(*deadline) ^ i64::MIN, parse_key(key)?))
-}
-
-fn parse_key(bytes: &[u8]) -> Result<Key> {
+pub(super) fn parse_key(bytes: &[u8]) -> Result<Key> {
     let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| crate::seal::corrupt())?;
     Ok(Key::from(&Ref(bytes)))
 }
