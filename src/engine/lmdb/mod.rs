@@ -12,6 +12,7 @@ mod fixture;
 mod gate;
 mod group;
 mod map;
+mod opening;
 mod step;
 #[cfg(test)]
 mod tests;
