@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{Done, Gate, PLAIN, Rng, found, grace, of, open};
-use sss::{Access, ErrorKind, Options, Principal, Sid, Store};
+use sss::{Access, ErrorKind, FOREVER, Options, Principal, Sid, Store};
 
 const ROUNDS: usize = 400;
 /// Long enough that copying it leaves others time to overtake.
@@ -273,6 +273,40 @@ fn expired_never_comes_back_whatever_is_under_way() {
         }
         assert_empty(&store);
     }
+}
+
+#[test]
+fn a_session_whose_time_was_extended_lives_on_unless_it_was_found_dead_before() {
+    const TIMEOUT_MS: i64 = 1000;
+    const EXTENDED: Options = Options { timeout_ms: FOREVER, ..PLAIN };
+    let store = open("clock=manual&timeout=1s&idle_timeout=infinity");
+    type Extend = fn(&Store, &Sid) -> bool;
+    let extensions: [(&str, Extend); 3] = [
+        ("put", |store, sid| found(store.put(sid, b"again", &EXTENDED)).is_some()),
+        ("put_if", |store, sid| found(store.put_if(sid, 1, b"again", &EXTENDED)).is_some()),
+        // The old id still reads the session.
+        ("renew", |store, sid| found(store.renew(sid, None, &Options { grace_ms: 1 << 40, ..EXTENDED })).is_some()),
+    ];
+    for (how, extend) in extensions {
+        for round in 0..ROUNDS {
+            let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+            store.advance_clock(TIMEOUT_MS - 1).unwrap();
+            let (extended, read) = race(
+                || extend(&store, &sid),
+                || {
+                    store.advance_clock(1).unwrap();
+                    found(store.get(&sid, Access::Slide)).is_some()
+                },
+            );
+            assert_eq!(extended, read, "{how}, round {round}: extended, and read");
+            assert_eq!(
+                extended,
+                found(store.get(&sid, Access::Peek)).is_some(),
+                "{how}, round {round}: extended, and lives"
+            );
+        }
+    }
+    assert_eq!(store.stats().unwrap().errors, 0);
 }
 
 #[test]

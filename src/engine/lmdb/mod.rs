@@ -250,7 +250,7 @@ enum Unanswered {
     Failed(Error),
     /// It shows a session as it was before.
     Stale,
-    /// A writer is just ending the session that has this cell, or was killed while he was.
+    /// A writer is just ending the session that has this cell, or giving it another one, or was killed while he was.
     Ending(Place),
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Effects {
     freed: SmallVec<[Place; 4]>,
     /// Uses that were noted: from when, to when.
     used: SmallVec<[(Place, i64, i64); 1]>,
-    /// Living sessions that were ended.
+    /// The cells of living sessions that were ended.
     ended: SmallVec<[Place; 1]>,
     revoked: u64,
     pub expired: u64,
@@ -175,9 +175,15 @@ impl<'a, 'e> Step<'a, 'e> {
 
         let deadline = head.deadline(moment.timeouts);
         let mut private = Private { armed: deadline, ..Private::default() };
+        // Who finds the session expired by its old timeouts must not do so in the cell of the new ones.
+        let is_timed_anew = before.as_ref().is_some_and(|before| before.head.own != head.own);
         match &before {
             Some(before) if !moves => {
                 private = before.private;
+                if is_timed_anew {
+                    self.give_cell(new, &mut private, &moment);
+                    self.effects.freed.push(before.place());
+                }
                 // What was armed is not later than the old deadline: it stands, unless the new one is nearer.
                 if deadline < private.armed {
                     self.disarm(private.armed, new)?;
@@ -193,9 +199,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 if let Some(before) = &before {
                     self.take_out(before)?;
                 }
-                let place = self.open.map.touches().take(new, moment.now);
-                self.effects.taken.push(place);
-                (private.cell, private.generation) = (place.cell, place.generation);
+                self.give_cell(new, &mut private, &moment);
                 self.arm(deadline, new)?;
                 self.bind(&head, new)?;
             }
@@ -211,8 +215,9 @@ impl<'a, 'e> Step<'a, 'e> {
         if before.is_none() {
             self.expire(u64::MAX, NEIGHBOURS, &moment)?;
         }
-        // Last, when nothing else can fail: to others they are gone from here on.
+        // Last, when nothing else can fail: to others they are gone from here on, or wait to be seen anew.
         self.end(&surplus)?;
+        self.end(before.filter(|_| is_timed_anew).as_slice())?;
         Ok(head.meta(moment.timeouts))
     }
 
@@ -228,9 +233,7 @@ impl<'a, 'e> Step<'a, 'e> {
         let head = row.head.seen(moment.now);
         let mut private = row.private;
         if row.seen == Seen::Unknown {
-            let place = self.open.map.touches().take(key, moment.now);
-            self.effects.taken.push(place);
-            (private.cell, private.generation) = (place.cell, place.generation);
+            self.give_cell(key, &mut private, &moment);
         }
         self.amend(key, head.last_seen, &private)?;
         Ok(head.meta(moment.timeouts))
@@ -296,7 +299,8 @@ impl<'a, 'e> Step<'a, 'e> {
         Ok(living)
     }
 
-    /// Ends living sessions that were chosen because of their last use; if one was used since, others have to be chosen.
+    /// Ends the cells of sessions that end, chosen because of their last use, or get another cell. If one was used since, or
+    /// found expired, all has to be looked at again.
     fn end(&mut self, rows: &[Row]) -> Result<()> {
         for row in rows {
             if !self.open.map.touches().end(row.place(), row.seen) {
@@ -341,8 +345,19 @@ impl<'a, 'e> Step<'a, 'e> {
         if row.seen != Seen::Unknown {
             let before = touches.slide(row.place(), moment.now).ok_or_else(Error::not_found)?;
             self.effects.used.push((row.place(), before, moment.now));
+            row.see(touches.seen(row.place()));
         }
-        Ok(row)
+        match row.seen {
+            // By its absolute deadline, which a use does not move.
+            Seen::Dead => Err(Error::not_found()),
+            _ => Ok(row),
+        }
+    }
+
+    fn give_cell(&mut self, key: &Key, private: &mut Private, moment: &Moment) {
+        let place = self.open.map.touches().take(key, moment.now);
+        self.effects.taken.push(place);
+        (private.cell, private.generation) = (place.cell, place.generation);
     }
 
     fn holds(&self, key: &Key) -> Result<bool> {

@@ -17,7 +17,8 @@
 //! another one uses it afterwards, whatever their clocks said when they began.
 //!
 //! What has expired stays so. What is ended for others lives on if its writer is killed before the commit: who meets that
-//! mark waits for the writer, under the write lock, and takes it back if it is still there.
+//! mark waits for the writer, under the write lock, and takes it back if it is still there. A session that gets other timeouts
+//! is moved to another cell in the same way: nobody finds it expired by the old ones after its writer has begun to commit.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -35,7 +36,7 @@ pub(super) struct Place {
 pub(super) enum Seen {
     /// The last use.
     At(i64),
-    /// The same, while a writer is about to end the session for others to have room.
+    /// The same, while a writer is about to end the session for others to have room, or to give it another cell.
     Ending(i64),
     /// The session was found expired.
     Dead,
