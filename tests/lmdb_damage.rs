@@ -1,7 +1,8 @@
 //! The files of an `lmdb:` store are damaged while nobody has it open: bits, bytes, pages, their ends, all of them. Whoever
 //! opens and uses it then gets the right data, NOT_FOUND, or CORRUPT with a text that says what to do, and never dies of a
-//! signal or hangs: each damaged copy is looked at by a process of its own. `make torture` does the same more often. A
-//! failure names its seed; SSS_TEST_SEED repeats it.
+//! signal or hangs: each damaged copy is looked at by a process of its own. Where a file is damaged under a process that has
+//! it open, that may die, because LMDB believes what it has mapped; but a wrong payload it never gets. `make torture` does
+//! the same more often. A failure names its seed; SSS_TEST_SEED repeats it.
 
 mod common;
 #[path = "lmdb_damage/damage.rs"]
@@ -10,11 +11,14 @@ mod damage;
 mod processes;
 
 use std::{
+    collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader, Read, stdin},
     panic::{catch_unwind, resume_unwind},
     path::Path,
-    process::ExitCode,
-    time::Duration,
+    process::{Child, ExitCode, ExitStatus},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use common::{Engine, PLAIN, Place, Rng, from_env, grace, kind, of};
@@ -31,8 +35,9 @@ fn main() -> ExitCode {
         &[
             ("no_damage_gives_a_wrong_payload_or_kills_a_process", || damages(Engine::Lmdb)),
             ("no_damage_with_durability_power_either", || damages(Engine::LmdbPower)),
+            ("no_damage_under_a_process_that_has_the_store_open_gives_it_a_wrong_payload", live_damages),
         ],
-        &[("look", look)],
+        &[("look", look), ("go_on", go_on)],
     )
 }
 
@@ -93,7 +98,7 @@ fn damages(engine: Engine) {
     };
     write(&sound);
     assert_eq!(look("use"), "all\n");
-    let mut came = std::collections::BTreeMap::new();
+    let mut came = BTreeMap::new();
     let rounds = times(100, 1000);
     for round in 0..rounds {
         let seed = seed.wrapping_add(round);
@@ -110,6 +115,52 @@ fn damages(engine: Engine) {
     println!("{engine:?}: {rounds} damaged copies gave {came:?}");
 }
 
+fn live_damages() {
+    let seed = from_env("SSS_TEST_SEED", now());
+    let mut came = BTreeMap::new();
+    let rounds = times(30, 600);
+    for round in 0..rounds {
+        let (seed, engine) = (seed.wrapping_add(round), [Engine::Lmdb, Engine::LmdbPower][round as usize % 2]);
+        let place = Place::of(engine);
+        let ids_file = place.directory().with_extension("ids");
+        fs::write(&ids_file, fill(&place)).unwrap();
+        let mut child = part("go_on", &[&place.url(OPTIONS), ids_file.to_str().unwrap()]).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        output.read_line(&mut String::new()).unwrap();
+        let damage = Damage::to_live(&mut Rng(seed), place.directory());
+        // It goes on when its input ends.
+        drop(child.stdin.take());
+        let status = wait_for(&mut child);
+        let mut said = String::new();
+        output.read_to_string(&mut said).unwrap();
+        fs::remove_file(ids_file).unwrap();
+        let end = match status {
+            None => "hung".to_owned(),
+            Some(status) if status.code().is_none() => "died".to_owned(),
+            Some(status) => {
+                assert!(status.success(), "SSS_TEST_SEED={seed}: {damage:?}: {status}");
+                said.trim().to_owned()
+            }
+        };
+        *came.entry(end).or_insert(0) += 1;
+    }
+    println!("{rounds} times damaged under a process, which found or came to: {came:?}");
+}
+
+/// How a process ended, which may be by a signal; `None`: not within the time.
+fn wait_for(child: &mut Child) -> Option<ExitStatus> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
 }
@@ -117,9 +168,7 @@ fn set_mode(path: &Path, mode: u32) {
 /// The part: opens a store that is damaged perhaps, and does all that a server does. Says how much of it was found.
 fn look(args: &[String]) {
     let [url, ids, how] = args else { panic!("not the arguments of a look: {args:?}") };
-    let ids = fs::read_to_string(ids).unwrap();
-    let ids: Vec<(&str, usize)> =
-        ids.lines().map(|line| line.split_once(' ').unwrap()).map(|(sid, n)| (sid, n.parse().unwrap())).collect();
+    let ids = read_ids(ids);
     let opened = if how == "use" { Store::open(url) } else { Store::open_existing(url.split('?').next().unwrap()) };
     let store = match opened {
         Ok(store) => store,
@@ -130,9 +179,9 @@ fn look(args: &[String]) {
         }
     };
     let mut found = 0;
-    for &(sid, number) in &ids {
+    for (sid, number) in &ids {
         if let Some((bytes, meta)) = fine(store.get(sid, Access::Slide)) {
-            assert!(bytes == payload(number), "session {number} has another payload");
+            assert!(bytes == payload(*number), "session {number} has another payload");
             assert!((1..=3).contains(&meta.version), "session {number}: {meta:?}");
             found += 1;
         }
@@ -143,14 +192,14 @@ fn look(args: &[String]) {
     fine(store.stats());
     fine(store.check());
     fine(store.sweep(10));
-    for (i, &(sid, number)) in ids.iter().enumerate() {
+    for (i, (sid, number)) in ids.iter().enumerate() {
         match i % 4 {
-            0 => drop(fine(store.put(sid, &payload(number), &PLAIN))),
+            0 => drop(fine(store.put(sid, &payload(*number), &PLAIN))),
             1 => drop(fine(store.touch(sid))),
             2 => {
                 let Some((new, _)) = fine(store.renew(sid, None, &PLAIN)) else { continue };
                 let Some((bytes, _)) = fine(store.get(&new, Access::Peek)) else { continue };
-                assert!(bytes == payload(number), "session {number} was renewed to another payload");
+                assert!(bytes == payload(*number), "session {number} was renewed to another payload");
             }
             _ => drop(fine(store.delete(sid))),
         }
@@ -164,16 +213,60 @@ fn look(args: &[String]) {
     }
     fine(store.sweep(10));
     fine(store.check());
-    println!(
-        "{}",
-        if found == ids.len() {
-            "all"
-        } else if found > 0 {
-            "some"
-        } else {
-            "none"
+    println!("{}", how_many(found, ids.len()));
+}
+
+fn read_ids(path: &str) -> Vec<(String, usize)> {
+    let ids = fs::read_to_string(path).unwrap();
+    let pairs = ids.lines().map(|line| line.split_once(' ').unwrap());
+    pairs.map(|(sid, number)| (sid.to_owned(), number.parse().unwrap())).collect()
+}
+
+fn how_many(found: usize, of: usize) -> &'static str {
+    match found {
+        0 => "none",
+        _ if found == of => "all",
+        _ => "some",
+    }
+}
+
+/// The part: opens a store, waits until it is damaged, and does what a server does, whatever error comes of it.
+fn go_on(args: &[String]) {
+    let [url, ids] = args else { panic!("not the arguments: {args:?}") };
+    let (store, ids) = (Store::open(url).unwrap(), read_ids(ids));
+    println!("open");
+    stdin().read_to_end(&mut Vec::new()).unwrap();
+    let mut found = 0;
+    let mut read = |sid: &str, number: usize| {
+        if let Some((bytes, _)) = any(store.get(sid, Access::Slide)) {
+            assert!(bytes == payload(number), "session {number} has another payload");
+            found += 1;
         }
-    );
+    };
+    for (sid, number) in &ids {
+        read(sid, *number);
+    }
+    for (sid, number) in ids.iter().take(6) {
+        any(store.put(sid, &payload(*number), &PLAIN));
+        read(sid, *number);
+        if let Some((sid, _)) = any(store.renew(sid, None, &PLAIN)) {
+            read(sid.as_str(), *number);
+        }
+        if let Some((sid, _)) = any(store.create(&payload(*number), &of(PRINCIPALS[0]))) {
+            read(sid.as_str(), *number);
+        }
+    }
+    any(store.list(PRINCIPALS[0]));
+    any(store.revoke(PRINCIPALS[0], None));
+    any(store.sweep(10));
+    println!("{}", if found > 0 { "some" } else { "none" });
+}
+
+/// What came, if it is no error; never a panic.
+#[track_caller]
+fn any<T>(result: Result<T, Error>) -> Option<T> {
+    assert_ne!(kind(&result), Some(ErrorKind::Panic), "{:?}", result.err());
+    result.ok()
 }
 
 /// What was found; nothing if it is gone or damaged, and that was said well.

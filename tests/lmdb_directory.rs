@@ -43,6 +43,15 @@ fn holds(place: &Place, sid: &Sid) {
     assert_eq!(place.open("").get(sid, Access::Peek).unwrap().0, b"hello");
 }
 
+/// The only test of this file that such a machine passes: `cargo test --target i686-unknown-linux-gnu --test lmdb_directory 32`.
+#[test]
+#[cfg(not(target_pointer_width = "64"))]
+fn a_machine_of_32_bits_is_refused_before_anything_is_made() {
+    let place = Place::of(Engine::Lmdb);
+    refused(&place.url(""), ErrorKind::Unsupported, "64 bits");
+    assert!(!place.directory().exists());
+}
+
 #[test]
 fn a_directory_that_others_can_reach_is_refused() {
     let (place, sid) = filled(Engine::Lmdb);

@@ -33,6 +33,7 @@ const TIME: Duration = Duration::from_secs(60);
 fn main() -> ExitCode {
     run(
         &[
+            ("a_new_store_is_found_after_a_power_cut", new_directory),
             ("data_of_another_durability_is_on_the_disk_before_the_store_says_so", order_at_a_reopen),
             ("when_the_disk_has_failed_nothing_more_is_acknowledged_until_the_store_is_opened_anew", failing_disk),
             ("whatever_a_power_cut_leaves_on_the_disk_opens_and_holds_what_was_acknowledged", power_cuts),
@@ -63,6 +64,25 @@ impl Drop for Shimmed<'_> {
     fn drop(&mut self) {
         // It may not have come to be.
         let _ = fs::remove_file(&self.log);
+    }
+}
+
+/// The names of a new directory, and of the data in it, are on the disk before the store is said to be there.
+fn new_directory() {
+    let Some(library) = shim::build() else { return };
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        let place = Place::of(engine);
+        let shimmed = Shimmed::new(&library, &place);
+        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap(), TIME);
+        let events = shim::events(&shimmed.log);
+        let at = |path: &Path| {
+            let is_it = |event: &Event| matches!(event, Event::Directory(directory) if directory == path);
+            (events.iter().position(is_it), events.iter().rposition(is_it))
+        };
+        let ((parent, _), (named, last_named)) = (at(place.directory().parent().unwrap()), at(place.directory()));
+        assert!(parent.expect("the parent") < named.expect("the directory"), "{events:?}");
+        // Once for sss.map, once for data.mdb.
+        assert!(named < last_named, "{events:?}");
     }
 }
 
@@ -98,10 +118,25 @@ fn failing_disk() {
         assert_failed(other.create(b"hello", &PLAIN));
         assert_eq!(other.get(&before, Access::Slide).unwrap().0, b"before");
         drop(other);
+        assert_eq!(forgets(&shimmed, &place), (true, false), "after a failure, and when that is over");
         let again = place.open("");
         assert_eq!(again.get(&before, Access::Peek).unwrap().0, b"before");
         again.create(b"hello", &PLAIN).unwrap();
     }
+}
+
+/// Whether the data are read from the disk again by who opens the store, and by who opens it after that; and before they are
+/// said to be there.
+fn forgets(shimmed: &Shimmed, place: &Place) -> (bool, bool) {
+    let [first, second] = [(), ()].map(|()| {
+        fs::write(&shimmed.log, b"").unwrap();
+        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap(), TIME);
+        let events = shim::events(&shimmed.log);
+        let forgotten = events.iter().position(|event| matches!(event, Event::Forgotten));
+        let said = events.iter().position(|event| matches!(event, Event::Wait(File::Data, _)));
+        forgotten.inspect(|forgotten| assert!(*forgotten < said.unwrap(), "{events:?}")).is_some()
+    });
+    (first, second)
 }
 
 #[track_caller]

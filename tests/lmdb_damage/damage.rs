@@ -1,5 +1,7 @@
 //! The ways in which the files of a store are damaged.
 
+use std::{fs, os::unix::fs::FileExt, path::Path};
+
 use crate::common::Rng;
 
 pub const FILES: [&str; 3] = ["data.mdb", "sss.map", "lock.mdb"];
@@ -41,6 +43,25 @@ impl Fill {
 }
 
 impl Damage {
+    /// Some damage to one of the files of a store that is open: written over it, byte by byte where it differs. Not to the
+    /// locks of LMDB, where everybody would wait.
+    pub fn to_live(rng: &mut Rng, directory: &Path) -> (&'static str, Damage) {
+        let sound = FILES.map(|name| fs::read(directory.join(name)).unwrap());
+        loop {
+            let ((name, damage), files) = Damage::any(rng, &sound);
+            let Some(which) = FILES.iter().position(|file| *file == name && name != "lock.mdb") else { continue };
+            if matches!(damage, Damage::Exchanged) {
+                continue;
+            }
+            let file = fs::OpenOptions::new().write(true).open(directory.join(name)).unwrap();
+            for (at, byte) in files[which].iter().enumerate().filter(|(at, byte)| sound[which].get(*at) != Some(byte)) {
+                file.write_all_at(&[*byte], at as u64).unwrap();
+            }
+            file.set_len(files[which].len() as u64).unwrap();
+            return (name, damage);
+        }
+    }
+
     /// Some damage to one of the files, and the files with it. An empty one is not there.
     pub fn any(rng: &mut Rng, sound: &[Vec<u8>; 3]) -> ((&'static str, Damage), [Vec<u8>; 3]) {
         let which = rng.pick(&[0, 0, 0, 0, 0, 1, 1, 1, 2, 2]);

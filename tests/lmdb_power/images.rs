@@ -44,7 +44,7 @@ impl Disk {
                 }
                 self.pending.retain(|_, changes| !changes.is_empty());
             }
-            Event::Wait(..) | Event::Waited(..) | Event::Note(_) => {}
+            Event::Wait(..) | Event::Waited(..) | Event::Note(_) | Event::Directory(_) | Event::Forgotten => {}
         }
     }
 

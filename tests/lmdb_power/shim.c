@@ -1,5 +1,5 @@
 /* shim.c: loaded before the C library into a process that uses an lmdb: store, it writes down in which order data.mdb is
- * written and what is made sure to be on the disk, and lets the disk fail when it is told to. It must not change the order
+ * written and what is made sure to be on the disk (also of directories) or read from it anew, and lets the disk fail when it is told to. It must not change the order
  * of what it sees: a write and its line are one step to all processes, and so is the beginning of a wait for the disk.
  *
  * SSS_SHIM_LOG: the file that records are added to. SSS_SHIM_FAIL: while there is a file of this name, the next wait for
@@ -14,16 +14,17 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum what { WRITE = 1, WAIT = 2, WAITED = 3 };
+enum what { WRITE = 1, WAIT = 2, WAITED = 3, /* 4 is a note of the test */ DIRECTORY = 5, FORGOTTEN = 6 };
 enum which { OTHER = 0, DATA = 1, MAP = 2 };
 
 struct record {
     uint32_t what, which;
-    uint64_t offset, len; /* of a WRITE, whose bytes follow; else the thread's number and 0 */
+    uint64_t offset, len; /* of a WRITE, whose bytes follow, as a DIRECTORY's path does; else the thread's number and 0 */
 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -60,12 +61,18 @@ static enum which named(const char *path) {
     return name && strcmp(name, "/sss.map") == 0 ? MAP : OTHER;
 }
 
-static enum which which_file(int fd) {
-    char link[64], path[4096];
+static size_t path_of(int fd, char path[4096]) {
+    char link[64];
     ssize_t len;
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    len = readlink(link, path, sizeof path - 1);
+    len = readlink(link, path, 4095);
     path[len < 0 ? 0 : len] = 0;
+    return strlen(path);
+}
+
+static enum which which_file(int fd) {
+    char path[4096];
+    path_of(fd, path);
     return named(path);
 }
 
@@ -136,10 +143,34 @@ int fdatasync(int fd) {
     return waited(SYS_fdatasync, which_file(fd), fd, 0, 0);
 }
 
+static int sync_directory(int fd) {
+    char path[4096];
+    struct iovec part = {path, path_of(fd, path)};
+    int result = (int)syscall(SYS_fsync, fd);
+    if (result == 0) {
+        begin();
+        note(DIRECTORY, OTHER, 0, &part, 1, part.iov_len);
+        end();
+    }
+    return result;
+}
+
 int fsync(int fd) {
+    struct stat about;
+    if (fstat(fd, &about) == 0 && S_ISDIR(about.st_mode)) return sync_directory(fd);
     return waited(SYS_fsync, which_file(fd), fd, 0, 0);
 }
 
 int msync(void *address, size_t len, int flags) {
     return waited(SYS_msync, which_mapping(address), (long)(uintptr_t)address, (long)len, flags);
+}
+
+int posix_fadvise(int fd, off_t offset, off_t len, int advice) {
+    long result = syscall(SYS_fadvise64, fd, offset, len, advice);
+    if (result == 0 && advice == POSIX_FADV_DONTNEED && which_file(fd) == DATA) {
+        begin();
+        note(FORGOTTEN, DATA, 0, NULL, 0, 0);
+        end();
+    }
+    return result == 0 ? 0 : errno;
 }

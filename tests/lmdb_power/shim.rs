@@ -21,6 +21,10 @@ pub enum Event {
     /// A thread begins to wait until a file is on the disk.
     Wait(File, u64),
     Waited(File, u64),
+    /// A directory is on the disk.
+    Directory(PathBuf),
+    /// The data are to be read from the disk again.
+    Forgotten,
     /// What a process of the test has noted.
     Note(String),
 }
@@ -65,6 +69,8 @@ pub fn events(log: &Path) -> Vec<Event> {
             2 => Event::Wait(file, long(8)),
             3 => Event::Waited(file, long(8)),
             4 => Event::Note(String::from_utf8(body.to_vec()).unwrap()),
+            5 => Event::Directory(PathBuf::from(String::from_utf8(body.to_vec()).unwrap())),
+            6 => Event::Forgotten,
             other => panic!("not an event: {other}"),
         });
     }

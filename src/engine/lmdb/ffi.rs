@@ -354,14 +354,19 @@ impl ReadTxn<'_> {
     pub(super) fn has_free_pages(&self, wanted: usize) -> Result<bool> {
         // LMDB's table 0: number of the transaction to pages that it freed, the first word of which is their count.
         const FREE: lmdb::MDB_dbi = 0;
-        let (mut next, mut pages) = (0_usize, 0);
+        let (mut next, mut pages) = (0_usize, 0_usize);
         while let Some((key, value)) = self.first_in(FREE, &next.to_ne_bytes())? {
             let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| usize::from_ne_bytes(*word));
-            pages += word(value);
+            pages = word(value).saturating_add(pages);
             if pages >= wanted {
                 return Ok(true);
             }
-            next = word(key) + 1;
+            // A file that is damaged while it is open may lead round in a circle.
+            let after = word(key).saturating_add(1);
+            if after <= next {
+                break;
+            }
+            next = after;
         }
         Ok(false)
     }

@@ -205,7 +205,7 @@ fn run_all(mut txn: WriteTxn, jobs: &[Job], open: &Open) -> Result<(u64, Vec<Res
     if results.iter().any(Result::is_ok) {
         open.note_failure(txn.commit())?;
         // LMDB has just waited for the whole file, in which the meta page before this one was.
-        open.shared().note_on_disk(number - 1);
+        open.shared().note_on_disk(number.saturating_sub(1));
         // Where nothing had to be written there is no such transaction, and nothing to wait for.
         number = number.min(open.env.last_transaction()?);
     }
