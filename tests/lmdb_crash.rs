@@ -20,7 +20,7 @@ use std::{
 };
 
 use common::{Engine, PLAIN, Place, Rng, from_env, of};
-use processes::{now, part, run, times};
+use processes::{first_line, kill, now, part, run, times};
 use session::{Doing, Sessions, is_as, look};
 use sss::{Access, Store};
 use writer::{Known, Process, Writers};
@@ -242,7 +242,7 @@ fn much_memory() {
     let (kills, mut too_late) = (times(6, 30), 0);
     for _ in 0..kills {
         let mut child = part("write_with_much_memory", &[&url]).spawn().unwrap();
-        assert_eq!(BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap(), "writing");
+        assert_eq!(first_line(&mut child), "writing");
         sleep(Duration::from_millis(30));
         child.kill().unwrap();
         store.put(&sid, b"hello", &PLAIN).unwrap();
@@ -273,18 +273,17 @@ fn surplus() {
         let (place, seed) = (Place::of(engine), seed());
         let (url, mut rng) = (place.url("max_per_principal=3"), Rng(seed));
         let store = Store::open(&url).unwrap();
-        for kill in 0..times(80, 1000) {
+        for round in 0..times(80, 1000) {
             let mut child = part("create", &[&url]).spawn().unwrap();
             let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
             // Then it is at work.
             let sids: Vec<String> = lines.by_ref().take(MOST).map(Result::unwrap).collect();
             assert_eq!(sids.len(), MOST);
             sleep(Duration::from_micros(rng.next() % 10_000));
-            child.kill().unwrap();
-            child.wait().unwrap();
+            kill(child);
             // Which ones is not certain: in one millisecond all are used equally recently.
             let living = store.list(b"alice").unwrap().len();
-            assert_eq!(living, MOST, "{url}, seed {seed}, kill {kill}");
+            assert_eq!(living, MOST, "{url}, seed {seed}, round {round}");
         }
     }
 }
@@ -316,10 +315,8 @@ fn use_and_be_killed(place: &Place, is_alone: bool) {
         let kept = (!is_alone).then(|| store.clone());
         drop(store);
         let mut child = part("get_once", &[&url, used.as_str()]).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert_eq!(lines.next().unwrap().unwrap(), "done");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert_eq!(first_line(&mut child), "done");
+        kill(child);
         let store = kept.unwrap_or_else(|| Store::open(&url).unwrap());
         let lives = |sid: &sss::Sid| look(&store, sid.as_str()).is_some();
         store.advance_clock(4000).unwrap();

@@ -16,17 +16,14 @@ use std::{
     io::{BufRead, BufReader, Read, stdin},
     panic::{catch_unwind, resume_unwind},
     path::Path,
-    process::{Child, ExitCode, ExitStatus},
-    thread::sleep,
-    time::{Duration, Instant},
+    process::ExitCode,
 };
 
 use common::{Engine, PLAIN, Place, Rng, from_env, grace, kind, of};
 use damage::{Damage, FILES};
-use processes::{ends_well, now, part, run, times};
+use processes::{end_of, ends_well, now, part, run, times};
 use sss::{Access, Error, ErrorKind, Store};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const OPTIONS: &str = "max_bytes=4MiB&timeout=1h&idle_timeout=1h";
 const PRINCIPALS: [&[u8]; 2] = [b"alice", b"bob"];
 
@@ -85,7 +82,7 @@ fn damages(engine: Engine) {
     let sound = FILES.map(|name| fs::read(place.directory().join(name)).unwrap());
     let look = |how: &str| {
         let args = [&copy.url(OPTIONS), ids_file.to_str().unwrap(), how];
-        ends_well(part("look", &args).spawn().unwrap(), PATIENCE)
+        ends_well(part("look", &args).spawn().unwrap())
     };
     let write = |files: &[Vec<u8>; 3]| {
         for name in fs::read_dir(copy.directory()).unwrap() {
@@ -130,7 +127,7 @@ fn live_damages() {
         let damage = Damage::to_live(&mut Rng(seed), place.directory());
         // It goes on when its input ends.
         drop(child.stdin.take());
-        let status = wait_for(&mut child);
+        let status = end_of(&mut child);
         let mut said = String::new();
         output.read_to_string(&mut said).unwrap();
         fs::remove_file(ids_file).unwrap();
@@ -145,20 +142,6 @@ fn live_damages() {
         *came.entry(end).or_insert(0) += 1;
     }
     println!("{rounds} times damaged under a process, which found or came to: {came:?}");
-}
-
-/// How a process ended, which may be by a signal; `None`: not within the time.
-fn wait_for(child: &mut Child) -> Option<ExitStatus> {
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
 }
 
 fn set_mode(path: &Path, mode: u32) {

@@ -8,7 +8,7 @@ mod common;
 mod processes;
 
 use std::{
-    io::{BufRead, BufReader, Read, Write, stdin, stdout},
+    io::{Read, Write, stdin, stdout},
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -17,7 +17,7 @@ use std::{
 };
 
 use common::{Done, Engine, PLAIN, Place, from_env, kind, of};
-use processes::{now, part, run, times};
+use processes::{first_line, now, part, run, times};
 use sss::{Access, Sid, Store};
 
 /// Far more than a child takes on a busy machine.
@@ -139,8 +139,7 @@ fn idle_child() {
     for how in ["close", "be killed"] {
         let place = Place::of(Engine::Lmdb);
         let mut parent = part("fork_and_wait", &[&place.url("max_sessions=1"), how]).spawn().unwrap();
-        let mut child = String::new();
-        BufReader::new(parent.stdout.take().unwrap()).read_line(&mut child).unwrap();
+        let child = first_line(&mut parent);
         if how == "be killed" {
             parent.kill().unwrap();
         }
@@ -148,7 +147,7 @@ fn idle_child() {
         let store = place.open("");
         let created = (0..3).map(|_| store.create(b"hello", &PLAIN)).collect::<Result<Vec<_>, _>>();
         // SAFETY: the child of a process that this one has started.
-        unsafe { libc::kill(child.trim().parse().unwrap(), libc::SIGKILL) };
+        unsafe { libc::kill(child.parse().unwrap(), libc::SIGKILL) };
         assert_eq!(kind(&created), None, "its parent was to {how}");
     }
 }

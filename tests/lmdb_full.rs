@@ -10,15 +10,11 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::Duration,
 };
 
 use common::{Engine, PLAIN, Place, Rng};
 use processes::{ends_well, part, run};
 use sss::{Access, ErrorKind, Sid, Store};
-
-// Nothing is sealed here: without optimization that takes longer than everything else.
-const TIME: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     run(
@@ -72,10 +68,11 @@ impl Drop for Disk {
 /// Of another process, which says what came of it: "opened", or the kind and the text of an error.
 #[track_caller]
 fn used(url: &str) -> String {
-    ends_well(part("use", &[url]).spawn().unwrap(), TIME)
+    ends_well(part("use", &[url]).spawn().unwrap())
 }
 
-/// The part: opens a store, fills and clears it.
+/// The part: opens a store, fills and clears it. (No store is sealed here: without optimization that takes longer than
+/// everything else.)
 fn use_store(args: &[String]) {
     match Store::open(&args[0]) {
         Ok(store) => {

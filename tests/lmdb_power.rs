@@ -14,21 +14,18 @@ mod writer;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write, stdin, stdout},
+    io::{Read, Write, stdin, stdout},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::Duration,
 };
 
 use common::{Engine, PLAIN, Place, Rng, found, from_env};
 use images::Disk;
-use processes::{ends_well, now, part, run, times};
+use processes::{ends_well, first_line, kill, now, part, run, times};
 use shim::{Event, File};
 use sss::{Access, Error, ErrorKind, Store};
 use writer::Known;
-
-const TIME: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     run(
@@ -73,7 +70,7 @@ fn new_directory() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
         let place = Place::of(engine);
         let shimmed = Shimmed::new(&library, &place);
-        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap(), TIME);
+        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap());
         let events = shim::events(&shimmed.log);
         let at = |path: &Path| {
             let is_it = |event: &Event| matches!(event, Event::Directory(directory) if directory == path);
@@ -90,12 +87,11 @@ fn order_at_a_reopen() {
     let Some(library) = shim::build() else { return };
     let place = Place::of(Engine::Lmdb);
     let mut child = part("write_and_wait", &[&place.url("")]).spawn().unwrap();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    first_line(&mut child);
+    kill(child);
     // What it wrote is nowhere but in memory, perhaps.
     let shimmed = Shimmed::new(&library, &place);
-    ends_well(shimmed.part("open", &[&place.url("durability=power")]).spawn().unwrap(), TIME);
+    ends_well(shimmed.part("open", &[&place.url("durability=power")]).spawn().unwrap());
     let events = shim::events(&shimmed.log);
     let first = |is_it: fn(&Event) -> bool| events.iter().position(is_it).expect("an event of the kind");
     let on_disk = first(|event| matches!(event, Event::Waited(File::Data, _)));
@@ -113,7 +109,7 @@ fn failing_disk() {
         let shimmed = Shimmed::new(&library, &place);
         let failure = place.directory().join("fail");
         let mut command = shimmed.part("fail", &[&place.url(""), failure.with_file_name(fails).to_str().unwrap()]);
-        ends_well(command.env("SSS_SHIM_FAIL", failure).spawn().unwrap(), TIME);
+        ends_well(command.env("SSS_SHIM_FAIL", failure).spawn().unwrap());
         // Another process, whose own disk has never failed.
         assert_failed(other.create(b"hello", &PLAIN));
         assert_eq!(other.get(&before, Access::Slide).unwrap().0, b"before");
@@ -130,7 +126,7 @@ fn failing_disk() {
 fn forgets(shimmed: &Shimmed, place: &Place) -> (bool, bool) {
     let [first, second] = [(), ()].map(|()| {
         fs::write(&shimmed.log, b"").unwrap();
-        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap(), TIME);
+        ends_well(shimmed.part("open", &[&place.url("")]).spawn().unwrap());
         let events = shim::events(&shimmed.log);
         let forgotten = events.iter().position(|event| matches!(event, Event::Forgotten));
         let said = events.iter().position(|event| matches!(event, Event::Wait(File::Data, _)));
@@ -178,7 +174,7 @@ fn power_cuts() {
     let writers: Vec<_> = (0..PROCESSES)
         .map(|_| shimmed.part("write", &[&url, log, &rng.next().to_string(), &steps]).spawn().unwrap())
         .collect();
-    writers.into_iter().for_each(|writer| drop(ends_well(writer, TIME)));
+    writers.into_iter().for_each(|writer| drop(ends_well(writer)));
     let map = after_power_cut(&fs::read(&files[1]).unwrap());
     let events = shim::events(&shimmed.log);
 

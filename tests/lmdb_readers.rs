@@ -6,7 +6,7 @@ mod common;
 mod processes;
 
 use std::{
-    io::{BufRead, BufReader, Write, stdout},
+    io::{Write, stdout},
     os::unix::process::CommandExt,
     process::{Child, ExitCode, Stdio},
     sync::mpsc,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use common::{Engine, PLAIN, Place, Rng, from_env};
-use processes::{ends_well, now, part, run, times};
+use processes::{ends_well, first_line, kill, now, part, run, times};
 use sss::{Access, ErrorKind, Store};
 
 fn main() -> ExitCode {
@@ -43,16 +43,8 @@ fn is_whole(bytes: &[u8]) {
 /// Starts a part and waits until it has begun to read.
 fn start(name: &str, args: &[&str]) -> Child {
     let mut child = part(name, args).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "reading\n");
+    assert_eq!(first_line(&mut child), "reading");
     child
-}
-
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    let status = child.wait().unwrap();
-    assert!(status.code().is_none(), "a reader ended before it was killed: {status}");
 }
 
 /// The part: reads a session again and again.
@@ -149,7 +141,7 @@ fn becomes_another() {
     let place = Place::of(Engine::Lmdb);
     let (store, url) = (place.open("seal=off"), place.url("seal=off"));
     let (sid, _) = store.create(&payload(1), &PLAIN).unwrap();
-    let output = ends_well(part("become", &[&url, sid.as_str(), "10"]).spawn().unwrap(), Duration::from_secs(60));
+    let output = ends_well(part("become", &[&url, sid.as_str(), "10"]).spawn().unwrap());
     assert_eq!(output, "the last one\n");
     store.get(&sid, Access::Peek).unwrap();
 }

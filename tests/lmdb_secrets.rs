@@ -21,7 +21,6 @@ use sss::{Access, ErrorKind, Sid, Store};
 
 const WORKERS: usize = 3;
 const SESSIONS: usize = 40;
-const TIME: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     run(&[("nobody_is_logged_out_when_the_secret_is_changed_under_load", changed_under_load)], &[("serve", serve)])
@@ -98,7 +97,7 @@ fn start(url: &str, number: usize, ids: &str) -> Child {
 /// Tells it to end, and waits for that.
 fn end(mut child: Child) -> String {
     drop(child.stdin.take());
-    ends_well(child, TIME).trim().to_owned()
+    ends_well(child).trim().to_owned()
 }
 
 /// The part: reads and writes the sessions, each of which has one writer, until its input ends.

@@ -5,15 +5,18 @@
 
 use std::{
     env,
-    io::Read,
+    io::{BufRead, BufReader, Read},
     panic::catch_unwind,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Says that this process is a part, before the part's name and its arguments.
 const PART: &str = "--part";
+
+/// A process that is not at its end by then hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a process does that is a part.
 type Part = fn(&[String]);
@@ -59,27 +62,45 @@ pub fn part(name: &str, args: &[&str]) -> Command {
     command
 }
 
+/// The first line that a part says, which it does when it is where a test wants it.
+pub fn first_line(child: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// Kills a process that goes on until then.
+#[track_caller]
+pub fn kill(mut child: Child) {
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.code().is_none(), "a process ended before it was killed: {status}");
+}
+
+/// How a process ended, which may be by a signal; `None`: it hangs, and was killed for that.
+pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
 /// Whether a process ended by itself and well, and not by a signal or never: a hang is a failure. What it said.
 #[track_caller]
-pub fn ends_well(mut child: Child, within: Duration) -> String {
-    let begun = Instant::now();
+pub fn ends_well(mut child: Child) -> String {
     let mut output = child.stdout.take().unwrap();
     // Read beside it, so that it does not wait for room in the pipe.
     let text = thread::spawn(move || {
         let mut text = String::new();
         output.read_to_string(&mut text).map(|_| text)
     });
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if begun.elapsed() > within {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            panic!("a process hangs");
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
+    let status = end_of(&mut child).expect("a process that does not hang");
     let text = text.join().unwrap().unwrap();
     assert!(status.success(), "a process ended by {status}, having said {text:?}");
     text

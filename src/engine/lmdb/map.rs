@@ -253,7 +253,8 @@ pub(super) fn forget_cached(file: &File) {
 pub(super) fn wait(word: &AtomicU32, value: u32, most: Duration) {
     #[cfg(target_os = "linux")]
     {
-        let most = libc::timespec { tv_sec: most.as_secs() as libc::time_t, tv_nsec: most.subsec_nanos().into() };
+        let most =
+            libc::timespec { tv_sec: most.as_secs() as libc::time_t, tv_nsec: most.subsec_nanos() as libc::c_long };
         // SAFETY: an aligned word that lives as long as the call, and a valid time. What it returns does not matter.
         unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, &raw const most) };
     }
