@@ -36,6 +36,7 @@ mod secret;
 mod sid;
 mod stats;
 mod store;
+mod striped;
 mod sys;
 mod url;
 
@@ -51,3 +52,5 @@ pub use record::{Entry, Meta};
 pub use sid::{SID_LEN, Sid};
 pub use stats::Stats;
 pub use store::{Access, Options, Principal, Store};
+#[doc(hidden)] // For the bindings of this repository.
+pub use striped::Striped;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use once_cell::race::OnceBox;
-use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLockReadGuard};
 
 use super::types::{SSS_GLOBAL, sss_store};
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     global::global_store,
     sid::fill_random,
     store::Store,
+    striped::Striped,
 };
 
 const CHUNK: usize = 256;
@@ -46,7 +47,7 @@ struct Table {
 struct Slot {
     /// Odd: that of the handle whose store is in the slot. Even: the slot is empty.
     generation: AtomicU32,
-    store: PerProcess<RwLock<Option<Store>>>,
+    store: PerProcess<Striped<Option<Store>>>,
 }
 
 #[derive(Default)]
@@ -138,7 +139,7 @@ impl Table {
             self.chunks[number as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
         let slot = &chunk[number as usize % CHUNK];
         let mut place = slot.store.get().write();
-        *place = Some(store);
+        place.replace(Some(store));
         let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(place);
         Ok(u64::from(self.instance.load(Ordering::Relaxed)) << 48 | u64::from(generation) << 16 | u64::from(number))
@@ -172,7 +173,7 @@ impl Slot {
     /// Takes the store out, unless another close was faster.
     fn empty(&self, handle: sss_store) -> Option<Store> {
         let mut place = self.store.get().write();
-        let store = place.take_if(|_| self.is_of(handle))?;
+        let store = if self.is_of(handle) { place.replace(None)? } else { return None };
         if generation_of(handle) != u32::MAX {
             self.generation.store(generation_of(handle) + 1, Ordering::Release);
         }
@@ -186,12 +187,12 @@ impl Slot {
         if !self.is_of(handle) {
             return Err(closed());
         }
-        if place.is_none() {
+        if place.get().is_none() {
             // A lock that cannot be had is held by a thread of the parent that was just closing the handle.
-            let stores = self.store.inherited().filter_map(RwLock::try_read);
-            *place = stores.filter_map(|store| store.as_ref()?.reopened()).last();
+            let stores = self.store.inherited().filter_map(|store| store.peek()?);
+            place.replace(stores.filter_map(|store| store.reopened()).last());
         }
-        match *place {
+        match place.get() {
             Some(_) => Ok(()),
             None => Err(Error::fixed(
                 ErrorKind::Forked,

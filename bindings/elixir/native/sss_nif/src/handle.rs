@@ -4,21 +4,22 @@
 use std::{
     ops::Deref,
     panic::{RefUnwindSafe, UnwindSafe},
+    sync::LazyLock,
     thread,
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rustler::{Decoder, NifResult, Resource, ResourceArc, Term};
-use sss::{Error, ErrorKind, Store, Waits};
+use sss::{Error, ErrorKind, Store, Striped, Waits};
 
 use crate::terms::atoms;
 
 /// `None` once it is closed.
-pub struct Handle(RwLock<Option<Store>>);
+pub struct Handle(Striped<Option<Store>>);
 
 /// The application's store. It is not a resource that the application keeps in a persistent term: OTP 25 calls the
 /// destructor of such a resource when the term is erased, also while a process still holds the reference.
-static APPLICATION: Handle = Handle(RwLock::new(None));
+static APPLICATION: LazyLock<Handle> = LazyLock::new(|| Handle(None.into()));
 static APPLICATION_URL: Mutex<String> = Mutex::new(String::new());
 
 /// Up to here a scheduler can free the sessions in memory itself; more are given back on a thread.
@@ -33,7 +34,7 @@ impl RefUnwindSafe for Handle {}
 
 impl Handle {
     pub fn new(store: Store) -> Handle {
-        Handle(RwLock::new(Some(store)))
+        Handle(Some(store).into())
     }
 
     /// Lends the store to an operation; `None` if the operation is one of those that may wait there.
@@ -56,7 +57,7 @@ impl Handle {
 
     /// Ends the handle and gives the store to the caller, who may be the last to hold it.
     pub fn close(&self) -> Result<Store, Error> {
-        self.0.write().take().ok_or_else(closed)
+        self.0.write().replace(None).ok_or_else(closed)
     }
 }
 
@@ -64,7 +65,7 @@ impl Drop for Handle {
     /// The garbage collector calls this on a scheduler thread, where millions of sessions cannot be wiped, and no file be
     /// written to the disk.
     fn drop(&mut self) {
-        let Some(store) = self.0.get_mut().take() else { return };
+        let Some(store) = self.0.write().replace(None) else { return };
         if !store.waits().writes && store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
             return;
         }
@@ -82,7 +83,7 @@ pub fn open_application(url: &str) -> Result<(), Error> {
     }
     // Not under the lock: it may take long.
     let store = Store::open(url)?;
-    let before = APPLICATION.0.write().replace(store);
+    let before = APPLICATION.0.write().replace(Some(store));
     url.clone_into(&mut open_url);
     drop(before);
     Ok(())
