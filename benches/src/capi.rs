@@ -15,7 +15,8 @@ use sss::{Access, Store};
 use crate::{
     competitors::{Sessions, Sss, URL},
     facts::Facts,
-    workload::{BATCH, Batches, Id, Middle, Outcome, Race, Rng, Scale, payload, slice, timed},
+    speed::{Filled, rate},
+    workload::{BATCH, Batches, Id, Middle, Outcome, Race, Rng, Scale, slice, timed},
 };
 
 type Status = i32;
@@ -80,32 +81,55 @@ impl C {
         handle
     }
 
-    fn fill(&self, n: usize) -> Vec<Id> {
-        let create = |i| {
-            let (payload, mut sid) = (payload(256, i), [0u8; 129]);
-            // SAFETY: pointers to live memory of the lengths that the header asks for; what is NULL may be.
-            let status = unsafe {
-                (self.create)(
-                    self.handle,
-                    payload.as_ptr().cast(),
-                    payload.len(),
-                    ptr::null(),
-                    sid.as_mut_ptr().cast(),
-                    ptr::null_mut(),
-                )
-            };
-            assert_eq!(status, 0);
-            *sid.first_chunk().expect("129 is more than 128")
+    fn create(&self, handle: u64, payload: &[u8]) -> Id {
+        let mut sid = [0u8; 129];
+        // SAFETY: pointers to live memory of the lengths that the header asks for; what is NULL may be.
+        let status = unsafe {
+            (self.create)(
+                handle,
+                payload.as_ptr().cast(),
+                payload.len(),
+                ptr::null(),
+                sid.as_mut_ptr().cast(),
+                ptr::null_mut(),
+            )
         };
-        (0..n).map(create).collect()
+        assert_eq!(status, 0);
+        *sid.first_chunk().expect("129 is more than 128")
     }
 
-    fn get(&self, id: &Id, out: &mut [u8; 256], meta: &mut Meta) -> Status {
+    fn get(&self, handle: u64, id: &Id, out: &mut [u8], meta: &mut Meta) -> Status {
         let mut len = 0;
         // SAFETY: pointers to live memory of the lengths that go with them.
         unsafe {
-            (self.get)(self.handle, id.as_ptr().cast(), id.len(), 0, out.as_mut_ptr().cast(), out.len(), &mut len, meta)
+            (self.get)(handle, id.as_ptr().cast(), id.len(), 0, out.as_mut_ptr().cast(), out.len(), &mut len, meta)
         }
+    }
+}
+
+/// A store that is only reached through its handle, to be filled and read.
+#[derive(Clone)]
+struct ThroughC<'a> {
+    c: &'a C,
+    handle: u64,
+}
+
+impl Sessions for ThroughC<'_> {
+    fn create(&mut self, _id: &Id, payload: &[u8]) -> Id {
+        self.c.create(self.handle, payload)
+    }
+
+    fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize> {
+        let mut meta = Meta { size: size_of::<Meta>() as u32, ..Meta::default() };
+        (self.c.get(self.handle, id, out, &mut meta) == 0).then_some(out.len())
+    }
+
+    fn put(&mut self, _: &Id, _: &[u8]) -> bool {
+        unreachable!("it is only read")
+    }
+
+    fn delete(&mut self, _: &Id) -> bool {
+        unreachable!("it is only read")
     }
 }
 
@@ -115,9 +139,10 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
         Ok(c) => c,
         Err(error) => return eprintln!("M8 needs the shared library (cargo build --release): {error}"),
     };
-    let c_ids = c.fill(SMALL);
+    let (c, blank) = (&c, vec![[0; 128]; SMALL]);
+    let c_ids = ThroughC { c, handle: c.handle }.fill(&blank, 256);
     let (rust, ids) = fill(SMALL);
-    let outcome = gets(scale, &c, &c_ids, &rust, &ids);
+    let outcome = gets(scale, c, &c_ids, &rust, &ids);
     facts.set_middle("m8.get_rust_ns", outcome.middle("rust"));
     facts.set_middle("m8.get_c_ns", outcome.middle("c"));
     let get = minus(&outcome, "c", "rust");
@@ -136,11 +161,12 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     race.runner("context", || slice(n, || repeated(|| manual.advance_clock(black_box(0)).is_ok())));
     let (mut out, mut meta) = ([0; 256], Meta { size: size_of::<Meta>() as u32, ..Meta::default() });
     race.runner("c_miss", move || {
-        slice(n, || timed(unknown, |id| assert_eq!(c.get(id, &mut out, &mut meta), NOT_FOUND)))
+        slice(n, || timed(unknown, |id| assert_eq!(c.get(c.handle, id, &mut out, &mut meta), NOT_FOUND)))
     });
     let mut rust_out = [0; 256];
     race.runner("rust_miss", || slice(n, || timed(unknown, |id| assert!(!read(&rust, id, &mut rust_out)))));
     let outcome = race.run(scale.rounds);
+    threads(scale, facts, c);
     let (call, guard) = (outcome.middle("call"), minus(&outcome, "guarded", "call"));
     let resolved = minus(&outcome, "resolved", "context");
     let handle = resolved.median - call.median - guard.median;
@@ -150,6 +176,19 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     facts.set("m8.arguments_ns", get.median - resolved.median);
     facts.set_middle("m8.context_ns", outcome.middle("context"));
     facts.set_middle("m8.error_ns", minus(&outcome, "c_miss", "rust_miss"));
+}
+
+/// What two threads get done with one handle, against two handles to stores of their own. Of so many sessions that they seldom
+/// meet at one.
+fn threads(scale: Scale, facts: &mut Facts, c: &C) {
+    let blank = vec![[0; 128]; scale.n / 10];
+    let fill = |handle| Filled::new(ThroughC { c, handle }, &blank, 256);
+    let (shared, other) = (fill(c.open(URL)), fill(c.open(URL)));
+    let time = Duration::from_millis(if scale.quick { 60 } else { 250 });
+    let mut race = Race::default();
+    race.runner("shared", || rate(&[&shared, &shared], 0, time));
+    race.runner("private", || rate(&[&shared, &other], 0, time));
+    facts.set_middle("m8.threads_ratio", race.run(scale.rounds).ratio("shared", "private"));
 }
 
 fn fill(n: usize) -> (Store, Vec<Id>) {
@@ -165,7 +204,7 @@ fn gets(scale: Scale, c: &C, c_ids: &[Id], rust: &Store, ids: &[Id]) -> Outcome 
     let (mut drawn, mut out) = (Batches::new(c_ids, 8), [0; 256]);
     let mut meta = Meta { size: size_of::<Meta>() as u32, ..Meta::default() };
     race.runner("c", move || {
-        slice(scale.batches, || timed(drawn.draw(), |id| assert_eq!(c.get(id, &mut out, &mut meta), 0)))
+        slice(scale.batches, || timed(drawn.draw(), |id| assert_eq!(c.get(c.handle, id, &mut out, &mut meta), 0)))
     });
     race.run(scale.rounds)
 }

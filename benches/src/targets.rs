@@ -227,6 +227,7 @@ pub const TARGETS: &[Target] = &[
             ("arguments and outputs", "m8.arguments_ns", Unit::Ns),
             ("within both, the fork check and the rules", "m8.context_ns", Unit::Ns),
             ("error path (NOT_FOUND)", "m8.error_ns", Unit::Ns),
+            ("2 threads on one handle, against two", "m8.threads_ratio", Unit::Ratio),
         ],
     },
     Target {
