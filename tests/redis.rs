@@ -340,11 +340,11 @@ fn what_a_server_refuses_is_a_status_of_its_own_and_no_missing_session() {
     ask(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!((get(), put()), (None, None));
     // A permission less.
-    ask(&["ACL", "SETUSER", USER, "-setrange"]);
+    ask(&["ACL", "SETUSER", USER, "-set"]);
     assert_eq!(put(), Some(ErrorKind::Unavailable));
     let message = store.put(&sid, b"x", &PLAIN).unwrap_err().to_string();
     assert!(message.contains("docs/redis.md"), "{message}");
-    ask(&["ACL", "SETUSER", USER, "+setrange"]);
+    ask(&["ACL", "SETUSER", USER, "+set"]);
     assert_eq!((get(), put()), (None, None));
     // Something else under the key.
     let names = server.ask(&["KEYS", "app:s:*"]).unwrap();

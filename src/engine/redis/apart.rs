@@ -4,7 +4,7 @@
 //! one. What was noted and never came is taken out of the list when nobody can be about to store it any more.
 
 use super::{
-    calls::{Calls, Ended, Join, Moved, Outcome, Row, TRIES},
+    calls::{self, Calls, Ended, Join, Moved, Outcome, Row, TRIES},
     names, step,
 };
 use crate::{
@@ -28,9 +28,9 @@ pub(super) fn displace(calls: &Calls, from: &Key, seen: &[u8], to: &Moved, made_
     }
     let mut last_seen = None;
     for _ in 0..TRIES {
-        match calls.create(&to.key, &to.record, to.deadline, calls.now(&to.key)?, None)? {
+        match calls.create(&to.key, &to.record, calls.now(&to.key)?, None)? {
             Outcome::Done(at, _) => last_seen = Some(at),
-            Outcome::Other(Some(there)) if there == to.record => last_seen = Some(made_at),
+            Outcome::Other(Some(there)) if calls::is_same(&there, &to.record) => last_seen = Some(made_at),
             // It was revoked while it was on its way.
             Outcome::Other(_) | Outcome::Gone => return Ok(Outcome::Gone),
             Outcome::Late => continue,

@@ -48,6 +48,12 @@ pub(super) struct Look {
     pub len: usize,
 }
 
+/// An expiry that a get has set before it knew whether that was right, and the one before.
+pub(super) struct Tried {
+    pub expiry: i64,
+    pub before: i64,
+}
+
 /// What came of a write.
 pub(super) enum Outcome {
     /// With the last use, and how many other sessions of the principal were ended.
@@ -89,7 +95,6 @@ pub(super) struct Join {
 pub(super) struct Moved {
     pub key: Key,
     pub record: Vec<u8>,
-    pub deadline: i64,
     pub alias: Option<Alias>,
     pub join: Option<Join>,
 }
@@ -122,12 +127,20 @@ impl<'a> Calls<'a> {
 
     /// `whole`: the whole record. `uses`: and notes the use.
     pub(super) fn look(&self, key: &Key, uses: bool, whole: bool) -> Result<Look> {
-        self.look_at(key, &self.open.names().session(key), uses, whole)
+        self.look_again(key, uses, whole, None)
     }
 
-    fn look_at(&self, key: &Key, name: &[u8], uses: bool, whole: bool) -> Result<Look> {
+    /// The same after something was tried, which is taken back.
+    pub(super) fn look_again(&self, key: &Key, uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
+        self.look_at(key, &self.open.names().session(key), uses, whole, tried)
+    }
+
+    fn look_at(&self, key: &Key, name: &[u8], uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
         let alias = self.open.names().alias(key);
-        let args: [&[u8]; 3] = [if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" }, &alias];
+        let (uses, whole): (&[u8], &[u8]) =
+            (if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" });
+        let (expiry, before) = tried.map_or_else(Default::default, |tried| (text(tried.expiry), text(tried.before)));
+        let args: [&[u8]; 5] = [uses, whole, &alias, &expiry, &before];
         let (now, mut rest) = self.call(&script::READ, Kind::Read, &[name], 0, &args)?;
         rest.resize_with(3, || Reply::Nil);
         let [record, alias, len] = <[Reply; 3]>::try_from(rest).map_err(|_| corrupt())?;
@@ -148,16 +161,9 @@ impl<'a> Calls<'a> {
         self.session(&script::UNREAD, Kind::Read, key, 0, &[&text(used), &text(before)]).map(|_| ())
     }
 
-    pub(super) fn create(
-        &self,
-        key: &Key,
-        record: &[u8],
-        deadline: i64,
-        made_at: i64,
-        join: Option<&Join>,
-    ) -> Result<Outcome> {
+    pub(super) fn create(&self, key: &Key, record: &[u8], made_at: i64, join: Option<&Join>) -> Result<Outcome> {
         let names = self.open.names();
-        let args: [&[u8]; 3] = [record, &text(deadline), &names.alias(key)];
+        let args: [&[u8]; 2] = [record, &names.alias(key)];
         self.joining(&script::CREATE, Kind::Write, &[names.session(key)], made_at, join, &args)
     }
 
@@ -182,7 +188,7 @@ impl<'a> Calls<'a> {
         let keys = [names.session(from), names.alias(from), names.session(&to.key), names.alias(&to.key)];
         let (alias, until) =
             to.alias.as_ref().map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
-        let args: [&[u8]; 5] = [seen, &to.record, &text(to.deadline), &alias, &text(until)];
+        let args: [&[u8]; 4] = [seen, &to.record, &alias, &text(until)];
         // What was moved and then moved again would not be known again.
         self.joining(&script::MOVE, Kind::Once, &keys, made_at, to.join.as_ref(), &args)
     }
@@ -302,7 +308,7 @@ impl<'a> Calls<'a> {
 
     /// What an old id reads of a session that is on its way.
     pub(super) fn on_its_way(&self, key: &Key, whole: bool) -> Result<Look> {
-        self.look_at(key, &self.open.names().moving(key), false, whole)
+        self.look_at(key, &self.open.names().moving(key), false, whole, None)
     }
 
     /// A session that was on its way is at its new key.
@@ -464,6 +470,7 @@ mod tests {
             format!("local HEAD = {HEAD}\n"),
             format!("local SHORTEST = {}\n", format::HEADER),
             format!("local LAST_SEEN = {}\n", format::LAST_SEEN),
+            format!("local IDLE = {}\n", format::IDLE),
             format!("local KEY = {}\n", names::SPELLED),
         ] {
             assert!(script::CREATE.source.contains(&line), "{line}");

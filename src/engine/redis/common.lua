@@ -7,6 +7,9 @@
 local HEAD = 105
 local SHORTEST = 56
 local LAST_SEEN = 16
+local IDLE = 40
+-- By so much may the clock of who makes up a write be wrong.
+local WRONG_MS = 1000
 
 local by_hand = ARGV[1] ~= ''
 local now
@@ -31,26 +34,74 @@ local function last_seen(head)
   return (struct.unpack('<i8', head, LAST_SEEN + 1))
 end
 
+local function with_last_seen(record, seen)
+  return record:sub(1, LAST_SEEN) .. struct.pack('<i8', seen) .. record:sub(LAST_SEEN + 9)
+end
+
+-- What is stored in the place of the last use, and when the session ends. Where that is at the store's idle timeout, it is this
+-- timeout, below 0: the key's expiry tells the rest, and a get slides it without a script (slide.rs, which knows this rule).
+-- Where it ends otherwise the time is stored, and is true whatever is tried with the expiry.
+local function stored_use(head, used)
+  local ends, idle = deadline(head, used), tonumber(ARGV[3])
+  local follows = struct.unpack('<i8', head, IDLE + 1) == 0 and ends == used + idle and ends < 2 ^ 53
+  return follows and not by_hand and -idle or used, ends
+end
+
+-- A record that was read, with the time of the last use in its place. (Without an expiry, which somebody must have taken away,
+-- that is long ago.)
+local function with_time(key, record)
+  if #record < SHORTEST or last_seen(record) >= 0 then return record end
+  local seen = redis.call('PEXPIRETIME', key) + 1 + last_seen(record)
+  -- Slid by a longer timeout than it has.
+  if seen > now + WRONG_MS then seen = now end
+  return with_last_seen(record, seen)
+end
+
+local function head_of(key)
+  return with_time(key, redis.call('GETRANGE', key, 0, HEAD - 1))
+end
+
+local function record_of(key)
+  local record = redis.call('GET', key)
+  return record and with_time(key, record)
+end
+
 -- What is too short for a record is for the client to find out.
 local function lives(head)
   return head ~= '' and (#head < SHORTEST or now < (deadline(head)))
 end
 
--- Lets Redis remove the key by itself when its time has come.
+-- Lets Redis remove the key by itself when its time has come. (It does when the expiry is over.)
 local function keep_until(key, at)
   if by_hand then return end
   if at <= now then
     redis.call('DEL', key)
   elseif at < 2 ^ 53 then
-    redis.call('PEXPIREAT', key, at)
+    redis.call('PEXPIREAT', key, at - 1)
   else
     redis.call('PERSIST', key)
   end
 end
 
-local function slide_to(key, head, seen)
-  redis.call('SETRANGE', key, LAST_SEEN, struct.pack('<i8', seen))
-  keep_until(key, (deadline(head, seen)))
+-- Stores a record whose session was used at this time last.
+local function store(key, record, used)
+  local use, ends = stored_use(record, used)
+  local stored = with_last_seen(record, use)
+  if by_hand or ends >= 2 ^ 53 then
+    redis.call('SET', key, stored)
+  elseif ends > now then
+    redis.call('SET', key, stored, 'PXAT', string.format('%.0f', ends - 1))
+  else
+    redis.call('DEL', key)
+  end
+end
+
+-- Notes that the session was used at this time last; or returns why the server refuses that.
+local function slide_to(key, head, used)
+  local use, ends = stored_use(head, used)
+  local noted = redis.pcall('SETRANGE', key, LAST_SEEN, struct.pack('<i8', use))
+  if type(noted) == 'table' then return noted end
+  keep_until(key, ends)
 end
 
 -- Whether the session is what the client has seen of it, but for its last use.
@@ -60,5 +111,5 @@ end
 
 -- Whether the write was made up so long ago that it must not happen any more, or by a clock that is wrong.
 local function is_late()
-  return not by_hand and math.abs(now - tonumber(ARGV[4])) > 1000
+  return not by_hand and math.abs(now - tonumber(ARGV[4])) > WRONG_MS
 end

@@ -1,7 +1,7 @@
 -- Ends the session KEYS[1] of the principal ARGV[5], and what its old id reads at ARGV[7] while it is on its way. If it is not
 -- there it must not appear any more: its alias ARGV[6] is taken for so long that who is about to store it comes too late.
 -- ARGV[8]: only if it was used at this time last, or nothing. Returns the time, what came of it, and whether it lived.
-local head = redis.call('GETRANGE', KEYS[1], 0, HEAD - 1)
+local head = head_of(KEYS[1])
 if head == '' then
   redis.call('SET', ARGV[6], '', 'NX', 'PX', 10000)
   redis.call('DEL', ARGV[7])

@@ -20,6 +20,7 @@ mod pool;
 mod resp;
 mod script;
 mod servers;
+mod slide;
 mod socket;
 mod step;
 mod stream;
@@ -32,6 +33,7 @@ use once_cell::sync::OnceCell;
 use self::{
     calls::{Calls, Which},
     open::{Open, Shared, Wishes},
+    slide::Met,
 };
 use super::{Context, Engine, Found, Reader, Usage, Waits};
 use crate::{
@@ -120,13 +122,27 @@ impl Engine for Redis {
     fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
         let open = self.here()?;
         let calls = Calls::new(open, cx);
-        let Some(way) = step::follow(&calls, key, !peek, true)? else {
+        let met = match !peek && slide::is_likely(&calls, key) {
+            true => slide::read(&calls, key)?,
+            false => Met::Nothing,
+        };
+        let look = |tried| calls.look_again(key, !peek, true, tried);
+        let way = match met {
+            Met::All(way) => Some(way),
+            Met::Other(tried) => step::follow_from(&calls, key, true, look(Some(&tried))?)?,
+            Met::Nothing => step::follow_from(&calls, key, true, look(None)?)?,
+        };
+        let Some(way) = way else {
             cx.counters.count(Count::Misses, key);
             return Err(Error::not_found());
         };
         let record = format::decode(&way.record, open.seals)?;
+        let uses = !peek && way.aliases.is_empty();
         let before = record.head.last_seen;
-        let head = if peek || !way.aliases.is_empty() { record.head } else { record.head.seen(way.moment.now) };
+        if uses {
+            slide::learn(&calls, &record, &way.moment);
+        }
+        let head = if uses { record.head.seen(way.moment.now) } else { record.head };
         let mut meta = head.meta(way.moment.timeouts);
         meta.expires_ms = meta.expires_ms.min(way.until).min(record.private.armed);
         let used = Use { calls: &calls, key: &way.key, from: before, to: head.last_seen };
@@ -166,7 +182,7 @@ impl Engine for Redis {
     }
 
     fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
-        let way = step::follow(&Calls::new(self.here()?, cx), key, false, false)?;
+        let way = step::follow(&Calls::new(self.here()?, cx), key, false)?;
         way.map(|way| way.key).ok_or_else(Error::not_found)
     }
 

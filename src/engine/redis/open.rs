@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, Weak,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -50,6 +50,8 @@ pub(super) struct Open {
     pub servers: Servers,
     pub heads: Heads,
     pub seals: bool,
+    /// Whether the last get could do without a script.
+    pub slides: AtomicBool,
     policy: Policy,
     counters: Counters,
     /// Where a test moves the clock by hand.
@@ -110,6 +112,7 @@ impl Open {
             servers: Servers::new(&wishes.url)?,
             heads: Heads::new(),
             seals: wishes.seals,
+            slides: AtomicBool::new(true),
             policy,
             counters: Counters::default(),
             manual: (wishes.manual_clock == Some(true)).then(|| AtomicI64::new(manual)),

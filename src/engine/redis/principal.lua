@@ -27,7 +27,7 @@ local function sessions_of(list)
   local found = {}
   for _, member in ipairs(redis.call('ZRANGE', list, 0, -1)) do
     local name = name_of(member)
-    local head = redis.call('GETRANGE', name, 0, HEAD - 1)
+    local head = head_of(name)
     local is_in = head:sub(3, 8) == member:sub(KEY + 1) and head:byte(2) % 2 == 1 and head:sub(57, 88) == ARGV[8]
     if not is_in then
       redis.call('ZREM', list, member)

@@ -6,13 +6,18 @@
 //! by one holds a call up without end; and its parser keeps to itself what came behind a reply, so nobody could tell that a
 //! reply is left over which would be taken for the next one's. What would remain of it are these lines, and some 40 crates.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    ops::Range,
+};
 
 /// More than any record, and than any list of a principal's sessions.
 const LONGEST: usize = 512 << 20;
 /// What nobody nests deeper.
 const DEEPEST: usize = 4;
 const CHUNK: usize = 16 << 10;
+/// A larger buffer is not kept for the next reply.
+const KEPT: usize = 64 << 10;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -69,43 +74,43 @@ pub(super) fn text(value: impl ToString) -> Vec<u8> {
 
 /// Appends a command.
 pub(super) fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    let header = |sign: u8, number: usize, out: &mut Vec<u8>| {
-        out.push(sign);
-        out.extend_from_slice(number.to_string().as_bytes());
-        out.extend_from_slice(b"\r\n");
-    };
-    header(b'*', parts.len(), out);
+    use std::io::Write;
+    // Writing to memory cannot fail.
+    let header = |sign: char, number: usize, out: &mut Vec<u8>| _ = write!(out, "{sign}{number}\r\n");
+    header('*', parts.len(), out);
     for part in parts {
-        header(b'$', part.len(), out);
+        header('$', part.len(), out);
         out.extend_from_slice(part);
         out.extend_from_slice(b"\r\n");
     }
 }
 
-/// What has been read and not been used yet.
+/// What has been read and not been used yet: a part of a buffer that is kept from one reply to the next.
 #[derive(Default)]
 pub(super) struct Inbox {
-    bytes: Vec<u8>,
+    buffer: Vec<u8>,
     at: usize,
+    end: usize,
 }
 
 impl Inbox {
     pub(super) fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+        self.at == self.end
     }
 
     pub(super) fn reply(&mut self, from: &mut impl Read) -> io::Result<Reply> {
         let reply = self.nested(from, 0)?;
         if self.is_empty() {
-            self.bytes.clear();
-            self.at = 0;
+            (self.at, self.end) = (0, 0);
+            self.buffer.truncate(KEPT);
+            self.buffer.shrink_to(KEPT);
         }
         Ok(reply)
     }
 
     fn nested(&mut self, from: &mut impl Read, depth: usize) -> io::Result<Reply> {
         let line = self.line(from)?;
-        let (&sign, rest) = line.split_first().ok_or_else(garbage)?;
+        let (&sign, rest) = self.buffer[line].split_first().ok_or_else(garbage)?;
         let number = || std::str::from_utf8(rest).ok().and_then(|text| text.parse::<i64>().ok()).ok_or_else(garbage);
         let length = || match number()? {
             -1 => Ok(None),
@@ -133,13 +138,14 @@ impl Inbox {
         }
     }
 
-    /// A line without its end.
-    fn line(&mut self, from: &mut impl Read) -> io::Result<Vec<u8>> {
+    /// Where a line is, without its end.
+    fn line(&mut self, from: &mut impl Read) -> io::Result<Range<usize>> {
         let mut looked = 0;
         loop {
-            let unread = &self.bytes[self.at..];
+            let unread = &self.buffer[self.at..self.end];
             if let Some(end) = unread[looked..].iter().position(|&byte| byte == b'\n').map(|end| looked + end) {
-                let line = unread[..end].strip_suffix(b"\r").ok_or_else(garbage)?.to_vec();
+                let len = unread[..end].strip_suffix(b"\r").ok_or_else(garbage)?.len();
+                let line = self.at..self.at + len;
                 self.at += end + 1;
                 return Ok(line);
             }
@@ -152,10 +158,10 @@ impl Inbox {
     }
 
     fn bulk(&mut self, from: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
-        while self.bytes.len() - self.at < length + 2 {
+        while self.end - self.at < length + 2 {
             self.fill(from)?;
         }
-        let (bulk, rest) = self.bytes[self.at..].split_at(length);
+        let (bulk, rest) = self.buffer[self.at..self.end].split_at(length);
         if !rest.starts_with(b"\r\n") {
             return Err(garbage());
         }
@@ -164,16 +170,18 @@ impl Inbox {
     }
 
     fn fill(&mut self, from: &mut impl Read) -> io::Result<()> {
-        let filled = self.bytes.len();
-        // As much again as there is: a large reply takes few turns, and a wrong length no memory.
-        let more = CHUNK.max(filled);
-        self.bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        self.bytes.resize(filled + more, 0);
-        let read = from.read(&mut self.bytes[filled..]);
-        self.bytes.truncate(filled + read.as_ref().map_or(0, |&n| n));
-        match read? {
+        if self.end == self.buffer.len() {
+            // As much again as there is: a large reply takes few turns, and a wrong length no memory.
+            let more = CHUNK.max(self.end);
+            self.buffer.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.buffer.resize(self.end + more, 0);
+        }
+        match from.read(&mut self.buffer[self.end..])? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
+            more => {
+                self.end += more;
+                Ok(())
+            }
         }
     }
 }

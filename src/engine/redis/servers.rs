@@ -192,6 +192,11 @@ impl Servers {
         })
     }
 
+    /// Runs commands that may be sent again on the server that has the key, in one trip, and returns its answer to each.
+    pub(super) fn pipeline(&self, key: &[u8], commands: &[&[&[u8]]], until: Instant) -> Result<Vec<Reply>> {
+        self.run(key, Kind::Read, until, |connection| connection.call(commands, until))
+    }
+
     /// Runs one command on the server that has the key.
     pub(super) fn command(&self, key: &[u8], kind: Kind, parts: &[&[u8]], until: Instant) -> Result<Reply> {
         self.run(key, kind, until, |connection| match self.written(connection, kind, parts, until)? {

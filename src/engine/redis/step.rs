@@ -3,7 +3,7 @@
 
 use super::{
     apart,
-    calls::{self, Calls, Join, Moved, Outcome, TRIES},
+    calls::{self, Calls, Join, Look, Moved, Outcome, TRIES},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -27,12 +27,21 @@ pub(super) struct Way {
     pub aliases: Vec<Alias>,
 }
 
-/// The session that a key reads. `uses`: and notes the use, if it is the session's own key.
-pub(super) fn follow(calls: &Calls, key: &Key, uses: bool, whole: bool) -> Result<Option<Way>> {
+/// The session that a key reads.
+pub(super) fn follow(calls: &Calls, key: &Key, whole: bool) -> Result<Option<Way>> {
+    follow_from(calls, key, whole, calls.look(key, false, whole)?)
+}
+
+/// The same, if this is what is there. A use is for a session's own key only: what comes then is not used.
+pub(super) fn follow_from(calls: &Calls, key: &Key, whole: bool, first: Look) -> Result<Option<Way>> {
+    let mut first = Some(first);
     let (mut key, mut until, mut aliases): (_, _, Vec<Alias>) = (*key, i64::MAX, Vec::new());
     let mut again = 0;
     while aliases.len() < LONGEST_WAY {
-        let look = calls.look(&key, uses && aliases.is_empty(), whole)?;
+        let look = match first.take() {
+            Some(look) => look,
+            None => calls.look(&key, false, whole)?,
+        };
         // The session was looked at later than the aliases: they may have ended meanwhile.
         if look.moment.now >= until {
             return Ok(None);
@@ -69,11 +78,10 @@ pub(super) fn create(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
         let private = private(calls, &head, calls.open.number(now));
         let record = record(calls, key, &head, &private, &write.content, None)?;
         let join = head.principal.map(|principal| Join { principal, key: *key, private });
-        let deadline = head.deadline(calls.cx.policy.timeouts());
-        match calls.create(key, &record, deadline, now, join.as_ref())? {
+        match calls.create(key, &record, now, join.as_ref())? {
             Outcome::Done(_, ended) => calls.cx.counters.add(Count::Revoked, ended),
             // The answer to the first attempt was lost.
-            Outcome::Other(Some(there)) if there == record => {}
+            Outcome::Other(Some(there)) if calls::is_same(&there, &record) => {}
             Outcome::Other(_) | Outcome::Gone => return Err(Error::fixed(ErrorKind::Exists, "the new id is taken")),
             Outcome::Late => continue,
         }
@@ -168,7 +176,6 @@ pub(super) fn renew(calls: &Calls, old: &Key, new: &Key, write: &Write, grace: &
         let moved = Moved {
             key: *new,
             record: record(calls, new, &head, &private, &write.content, Some(stored()))?,
-            deadline: head.deadline(calls.cx.policy.timeouts()),
             alias: grace.anew()?.alias(*old, *new, &head, &calls.moment(now))?,
             join: head.principal.map(|principal| Join { principal, key: *new, private }),
         };
@@ -212,7 +219,7 @@ pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key
 /// The session that `except` reads, if it is the principal's.
 pub(super) fn spared(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<Option<Key>> {
     let Some(except) = except else { return Ok(None) };
-    let Some(way) = follow(calls, except, false, false)? else { return Ok(None) };
+    let Some(way) = follow(calls, except, false)? else { return Ok(None) };
     let record = format::decode(&way.record, calls.open.seals)?;
     Ok((record.head.principal == Some(principal)).then_some(way.key))
 }

@@ -2,19 +2,18 @@
 -- ARGV[10]: the first bytes of what was seen, without the last use; none: nothing was seen yet. ARGV[11]: the new record.
 -- Returns the time, what came of it, and what is there if it is something else, or when it was used last and how many
 -- others were ended.
-local head = redis.call('GETRANGE', KEYS[1], 0, HEAD - 1)
+local head = head_of(KEYS[1])
 if not lives(head) then
   return { now, 'gone' }
 elseif not is_as_seen(head, ARGV[10]) then
-  return { now, 'other', redis.call('GET', KEYS[1]) }
+  return { now, 'other', record_of(KEYS[1]) }
 elseif is_late() then
   return { now, 'late' }
 end
 local seen, ended = math.max(now, last_seen(head)), 0
-redis.call('SET', KEYS[1], ARGV[11])
+store(KEYS[1], ARGV[11], seen)
 if KEYS[2] then
   join(KEYS[2])
   ended = end_surplus(KEYS[2], KEYS[1])
 end
-slide_to(KEYS[1], ARGV[11], seen)
 return { now, 'done', seen, ended }
