@@ -441,8 +441,14 @@ fn outcome(now: i64, rest: Vec<Reply>) -> Result<Outcome> {
 
 /// The first bytes of a record, by which the server knows it again. The last use is not one of them.
 pub(super) fn first_bytes(record: &[u8]) -> Vec<u8> {
+    let (before, after) = first_parts(record);
+    [before, after].concat()
+}
+
+/// The same, what is before the last use and what is behind it.
+pub(super) fn first_parts(record: &[u8]) -> (&[u8], &[u8]) {
     let head = &record[..record.len().min(HEAD)];
-    [&head[..head.len().min(format::LAST_SEEN)], head.get(LAST_SEEN_END..).unwrap_or_default()].concat()
+    (&head[..head.len().min(format::LAST_SEEN)], head.get(LAST_SEEN_END..).unwrap_or_default())
 }
 
 /// The beginning of a record with these first bytes, and any last use.

@@ -3,6 +3,7 @@
 
 use parking_lot::Mutex;
 
+use super::calls;
 use crate::key::Key;
 
 /// Each has about 150 bytes.
@@ -22,9 +23,19 @@ impl Heads {
         self.place(key).lock().as_ref().filter(|(seen, _)| seen == key).map(|(_, head)| head.clone())
     }
 
-    /// The last one that has the place stays.
-    pub(super) fn put(&self, key: &Key, head: &[u8]) {
-        *self.place(key).lock() = Some((*key, head.into()));
+    /// Takes over the first bytes of a record. The last one that has the place stays.
+    pub(super) fn put(&self, key: &Key, record: &[u8]) {
+        let (before, after) = calls::first_parts(record);
+        let mut place = self.place(key).lock();
+        match &mut *place {
+            // Every get comes here: no memory is taken for what fits.
+            Some((seen, head)) if head.len() == before.len() + after.len() => {
+                *seen = *key;
+                head[..before.len()].copy_from_slice(before);
+                head[before.len()..].copy_from_slice(after);
+            }
+            place => *place = Some((*key, [before, after].concat().into())),
+        }
     }
 
     pub(super) fn forget(&self, key: &Key) {

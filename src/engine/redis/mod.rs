@@ -149,7 +149,7 @@ impl Engine for Redis {
         reader(Found { stored: Stored { key: way.key, head: &head, bytes: record.bytes }, meta, way: &way.aliases })?;
         std::mem::forget(used);
         cx.counters.count(Count::Hits, key);
-        open.heads.put(&way.key, &calls::first_bytes(&way.record));
+        open.heads.put(&way.key, &way.record);
         Ok(())
     }
 

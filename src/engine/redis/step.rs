@@ -85,7 +85,7 @@ pub(super) fn create(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
             Outcome::Other(_) | Outcome::Gone => return Err(Error::fixed(ErrorKind::Exists, "the new id is taken")),
             Outcome::Late => continue,
         }
-        calls.open.heads.put(key, &calls::first_bytes(&record));
+        calls.open.heads.put(key, &record);
         return Ok(head);
     }
     Err(out_of_step())
@@ -136,7 +136,7 @@ pub(super) fn put(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
             (Outcome::Other(None) | Outcome::Done(..), _) => return Err(crate::seal::corrupt()),
         };
         let (Some(old), Some(made)) = (old, made) else { return Err(crate::seal::corrupt()) };
-        open.heads.put(key, &calls::first_bytes(&made.record));
+        open.heads.put(key, &made.record);
         if let Some(principal) = old.head.principal.filter(|_| old.head.principal != made.head.principal) {
             calls.unlist(principal, key, &old.private);
         }
@@ -193,7 +193,7 @@ pub(super) fn renew(calls: &Calls, old: &Key, new: &Key, write: &Write, grace: &
             }
         }
         open.heads.forget(old);
-        open.heads.put(new, &calls::first_bytes(&moved.record));
+        open.heads.put(new, &moved.record);
         if let Some(principal) = before.head.principal {
             calls.unlist(principal, old, &before.private);
         }
