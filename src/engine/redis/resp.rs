@@ -74,14 +74,21 @@ pub(super) fn text(value: impl ToString) -> Vec<u8> {
 
 /// Appends a command.
 pub(super) fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    use std::io::Write;
-    // Writing to memory cannot fail.
-    let header = |sign: char, number: usize, out: &mut Vec<u8>| _ = write!(out, "{sign}{number}\r\n");
-    header('*', parts.len(), out);
+    header(out, b'*', parts.len());
     for part in parts {
-        header('$', part.len(), out);
+        header(out, b'$', part.len());
         out.extend_from_slice(part);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Nearly all numbers are short, and there are many of them.
+fn header(out: &mut Vec<u8>, sign: u8, number: usize) {
+    let digit = |number: usize| b'0' + (number % 10) as u8;
+    match number {
+        0..10 => out.extend_from_slice(&[sign, digit(number), b'\r', b'\n']),
+        10..100 => out.extend_from_slice(&[sign, digit(number / 10), digit(number), b'\r', b'\n']),
+        _ => out.extend_from_slice(format!("{}{number}\r\n", sign as char).as_bytes()),
     }
 }
 
@@ -238,6 +245,16 @@ mod tests {
             b"\r\n",
         ] {
             assert!(read(bad).is_err(), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_command_says_how_long_its_parts_are() {
+        for (len, header) in [(0, "$0"), (9, "$9"), (10, "$10"), (99, "$99"), (100, "$100"), (70_000, "$70000")] {
+            let (part, mut out) = (vec![b'x'; len], Vec::new());
+            command(&mut out, &[b"SET", &part]);
+            let expected = format!("*2\r\n$3\r\nSET\r\n{header}\r\n{}\r\n", "x".repeat(len));
+            assert!(out == expected.as_bytes(), "{len}");
         }
     }
 
