@@ -263,8 +263,15 @@ fn fine<T>(result: Result<T, Error>) -> Option<T> {
 
 #[track_caller]
 fn expected(error: &Error) {
-    let helps =
-        ["move it away", "move all files in it away", "close the store everywhere", "begin anew", "damaged or edited"];
+    let helps = [
+        "move it away",
+        "move all files in it away",
+        "close the store everywhere",
+        "begin anew",
+        "damaged or edited",
+        // The four bytes that say which secret it is.
+        "not in the secret_file, or damaged",
+    ];
     match error.kind() {
         ErrorKind::Corrupt => assert!(helps.iter().any(|help| error.message().contains(help)), "{error}"),
         // The one bit of the store's record that says how it was made.
