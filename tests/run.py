@@ -68,7 +68,7 @@ STEPS = [
     Step("Rust", "clippy", ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
     Step("Rust", "clippy, no C ABI", ["cargo", "clippy", "--locked", "--no-default-features", "--", "-D", "warnings"]),
     Step("Rust", "documentation", ["cargo", "doc", "--locked", "--no-deps"]),
-    Step("Rust", "tests", ["cargo", "test", "--locked"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
+    Step("Rust", "tests", ["cargo", "test", "--locked", "--no-fail-fast"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
     *(
         Step(
             "Rust",
