@@ -82,12 +82,17 @@ impl Url {
             survives_power_cut: false,
         };
         let mut seen: Vec<&str> = Vec::new();
+        // What is taken for options may be the rest of a password: then what is wrong with them is not shown.
+        let is_before_host =
+            matches!(url.engine, EngineUrl::Redis(_)) && query.is_some_and(|query| query.contains('@'));
         for option in query.into_iter().flat_map(|query| query.split('&')) {
             let is_behind_password = seen.contains(&"sentinel_password");
-            url.set_once(option, &mut seen).map_err(|error| match is_behind_password {
-                // It may be the rest of the password.
-                true => bad("an option behind 'sentinel_password' is wrong (is '&' in a password written as %26?)"),
-                false => error,
+            url.set_once(option, &mut seen).map_err(|error| match (is_before_host, is_behind_password) {
+                (true, _) => bad("an option is wrong, and there is an '@' (is '?' in a password written as %3F?)"),
+                (_, true) => {
+                    bad("an option behind 'sentinel_password' is wrong (is '&' in a password written as %26?)")
+                }
+                _ => error,
             })?;
         }
         if url.secret_file.is_some() && !url.seals() {
@@ -374,11 +379,20 @@ mod tests {
             "redis+sentinel://h/n?sentinel_password=hunter2&sentinel_password=hunter2",
             "redis+sentinel://h/n?sentinel_password=hunter2%zz",
             "redis://h?sentinel_password=hunter2",
+            "redis://u:6379?hunter2@h",
+            "redis://u:6379?hunter2=x@h",
+            "redis://u:6379?pool=hunter2@h",
+            "redis://u:6379?x&hunter2@h",
+            "redis://u:6379/0?hunter2@h",
+            "redis+unix:///s?db=hunter2@h",
         ] {
             if let Err(error) = Url::parse(url) {
                 assert!(!error.to_string().contains("hunter2") && !error.to_string().contains("ter2"), "{error}");
             }
         }
+        let refused = |url| Url::parse(url).unwrap_err().to_string();
+        assert!(refused("redis://u:6379?hunter2@h").contains("%3F"));
+        assert!(refused("redis://h?poll=3").contains("poll"), "a wrong option is named as ever");
         for url in ["redis://u:hunter2@h", "redis+sentinel://h/n?sentinel_password=hunter2"] {
             let url = Url::parse(url).unwrap();
             assert!(!format!("{url:?}").contains("hunter2"));
