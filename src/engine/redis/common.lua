@@ -86,14 +86,8 @@ end
 -- Stores a record whose session was used at this time last.
 local function store(key, record, used)
   local use, ends = stored_use(record, used)
-  local stored = with_last_seen(record, use)
-  if by_hand or ends >= 2 ^ 53 then
-    redis.call('SET', key, stored)
-  elseif ends > now then
-    redis.call('SET', key, stored, 'PXAT', string.format('%.0f', ends - 1))
-  else
-    redis.call('DEL', key)
-  end
+  redis.call('SET', key, with_last_seen(record, use))
+  keep_until(key, ends)
 end
 
 -- Notes that the session was used at this time last; or returns why the server refuses that.

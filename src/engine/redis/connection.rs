@@ -21,8 +21,6 @@ use super::{
 
 /// Longer ones are not kept for the next call.
 const KEPT: usize = 64 << 10;
-/// Who has just answered is not looked at again: that would be a system call for each call.
-const RECENT: Duration = Duration::from_millis(1);
 
 pub(super) struct Connection {
     server: Address,
@@ -30,8 +28,6 @@ pub(super) struct Connection {
     stream: Stream,
     inbox: Inbox,
     outbox: Vec<u8>,
-    /// When the last call had to end.
-    until: Instant,
 }
 
 /// What the server's clock says, by the last that was heard of it: a little late, by the way of a reply.
@@ -75,7 +71,6 @@ impl Connection {
             stream,
             inbox: Inbox::default(),
             outbox: Vec::new(),
-            until,
         };
         let mut commands: Vec<Vec<&[u8]>> = Vec::new();
         let db = login.db.to_string();
@@ -120,7 +115,6 @@ impl Connection {
             }
         }
         self.stream.end_at(until);
-        self.until = until;
         let mut sent = 0;
         while sent < self.outbox.len() {
             match self.stream.write(&self.outbox[sent..]) {
@@ -149,11 +143,9 @@ impl Connection {
         &self.server
     }
 
-    /// Whether it is open, and no reply is on its way that nobody waits for: by the last look at it, if that call was to end
-    /// about when this one is.
-    pub(super) fn is_fresh(&mut self, until: Instant) -> bool {
-        let is_recent = until.checked_duration_since(self.until).is_some_and(|since| since < RECENT);
-        self.inbox.is_empty() && (is_recent || self.stream.is_quiet())
+    /// Whether it is open, and no reply is on its way that nobody waits for.
+    pub(super) fn is_fresh(&mut self) -> bool {
+        self.inbox.is_empty() && self.stream.is_quiet()
     }
 }
 

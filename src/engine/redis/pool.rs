@@ -84,7 +84,7 @@ impl Pool {
         loop {
             // The one that was used last: those that are too many come to rest.
             while let Some(mut connection) = connections.idle.pop() {
-                if connection.is_fresh(until) {
+                if connection.is_fresh() {
                     return Ok(Place { pool: self, connection: Some(connection), is_kept: false });
                 }
                 connections.open -= 1;
