@@ -148,7 +148,7 @@ impl Memory {
                 continue;
             }
             shard.link(key, at);
-            self.take_neighbours(cx, &moment, &mut shard, &mut expired);
+            self.take_neighbours(&moment, &mut shard, &mut expired);
             drop(shard);
             self.forget(&expired);
             return Ok(head.meta(moment.timeouts));
@@ -186,23 +186,23 @@ impl Memory {
     /// Takes expired sessions out of a locked shard and books them out, as many as `budget` and `max` allow.
     fn take_expired(
         &self,
-        cx: &Context,
         moment: &Moment,
         shard: &mut Shard,
         cursor: &mut Cursor,
-        (budget, max): (&mut u32, u64),
+        budget: &mut u32,
+        max: u64,
         expired: &mut Expired,
     ) {
         let before = expired.len();
         shard.take_expired(moment, cursor, budget, max, expired);
         self.book_out(&expired[before..]);
-        cx.counters.add(Count::Expired, (expired.len() - before) as u64);
+        self.counters.add(Count::Expired, (expired.len() - before) as u64);
     }
 
     /// Takes a few expired sessions out of a shard in which one was created: nothing else makes a store grow.
-    fn take_neighbours(&self, cx: &Context, moment: &Moment, shard: &mut Shard, expired: &mut Expired) {
+    fn take_neighbours(&self, moment: &Moment, shard: &mut Shard, expired: &mut Expired) {
         let (mut cursor, mut budget) = (shard.neighbours, NEIGHBOURS);
-        self.take_expired(cx, moment, shard, &mut cursor, (&mut budget, u64::MAX), expired);
+        self.take_expired(moment, shard, &mut cursor, &mut budget, u64::MAX, expired);
         shard.neighbours = cursor;
         shard.aliases.clear_ended(moment.now, &mut budget);
     }
@@ -373,7 +373,7 @@ impl Engine for Memory {
                 let mut budget = SWEEP_HOLD;
                 let mut locked = shard.lock();
                 let (moment, most) = (cx.moment(), max - removed);
-                self.take_expired(cx, &moment, &mut locked, cursor, (&mut budget, most), &mut expired);
+                self.take_expired(&moment, &mut locked, cursor, &mut budget, most, &mut expired);
                 let released = locked.slots.take_released();
                 drop(locked);
                 drop(released);

@@ -149,7 +149,7 @@ impl Memory {
             to.into_iter().for_each(|to| pairs.add(to, new));
         }
         if old.is_none() {
-            self.take_neighbours(cx, &moment, shards.of(new), expired);
+            self.take_neighbours(&moment, shards.of(new), expired);
         }
         Ok(Attempt::Done(head.meta(moment.timeouts)))
     }
