@@ -356,6 +356,21 @@ fn what_a_server_refuses_is_a_status_of_its_own_and_no_missing_session() {
     assert_eq!(get(), Some(ErrorKind::NotFound));
 }
 
+/// As after a failover that gives the master's name another address, while the old one runs on as a replica.
+#[test]
+fn a_server_that_is_no_master_any_more_is_left_for_the_one_to_which_its_name_leads_now() {
+    let (old, new) = (Server::start(""), Server::start(""));
+    let proxy = Proxy::to(old.port);
+    let store = through(&proxy, "pool=4");
+    // All four connections are there.
+    thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(|| store.create(b"x", &PLAIN).unwrap()))));
+    old.ask(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Unavailable));
+    proxy.leads_to(new.port);
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    assert_eq!(Store::open(&new.url("")).unwrap().get(&sid, Access::Peek).unwrap().0, b"hello");
+}
+
 #[test]
 fn a_wrong_password_is_unavailable_and_in_no_message() {
     let server = Server::start("requirepass another");

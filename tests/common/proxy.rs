@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -38,6 +38,7 @@ pub struct Proxy {
 }
 
 struct Shared {
+    server: AtomicU16,
     mode: Mutex<Mode>,
     connections: AtomicU64,
     requests: AtomicU64,
@@ -51,6 +52,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
+            server: AtomicU16::new(server),
             mode: Mutex::new(Mode::Pass),
             connections: AtomicU64::new(0),
             requests: AtomicU64::new(0),
@@ -64,7 +66,8 @@ impl Proxy {
                 if mine.is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", server))) else { continue };
+                let server = TcpStream::connect(("127.0.0.1", mine.server.load(Ordering::Relaxed)));
+                let (Ok(client), Ok(server)) = (client, server) else { continue };
                 mine.connections.fetch_add(1, Ordering::Relaxed);
                 for stream in [&client, &server] {
                     stream.set_nodelay(true).unwrap();
@@ -81,6 +84,11 @@ impl Proxy {
 
     pub fn set(&self, mode: Mode) {
         *self.shared.mode.lock().unwrap() = mode;
+    }
+
+    /// New connections lead to another server, as with a name that was given another address.
+    pub fn leads_to(&self, server: u16) {
+        self.shared.server.store(server, Ordering::Relaxed);
     }
 
     /// How many connections were made so far.

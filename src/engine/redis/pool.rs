@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     connection::{Clock, Connection},
-    failure::{Failure, Fate},
+    failure::{Detour, Failure, Fate},
     servers::{Address, Login},
 };
 use crate::error::{Error, ErrorKind};
@@ -65,6 +65,10 @@ impl Pool {
         let result = place.connection(login, until).and_then(call);
         match &result {
             Err(failure) if failure.fate != Fate::Refused => self.breaker.failed(),
+            Err(Failure { detour: Some(Detour::Elsewhere), .. }) => {
+                self.breaker.worked();
+                self.close_idle();
+            }
             _ => {
                 self.breaker.worked();
                 place.keep();
@@ -73,25 +77,40 @@ impl Pool {
         result
     }
 
+    /// For a server that is not the master any more: its name may lead to another by now, which shows to who connects anew.
+    fn close_idle(&self) {
+        let mut connections = self.connections.lock();
+        let idle = std::mem::take(&mut connections.idle);
+        connections.open -= idle.len();
+        drop(connections);
+        drop(idle);
+    }
+
     /// About what the server's clock says, if it was ever asked.
     pub(super) fn now_ms(&self) -> Option<i64> {
         self.clock.now_ms()
     }
 
-    /// A place for a connection, with one in it if one is idle.
+    /// A place for a connection, with one in it if one is idle and still good.
     fn place(&self, until: Instant) -> Result<Place<'_>, Failure> {
+        loop {
+            let mut place = self.next(until)?;
+            // Asking the system takes long enough that nobody is to wait for it. One that is not good goes with its place.
+            if place.connection.as_mut().is_none_or(Connection::is_fresh) {
+                return Ok(place);
+            }
+        }
+    }
+
+    /// The next place that is free.
+    fn next(&self, until: Instant) -> Result<Place<'_>, Failure> {
         let mut connections = self.connections.lock();
         loop {
             // The one that was used last: those that are too many come to rest.
-            while let Some(mut connection) = connections.idle.pop() {
-                if connection.is_fresh() {
-                    return Ok(Place { pool: self, connection: Some(connection), is_kept: false });
-                }
-                connections.open -= 1;
-            }
-            if connections.open < self.size {
-                connections.open += 1;
-                return Ok(Place { pool: self, connection: None, is_kept: false });
+            let connection = connections.idle.pop();
+            if connection.is_some() || connections.open < self.size {
+                connections.open += usize::from(connection.is_none());
+                return Ok(Place { pool: self, connection, is_kept: false });
             }
             if self.freed.wait_until(&mut connections, until).timed_out() {
                 let message = format!("all {} connections (pool=) to the server {} are in use", self.size, self.server);

@@ -1,4 +1,4 @@
-//! A get without a script: four plain commands in one trip, which take a server a tenth of a script's time. They are enough
+//! A get without a script: four plain commands in one trip, which take a server a fraction of a script's time. They are enough
 //! where the key's expiry tells the last use (docs/FORMAT.md), so that sliding it is all there is to do, and Redis itself ends
 //! the session in time. Whether that is so, the answers tell; if not, no harm is done, and the script goes on from what is there.
 
