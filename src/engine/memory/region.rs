@@ -16,19 +16,26 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 pub(super) const CHUNK: usize = 64 << 10;
 const REGION: usize = 2 << 20;
+const CHUNKS: usize = REGION / CHUNK;
 /// Pieces are a chunk times a power of two, up to a region.
-const ORDERS: usize = (REGION / CHUNK).ilog2() as usize + 1;
+const ORDERS: usize = CHUNKS.ilog2() as usize + 1;
 /// Below this a store uses small pages: it should stay small.
 const HUGE_FROM: usize = 16 << 20;
 /// Free chunks under which the next region is made ready.
 const LOW_WATER: usize = 8;
 /// Lines of a slot that are asked for at once: a payload of 1 KiB. Processors keep track of about as many.
 const MOST_PREFETCHED: usize = 20;
-/// Freed chunks that keep their memory, so that a store that shrinks and grows does not fault it in again and again.
-const WARM: usize = 16;
+/// Freed chunks that keep their memory, so that a store that shrinks and grows does not fault it in again and again: one for
+/// so many in use, within these bounds. More are given back together, because each time the kernel interrupts every processor
+/// that a thread of this process runs on (to forget where the memory was), which takes longer than all the rest of a sweep.
+const IN_USE_FOR_ONE_WARM: usize = 16;
+const WARM: std::ops::RangeInclusive<usize> = 32..=MOST_WARM;
+/// As many as whoever frees the last of them can give back in a moment.
+const MOST_WARM: usize = 128;
 
 type Piece = NonNull<[u8; CHUNK]>;
 
@@ -70,7 +77,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Lists {
     regions: Vec<Piece>,
-    /// Free pieces by order. Those of order 0 have given their pages back.
+    /// Free pieces by order. Those that were used have given their pages back.
     free: [Vec<Piece>; ORDERS],
     /// Free chunks whose pages are there.
     warm: Vec<Piece>,
@@ -164,7 +171,6 @@ impl Pool {
     }
 
     fn add(&self, lists: &mut Lists, region: Piece) -> Option<()> {
-        const CHUNKS: usize = REGION / CHUNK;
         let all = (lists.regions.len() + 1) * CHUNKS;
         // So that no list has to grow when a piece is split or dropped.
         let reserved = lists.regions.try_reserve(1).and_then(|()| {
@@ -183,17 +189,53 @@ impl Pool {
     }
 
     fn give_back(&self, memory: Piece, order: usize) {
-        let mut lists = self.lists.lock();
-        if order == 0 && (lists.warm.len() < WARM || self.closing.load(Ordering::Relaxed)) {
+        if order == 0 {
+            let mut lists = self.lists.lock();
             lists.warm.push(memory);
-        } else {
+            self.free.fetch_add(1, Ordering::Relaxed);
+            let in_use = (lists.regions.len() * CHUNKS).saturating_sub(self.free.load(Ordering::Relaxed));
+            let most = (in_use / IN_USE_FOR_ONE_WARM).clamp(*WARM.start(), *WARM.end());
+            if lists.warm.len() < most || self.closing.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut cold: SmallVec<[Piece; MOST_WARM]> = lists.warm.drain(..most).collect();
             // The kernel takes its time: not under the lock.
             drop(lists);
-            // SAFETY: the piece is free, so nobody refers to its contents; afterwards it reads as zeros.
-            unsafe { libc::madvise(memory.as_ptr().cast(), CHUNK << order, libc::MADV_DONTNEED) };
+            cold.sort_unstable();
+            let runs = cold.chunk_by(|one, next| next.addr().get() - one.addr().get() == CHUNK);
+            release_pages(&runs.map(|run| pages(run[0], run.len())).collect::<SmallVec<[_; MOST_WARM]>>());
+            self.lists.lock().free[0].extend(cold);
+        } else {
+            release_pages(&[pages(memory, 1 << order)]);
             self.lists.lock().free[order].push(memory);
+            self.free.fetch_add(1 << order, Ordering::Relaxed);
         }
-        self.free.fetch_add(1 << order, Ordering::Relaxed);
+    }
+}
+
+/// Chunks that lie one behind the other.
+fn pages(first: Piece, chunks: usize) -> libc::iovec {
+    libc::iovec { iov_base: first.as_ptr().cast(), iov_len: chunks * CHUNK }
+}
+
+/// Gives the memory of free chunks back to the kernel.
+fn release_pages(runs: &[libc::iovec]) {
+    // All of them with one interruption: Linux 6.16 and later. An older one refuses.
+    #[cfg(target_os = "linux")]
+    {
+        /// `PIDFD_SELF_THREAD_GROUP` of <linux/pidfd.h>.
+        const THIS_PROCESS: libc::c_int = -10_001;
+        let (first, count, all) = (runs.as_ptr(), runs.len(), runs.iter().map(|run| run.iov_len).sum::<usize>());
+        // SAFETY: the runs are mapped and free, so nobody refers to their contents; afterwards they read as zeros.
+        let done =
+            unsafe { libc::syscall(libc::SYS_process_madvise, THIS_PROCESS, first, count, libc::MADV_DONTNEED, 0) };
+        if usize::try_from(done) == Ok(all) {
+            return;
+        }
+    }
+    for run in runs {
+        // SAFETY: as above.
+        unsafe { libc::madvise(run.iov_base, run.iov_len, libc::MADV_DONTNEED) };
     }
 }
 
@@ -381,13 +423,49 @@ mod tests {
         assert_eq!(pool.lists.lock().regions.len(), regions);
     }
 
+    /// The bytes of the pool's regions for which there is memory.
+    #[cfg(target_os = "linux")]
+    fn resident(pool: &Pool) -> usize {
+        let page = 4096;
+        let mut pages = [0_u8; REGION / 4096];
+        let mut sum = 0;
+        for region in &pool.lists.lock().regions {
+            // SAFETY: a region is mapped, and there is a byte for each of its pages, if they are not larger.
+            assert_eq!(unsafe { libc::mincore(region.as_ptr().cast(), REGION, pages.as_mut_ptr()) }, 0);
+            sum += pages.iter().filter(|page| **page & 1 != 0).count() * page;
+        }
+        sum
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_of_freed_chunks_is_given_back_in_whatever_order_they_go() {
+        for order in [|i: usize| i, |i| 999 - i, |i| i * 37 % 1000] {
+            let pool = Pool::new();
+            let mut chunks: Vec<Option<Chunk>> = (0..1000).map(|_| pool.chunk()).collect();
+            chunks.iter_mut().flatten().for_each(|chunk| chunk.fill(1));
+            for i in 0..1000 {
+                drop(chunks[order(i)].take());
+                // Of a region with one huge page all is there as soon as something is.
+                let left = (999 - i + MOST_WARM + CHUNKS) * CHUNK;
+                if i % 100 == 99 {
+                    assert!(resident(&pool) <= left, "{i}");
+                }
+            }
+            assert!(resident(&pool) <= (WARM.start() + CHUNKS) * CHUNK);
+            let again: Vec<Chunk> = (0..1000).map(|_| pool.chunk().unwrap()).collect();
+            assert!(pool.lists.lock().regions.len() <= 1000_usize.div_ceil(CHUNKS) + 1);
+            drop(again);
+        }
+    }
+
     #[test]
     fn a_region_is_made_ready_before_it_is_needed() {
         let pool = Pool::new();
         pool.top_up();
-        assert_eq!(pool.free.load(Ordering::Relaxed), REGION / CHUNK);
+        assert_eq!(pool.free.load(Ordering::Relaxed), CHUNKS);
         pool.top_up();
-        assert_eq!(pool.free.load(Ordering::Relaxed), REGION / CHUNK);
+        assert_eq!(pool.free.load(Ordering::Relaxed), CHUNKS);
     }
 
     #[test]

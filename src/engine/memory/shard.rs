@@ -27,8 +27,9 @@ pub(super) struct Shard {
     pub misses: u64,
 }
 
-/// As many sessions as one visit takes out at the most.
-pub(super) const MOST_EXPIRED: usize = 16;
+/// As many sessions as one visit takes out at the most: few enough that who waits for the shard is seldom put to sleep, from
+/// which waking takes far longer.
+pub(super) const MOST_EXPIRED: usize = 8;
 
 /// To be filled where it is: more than a kilobyte is not to be moved about.
 pub(super) type Expired = SmallVec<[Gone; MOST_EXPIRED]>;
