@@ -3,9 +3,10 @@
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
+    hint::black_box,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -218,6 +219,52 @@ impl Sessions for LockedLb {
 
     fn delete(&mut self, id: &Id) -> bool {
         self.0.lock().delete(id)
+    }
+}
+
+/// LB with what a create has to do besides in a store that several share: a lock, limits on sessions and bytes that no race can
+/// pass, a counter, and an id with memory of its own that is wiped.
+pub struct SharedLb {
+    lb: LockedLb,
+    sessions: AtomicU64,
+    bytes: AtomicU64,
+    created: AtomicU64,
+}
+
+impl SharedLb {
+    pub fn new() -> SharedLb {
+        let [sessions, bytes, created] = [const { AtomicU64::new(0) }; 3];
+        SharedLb { lb: LockedLb::new(), sessions, bytes, created }
+    }
+}
+
+impl Sessions for SharedLb {
+    fn create(&mut self, id: &Id, payload: &[u8]) -> Id {
+        let mut own_id = Box::new(*id);
+        let add = |held: &AtomicU64, more: u64| {
+            let fits = |held: u64| held.checked_add(more).filter(|held| *held < u64::MAX / 2);
+            held.fetch_update(Relaxed, Relaxed, fits).expect("a limit that nothing reaches")
+        };
+        add(&self.sessions, 1);
+        add(&self.bytes, payload.len() as u64);
+        self.lb.create(&own_id, payload);
+        self.created.fetch_add(1, Relaxed);
+        let id = *own_id;
+        own_id.fill(0);
+        black_box(&own_id);
+        id
+    }
+
+    fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize> {
+        self.lb.get(id, out)
+    }
+
+    fn put(&mut self, id: &Id, payload: &[u8]) -> bool {
+        self.lb.put(id, payload)
+    }
+
+    fn delete(&mut self, id: &Id) -> bool {
+        self.lb.delete(id)
     }
 }
 

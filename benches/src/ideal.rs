@@ -96,7 +96,7 @@ impl Sessions for Ideal {
 }
 
 /// Zeroed memory in huge pages.
-struct Huge {
+pub struct Huge {
     address: *mut u8,
     len: usize,
 }
@@ -104,7 +104,7 @@ struct Huge {
 impl Huge {
     const ALIGN: usize = 2 << 20;
 
-    fn new(len: usize) -> Huge {
+    pub fn new(len: usize) -> Huge {
         let len = len.next_multiple_of(Huge::ALIGN);
         let layout = Huge::layout(len);
         // SAFETY: the layout is not empty. Advice about memory that was just allocated, before it is written.
@@ -122,7 +122,7 @@ impl Huge {
         std::alloc::Layout::from_size_align(len, Huge::ALIGN).expect("a valid layout")
     }
 
-    fn bytes(&mut self) -> &mut [u8] {
+    pub fn bytes(&mut self) -> &mut [u8] {
         // SAFETY: allocated and zeroed with this length in `new`, and borrowed as long as `self` is.
         unsafe { std::slice::from_raw_parts_mut(self.address, self.len) }
     }

@@ -39,6 +39,11 @@ pub fn beside_bare_connections(scale: Scale, facts: &mut Facts) {
         redis.place(true);
         time_each(calls, &mut drawn, |id| connection.get(id))
     });
+    let (mut connection, mut drawn) = (redis.connect().expect("a connection"), Batches::new(&ids, 9));
+    race.runner("bare_commands", move || {
+        redis.place(true);
+        time_each(calls, &mut drawn, |id| connection.get_and_slide(id))
+    });
     let outcome = race.run(scale.rounds);
     redis.place(false);
     facts.set_outcome("r2", "ns", &outcome);
@@ -55,6 +60,12 @@ pub fn beside_bare_connections(scale: Scale, facts: &mut Facts) {
         together(&ids, time, || {
             let mut connection = redis.connect().expect("a connection");
             move |id: &Id| connection.get(id)
+        })
+    });
+    race.runner("bare_commands", || {
+        together(&ids, time, || {
+            let mut connection = redis.connect().expect("a connection");
+            move |id: &Id| connection.get_and_slide(id)
         })
     });
     let outcome = race.run(scale.rounds);

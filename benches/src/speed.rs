@@ -13,7 +13,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 
 use crate::{
     child,
-    competitors::{Dash, Lb, LockedLb, Moka, Papaya, Sessions, Sss},
+    competitors::{Dash, Lb, LockedLb, Moka, Papaya, Sessions, SharedLb, Sss},
     facts::Facts,
     ideal::Ideal,
     random,
@@ -138,12 +138,12 @@ fn add<'a, S: Sessions>(race: &mut Race<'a>, name: &'static str, filled: &'a mut
 pub fn bulk_create(scale: Scale, facts: &mut Facts) {
     let mut race = Race::default();
     let n = scale.n;
-    for name in ["sss", "lb", "dashmap"] {
+    for name in ["sss", "lb", "shared_lb", "dashmap"] {
         race.runner(name, move || child::number(&["m5", name, &n.to_string()]));
     }
     facts.set_outcome("m5", "ns", &race.run(7));
     let mut race = Race::default();
-    for name in ["sss", "lb"] {
+    for name in ["sss", "lb", "shared_lb"] {
         race.runner(name, move || child::number(&["m5-in-cache", name, "256"]));
     }
     facts.set_outcome("m5.cached", "ns", &race.run(7));
@@ -167,6 +167,7 @@ pub fn bulk_create_in_child(name: &str, n: usize) -> f64 {
             spent / n as f64 - Middle::of(ids).median
         }
         "lb" => bulk_create_by(Lb::new(), n),
+        "shared_lb" => bulk_create_by(SharedLb::new(), n),
         "dashmap" => bulk_create_by(Dash::new(), n),
         "id" => time_of_ids(n),
         _ => panic!("no such store: {name}"),
@@ -193,6 +194,7 @@ pub fn create_in_cache_in_child(name: &str, few: usize) -> f64 {
             create_in_cache(Sss::open(), few) - Middle::of(ids).median
         }
         "lb" => create_in_cache(Lb::new(), few),
+        "shared_lb" => create_in_cache(SharedLb::new(), few),
         _ => panic!("no such store: {name}"),
     }
 }

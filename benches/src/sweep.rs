@@ -1,12 +1,13 @@
 //! M12 and M13: what a sweep costs, when nothing is due and when everything is.
 
-use std::time::Instant;
+use std::{hint::black_box, time::Instant};
 
 use sss::{Options, Store};
 
 use crate::{
     competitors::{Dash, Sessions, Sss, URL},
     facts::Facts,
+    ideal::Huge,
     workload::{Batches, Id, Middle, Rng, Scale, median, now_ms, payload, processor_time, timed, touch_memory_once},
 };
 
@@ -67,8 +68,9 @@ fn one<S: Sessions>(store: &mut S, ids: &[Id], round: usize, times: usize, sweep
 /// M13: everything expired, in one call and in bounded steps; nanoseconds per session.
 pub fn all_expired(scale: Scale, facts: &mut Facts) {
     touch_memory_once(scale.n * 600);
-    let (mut at_once, mut bounded, mut dash) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut at_once, mut bounded, mut dash, mut wiping) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..scale.rounds.min(7) {
+        wiping.push(wipe(scale.n));
         at_once.push(expire_and_sweep(scale.n, u64::MAX));
         bounded.push(expire_and_sweep(scale.n, STEP));
         if !scale.quick || round < 3 {
@@ -78,6 +80,16 @@ pub fn all_expired(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m13.full_ns", Middle::of(at_once));
     facts.set_middle("m13.bounded_ns", Middle::of(bounded));
     facts.set_middle("m13.dashmap_ns", Middle::of(dash));
+    facts.set_middle("m13.wiping_ns", Middle::of(wiping));
+}
+
+/// What no sweep that wipes can do without: zeros over header and payload of every session, in the order of their addresses.
+fn wipe(n: usize) -> f64 {
+    const SESSION: usize = 48 + 256;
+    let mut memory = Huge::new(n * SESSION);
+    memory.bytes().fill(0x5a);
+    let spent = processor_time(|| memory.bytes().chunks_exact_mut(SESSION).for_each(|slot| black_box(slot).fill(0)));
+    spent / n as f64
 }
 
 fn expire_and_sweep(n: usize, step: u64) -> f64 {
