@@ -386,7 +386,7 @@ fn put<const N: usize>(slot: &mut [u8], at: usize, bytes: [u8; N]) {
 }
 
 /// Zeros, by the fastest means: the memory stays reachable, so the compiler cannot take them away as it might on a
-/// buffer that is about to be freed. (zeroize writes byte by byte, and three times slower.)
+/// buffer that is about to be freed.
 fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
 }
