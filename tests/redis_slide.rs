@@ -254,8 +254,9 @@ fn answers_as_the_rules_by_the_servers_clock() {
                     // By the client's guess of the server's time.
                     7 => session.note(host, &meta),
                     _ => {
-                        assert!((earliest..=latest).contains(&meta.last_seen_ms), "{context}");
                         let before = session.last_seen;
+                        // It never goes back: that of a create may be a millisecond ahead, by its client's guess.
+                        assert!((earliest..=latest.max(before)).contains(&meta.last_seen_ms), "{context}");
                         session.note(host, &meta);
                         assert_eq!(meta.expires_ms, session.expires(host.idle), "{context}");
                         if op == 8 {
