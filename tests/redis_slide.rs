@@ -44,7 +44,7 @@ impl Clock {
 
     fn wait_until(&mut self, ms: i64) {
         while self.now() < ms {
-            sleep(Duration::from_micros(200));
+            sleep(Duration::from_micros(100));
         }
     }
 }
@@ -123,6 +123,31 @@ fn a_session_ends_to_the_millisecond() {
                 assert_eq!(kind(&store.get(&sid, access)), GONE, "{access:?} {options}");
             }
         }
+    }
+}
+
+/// Redis removes at once what is to expire now: that must not be the end of a session with the rest of this millisecond to live,
+/// neither where a longer idle timeout was tried and taken back, nor where a script sets its expiry.
+#[test]
+fn the_last_millisecond_is_lived_to_its_end() {
+    let server = Server::start("");
+    let mut clock = Clock::of(&server);
+    let host = |idle: i64| Store::open(&server.url(&format!("timeout=1h&idle_timeout={idle}ms"))).unwrap();
+    let (short, long) = (host(15), host(60_000));
+    for round in 0..from_env("SSS_REDIS_ENDS", 200) {
+        // So that a get without a script is tried.
+        let (usual, _) = long.create(b"x", &PLAIN).unwrap();
+        long.get(&usual, Access::Slide).unwrap();
+        let (sid, meta) = match round % 2 {
+            0 => short.create(b"x", &PLAIN).unwrap(),
+            _ => long.create(b"x", &Options { timeout_ms: 15, ..PLAIN }).unwrap(),
+        };
+        clock.wait_until(meta.expires_ms - 1);
+        let found = long.get(&sid, Access::Slide);
+        assert!(found.is_ok() || clock.now() >= meta.expires_ms, "round {round}: gone before its time");
+        let again = long.get(&sid, Access::Slide);
+        let is_slid = found.is_ok_and(|(_, meta)| clock.now() < meta.expires_ms);
+        assert!(again.is_ok() || !is_slid, "round {round}: gone after it was found");
     }
 }
 

@@ -40,10 +40,11 @@ end
 
 -- What is stored in the place of the last use, and when the session ends. Where that is at the store's idle timeout, it is this
 -- timeout, below 0: the key's expiry tells the rest, and a get slides it without a script (slide.rs, which knows this rule).
--- Where it ends otherwise the time is stored, and is true whatever is tried with the expiry.
+-- Where it ends otherwise the time is stored, and is true whatever is tried with the expiry; so it is in the last millisecond, for
+-- which Redis sets no expiry any more.
 local function stored_use(head, used)
   local ends, idle = deadline(head, used), tonumber(ARGV[3])
-  local follows = struct.unpack('<i8', head, IDLE + 1) == 0 and ends == used + idle and ends < 2 ^ 53
+  local follows = struct.unpack('<i8', head, IDLE + 1) == 0 and ends == used + idle and ends > now + 1 and ends < 2 ^ 53
   return follows and not by_hand and -idle or used, ends
 end
 
@@ -71,13 +72,13 @@ local function lives(head)
   return head ~= '' and (#head < SHORTEST or now < (deadline(head)))
 end
 
--- Lets Redis remove the key by itself when its time has come. (It does when the expiry is over.)
+-- Lets Redis remove the key by itself when its time has come. (It does when the expiry is over; and at once if that is now.)
 local function keep_until(key, at)
   if by_hand then return end
   if at <= now then
     redis.call('DEL', key)
   elseif at < 2 ^ 53 then
-    redis.call('PEXPIREAT', key, at - 1)
+    redis.call('PEXPIREAT', key, math.max(at - 1, now + 1))
   else
     redis.call('PERSIST', key)
   end

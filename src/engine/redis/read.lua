@@ -3,7 +3,12 @@
 -- 'head' for as much as says when it ends. ARGV[8], ARGV[9]: the expiry that slide.rs has tried, and the one before, or nothing.
 -- Returns the time, the record, if there is none the alias, and the record's length.
 if ARGV[8] ~= '' and redis.call('PEXPIRETIME', KEYS[1]) == tonumber(ARGV[8]) then
-  redis.call('PEXPIREAT', KEYS[1], ARGV[9])
+  local before, head = tonumber(ARGV[9]), redis.call('GETRANGE', KEYS[1], 0, SHORTEST - 1)
+  -- In its last millisecond Redis would remove it at once: then its record tells the last use.
+  local told = before == now and #head == SHORTEST and last_seen(head) < 0 and before + 1 + last_seen(head)
+  if not told or type(redis.pcall('SETRANGE', KEYS[1], LAST_SEEN, struct.pack('<i8', told))) == 'table' then
+    redis.call('PEXPIREAT', KEYS[1], ARGV[9])
+  end
 end
 local is_whole = ARGV[6] == 'whole'
 local record = is_whole and record_of(KEYS[1]) or head_of(KEYS[1])
