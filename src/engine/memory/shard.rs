@@ -31,7 +31,7 @@ pub(super) struct Shard {
 /// which waking takes far longer.
 pub(super) const MOST_EXPIRED: usize = 8;
 
-/// To be filled where it is: more than a kilobyte is not to be moved about.
+/// To be filled where it is: so much is not to be moved about.
 pub(super) type Expired = SmallVec<[Gone; MOST_EXPIRED]>;
 
 /// What is left to settle of a session that was taken out.

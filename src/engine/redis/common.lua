@@ -48,11 +48,16 @@ local function stored_use(head, used)
   return follows and not by_hand and -idle or used, ends
 end
 
+-- The last use of a session whose record has its idle timeout, below 0, in the place of it; by its key's expiry.
+local function use_by(expiry, stored)
+  return expiry + 1 + stored
+end
+
 -- A record that was read, with the time of the last use in its place. (Without an expiry, which somebody must have taken away,
 -- that is long ago.)
 local function with_time(key, record)
   if #record < SHORTEST or last_seen(record) >= 0 then return record end
-  local seen = redis.call('PEXPIRETIME', key) + 1 + last_seen(record)
+  local seen = use_by(redis.call('PEXPIRETIME', key), last_seen(record))
   -- Slid by a longer timeout than it has.
   if seen > now + WRONG_MS then seen = now end
   return with_last_seen(record, seen)

@@ -5,7 +5,7 @@
 if ARGV[8] ~= '' and redis.call('PEXPIRETIME', KEYS[1]) == tonumber(ARGV[8]) then
   local before, head = tonumber(ARGV[9]), redis.call('GETRANGE', KEYS[1], 0, SHORTEST - 1)
   -- In its last millisecond Redis would remove it at once: then its record tells the last use.
-  local told = before == now and #head == SHORTEST and last_seen(head) < 0 and before + 1 + last_seen(head)
+  local told = before == now and #head == SHORTEST and last_seen(head) < 0 and use_by(before, last_seen(head))
   if not told or type(redis.pcall('SETRANGE', KEYS[1], LAST_SEEN, struct.pack('<i8', told))) == 'table' then
     redis.call('PEXPIREAT', KEYS[1], ARGV[9])
   end
