@@ -13,6 +13,7 @@ use std::{
 use sss::{Access, Options, Store};
 
 use crate::{
+    bare_lmdb::BareLmdb,
     competitors::Sss,
     facts::Facts,
     remote::{Directory, Server},
@@ -21,14 +22,19 @@ use crate::{
 };
 
 const PAYLOAD: usize = 256;
+/// What libsss stores of it: header, seal and payload (docs/FORMAT.md).
+const RECORD: usize = 56 + 33 + PAYLOAD;
 /// The idle timeout and the uses of L6.
 const IDLE_S: u64 = 600;
 const WRITERS: usize = 8;
 
+/// Bytes for so many sessions, and for what LMDB leaves free.
+fn room(n: usize) -> usize {
+    (n * 1100).next_multiple_of(1 << 20).max(64 << 20)
+}
+
 fn url(directory: &Path, n: usize, options: &str) -> String {
-    // Room for all of them, and for what LMDB leaves free.
-    let megabytes = (n * 1100).div_ceil(1 << 20).max(64);
-    format!("lmdb:{}?max_bytes={megabytes}MiB&timeout=3h&idle_timeout=1h{options}", directory.display())
+    format!("lmdb:{}?max_bytes={}&timeout=3h&idle_timeout=1h{options}", directory.display(), room(n))
 }
 
 /// L1, L2, L4 and L5, on one large store.
@@ -41,13 +47,15 @@ pub fn large(scale: Scale, facts: &mut Facts, rows: &[&str]) {
     // In cache: what the large one takes more is the memory's time.
     let few = scale.n / 1000;
     let mut small = Filled::new(Sss::open_url(&url_of("small", few)), &wished[..few], PAYLOAD);
+    let bare = BareLmdb::open(&directory.0.join("bare"), room(scale.n));
+    let mut bare = Filled::new(bare, &wished, RECORD);
 
     if rows.contains(&"l1") || rows.contains(&"l2") {
         let ids = Rng::new(9).ids((scale.n / 10).max(1000));
         match Server::redis(&directory.0) {
             Ok(redis) => {
                 redis.fill(&ids).expect("the server takes the sessions");
-                against_redis(scale, facts, rows, [&mut sss, &mut small], &redis, &ids);
+                against_redis(scale, facts, rows, [&mut sss, &mut small], &mut bare, &redis, &ids);
             }
             Err(error) => eprintln!("L1 and L2 need redis-server: {error}"),
         }
@@ -76,6 +84,7 @@ fn against_redis(
     facts: &mut Facts,
     rows: &[&str],
     stores: [&mut Filled<Sss>; 2],
+    bare: &mut Filled<BareLmdb>,
     redis: &Server,
     ids: &[Id],
 ) {
@@ -91,6 +100,11 @@ fn against_redis(
                 if puts { store.put(scale.batches / 4, seed) } else { store.get(scale.batches, seed) }
             });
         }
+        let (bare, mut seed) = (&mut *bare, 0);
+        race.runner("bare", move || {
+            seed += 1;
+            if puts { bare.put(scale.batches / 4, seed) } else { bare.get(scale.batches, seed) }
+        });
         for (name, together) in [("redis", true), ("redis_free", false)] {
             let mut connection = redis.connect().expect("a connection");
             let mut drawn = Batches::new(ids, 9);

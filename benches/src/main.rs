@@ -1,6 +1,7 @@
 //! The benchmark suite: `sss-bench [M1 M3 ...] [--quick]` measures and prints rows of the target table, `sss-bench report`
 //! writes it down. `run.sh` does everything, also the parts in other languages.
 
+mod bare_lmdb;
 mod capi;
 mod child;
 mod competitors;

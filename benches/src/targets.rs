@@ -321,6 +321,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "l1.sss_ns", Unit::Ns),
             ("a store of a thousandth", "l1.small_ns", Unit::Ns),
+            ("LMDB alone, as large", "l1.bare_ns", Unit::Ns),
             ("Redis, on the client's processor", "l1.redis_ns", Unit::Ns),
             ("where the kernel puts it", "l1.redis_free_ns", Unit::Ns),
             ("against that", "l1.redis_free_times", Unit::Times),
@@ -334,6 +335,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "l2.sss_ns", Unit::Ns),
             ("a store of a thousandth", "l2.small_ns", Unit::Ns),
+            ("LMDB alone, as large", "l2.bare_ns", Unit::Ns),
             ("Redis, on the client's processor", "l2.redis_ns", Unit::Ns),
             ("where the kernel puts it", "l2.redis_free_ns", Unit::Ns),
             ("against that", "l2.redis_free_times", Unit::Times),
