@@ -9,6 +9,7 @@ mod payload;
 mod principals;
 mod region;
 mod rewrite;
+mod segment;
 mod shard;
 mod slots;
 mod space;

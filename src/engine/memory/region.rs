@@ -21,8 +21,7 @@ use smallvec::SmallVec;
 pub(super) const CHUNK: usize = 64 << 10;
 const REGION: usize = 2 << 20;
 const CHUNKS: usize = REGION / CHUNK;
-/// Pieces are a chunk times a power of two, up to a region.
-const ORDERS: usize = CHUNKS.ilog2() as usize + 1;
+const LINES: usize = CHUNK / size_of::<Line>();
 /// Below this a store uses small pages: it should stay small.
 const HUGE_FROM: usize = 16 << 20;
 /// Free chunks under which the next region is made ready.
@@ -51,20 +50,15 @@ pub(super) struct Chunk {
 #[repr(C, align(64))]
 pub(super) struct Line(pub [u64; 8]);
 
-/// A power of two of cache lines, zeros at first.
+/// Cache lines, up to a chunk of them, zeros at first.
 pub(super) enum Lines {
-    /// Few: from the heap.
+    /// From the heap.
     Few(Vec<Line>),
-    /// From a pool's regions, `order` doublings of a chunk.
-    Pooled { memory: Piece, order: usize, pool: Arc<Pool> },
-    /// More than a region: a mapping of their own.
-    Mapped { memory: Piece, len: usize },
+    Chunk(Chunk),
 }
 
 // SAFETY: a chunk owns its memory; nothing of it is tied to a thread.
 unsafe impl Send for Chunk {}
-// SAFETY: so do lines.
-unsafe impl Send for Lines {}
 
 pub(super) struct Pool {
     lists: Mutex<Lists>,
@@ -77,9 +71,9 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Lists {
     regions: Vec<Piece>,
-    /// Free pieces by order. Those that were used have given their pages back.
-    free: [Vec<Piece>; ORDERS],
-    /// Free chunks whose pages are there.
+    /// Free pieces. Those that were used have given their pages back.
+    free: Vec<Piece>,
+    /// Free pieces whose pages are there.
     warm: Vec<Piece>,
 }
 
@@ -99,32 +93,34 @@ impl Pool {
     /// A chunk, or `None` if memory ran out.
     pub(super) fn chunk(self: &Arc<Pool>) -> Option<Chunk> {
         let mut lists = self.lists.lock();
-        let memory = match lists.warm.pop() {
+        let memory = match lists.warm.pop().or_else(|| lists.free.pop()) {
             Some(memory) => memory,
-            None => self.take(&mut lists, 0)?,
+            None => {
+                let region = map(REGION, lists.regions.len() * REGION >= HUGE_FROM)?;
+                self.add(&mut lists, region)?;
+                lists.free.pop()?
+            }
         };
         self.free.fetch_sub(1, Ordering::Relaxed);
         Some(Chunk { memory, pool: Arc::clone(self) })
     }
 
-    /// `count` lines, a power of two, or `None` if memory ran out.
+    /// `count` lines, or `None` if memory ran out or they are more than a chunk.
     pub(super) fn lines(self: &Arc<Pool>, count: usize) -> Option<Lines> {
-        let len = count * size_of::<Line>();
-        if len < CHUNK {
-            let mut few = Vec::new();
-            few.try_reserve_exact(count).ok()?;
-            few.resize(count, Line([0; 8]));
-            return Some(Lines::Few(few));
+        match count.checked_mul(size_of::<Line>())? {
+            CHUNK => {
+                let mut lines = Lines::Chunk(self.chunk()?);
+                lines.fill(Line([0; 8]));
+                Some(lines)
+            }
+            0..CHUNK => {
+                let mut few = Vec::new();
+                few.try_reserve_exact(count).ok()?;
+                few.resize(count, Line([0; 8]));
+                Some(Lines::Few(few))
+            }
+            _ => None,
         }
-        if len > REGION {
-            return Some(Lines::Mapped { memory: map(len, true)?, len });
-        }
-        let order = (len / CHUNK).ilog2() as usize;
-        let memory = self.take(&mut self.lists.lock(), order)?;
-        self.free.fetch_sub(1 << order, Ordering::Relaxed);
-        let mut lines = Lines::Pooled { memory, order, pool: Arc::clone(self) };
-        lines.fill(Line([0; 8]));
-        Some(lines)
     }
 
     /// Makes the next region ready if there will soon be need of it. To be called without a lock, because making the
@@ -150,32 +146,12 @@ impl Pool {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// A free piece of an order, split off from a larger one if need be.
-    fn take(&self, lists: &mut Lists, order: usize) -> Option<Piece> {
-        let found = (order..ORDERS).find(|&order| !lists.free[order].is_empty());
-        let mut at = match found {
-            Some(order) => order,
-            None => {
-                let region = map(REGION, lists.regions.len() * REGION >= HUGE_FROM)?;
-                self.add(lists, region)?;
-                ORDERS - 1
-            }
-        };
-        let piece = lists.free[at].pop()?;
-        while at > order {
-            at -= 1;
-            // SAFETY: a piece of order at + 1 is twice as long as one of order `at`.
-            lists.free[at].push(unsafe { piece.add(1 << at) });
-        }
-        Some(piece)
-    }
-
     fn add(&self, lists: &mut Lists, region: Piece) -> Option<()> {
         let all = (lists.regions.len() + 1) * CHUNKS;
-        // So that no list has to grow when a piece is split or dropped.
+        // So that no list has to grow when a piece is dropped.
         let reserved = lists.regions.try_reserve(1).and_then(|()| {
-            let mut others = lists.free.iter_mut().chain([&mut lists.warm]);
-            others.try_for_each(|list| list.try_reserve(all - list.len()))
+            lists.free.try_reserve(all - lists.free.len())?;
+            lists.warm.try_reserve(all - lists.warm.len())
         });
         if reserved.is_err() {
             // SAFETY: mapped by `map` and given to nobody.
@@ -183,33 +159,29 @@ impl Pool {
             return None;
         }
         lists.regions.push(region);
-        lists.free[ORDERS - 1].push(region);
+        // The first one is taken first.
+        // SAFETY: a region has so many chunks.
+        lists.free.extend((0..CHUNKS).rev().map(|chunk| unsafe { region.add(chunk) }));
         self.free.fetch_add(CHUNKS, Ordering::Relaxed);
         Some(())
     }
 
-    fn give_back(&self, memory: Piece, order: usize) {
-        if order == 0 {
-            let mut lists = self.lists.lock();
-            lists.warm.push(memory);
-            self.free.fetch_add(1, Ordering::Relaxed);
-            let in_use = (lists.regions.len() * CHUNKS).saturating_sub(self.free.load(Ordering::Relaxed));
-            let most = (in_use / IN_USE_FOR_ONE_WARM).clamp(*WARM.start(), *WARM.end());
-            if lists.warm.len() < most || self.closing.load(Ordering::Relaxed) {
-                return;
-            }
-            let mut cold: SmallVec<[Piece; MOST_WARM]> = lists.warm.drain(..most).collect();
-            // The kernel takes its time: not under the lock.
-            drop(lists);
-            cold.sort_unstable();
-            let runs = cold.chunk_by(|one, next| next.addr().get() - one.addr().get() == CHUNK);
-            release_pages(&runs.map(|run| pages(run[0], run.len())).collect::<SmallVec<[_; MOST_WARM]>>());
-            self.lists.lock().free[0].extend(cold);
-        } else {
-            release_pages(&[pages(memory, 1 << order)]);
-            self.lists.lock().free[order].push(memory);
-            self.free.fetch_add(1 << order, Ordering::Relaxed);
+    fn give_back(&self, memory: Piece) {
+        let mut lists = self.lists.lock();
+        lists.warm.push(memory);
+        self.free.fetch_add(1, Ordering::Relaxed);
+        let in_use = (lists.regions.len() * CHUNKS).saturating_sub(self.free.load(Ordering::Relaxed));
+        let most = (in_use / IN_USE_FOR_ONE_WARM).clamp(*WARM.start(), *WARM.end());
+        if lists.warm.len() < most || self.closing.load(Ordering::Relaxed) {
+            return;
         }
+        let mut cold: SmallVec<[Piece; MOST_WARM]> = lists.warm.drain(..most).collect();
+        // The kernel takes its time: not under the lock.
+        drop(lists);
+        cold.sort_unstable();
+        let runs = cold.chunk_by(|one, next| next.addr().get() - one.addr().get() == CHUNK);
+        release_pages(&runs.map(|run| pages(run[0], run.len())).collect::<SmallVec<[_; MOST_WARM]>>());
+        self.lists.lock().free.extend(cold);
     }
 }
 
@@ -264,43 +236,23 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        self.pool.give_back(self.memory, 0);
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        match self {
-            Lines::Few(_) => {}
-            Lines::Pooled { memory, order, pool } => pool.give_back(*memory, *order),
-            // SAFETY: mapped by `map` with this length, and nobody else's.
-            Lines::Mapped { memory, len } => unsafe {
-                libc::munmap(memory.as_ptr().cast(), *len);
-            },
-        }
-    }
-}
-
-impl Default for Lines {
-    fn default() -> Lines {
-        Lines::Few(Vec::new())
+        self.pool.give_back(self.memory);
     }
 }
 
 impl Lines {
+    /// The chunk that they are, unless they are from the heap.
+    pub(super) fn into_chunk(self) -> Option<Chunk> {
+        match self {
+            Lines::Few(_) => None,
+            Lines::Chunk(chunk) => Some(chunk),
+        }
+    }
+
     /// Begins to fetch a line.
     #[inline]
     pub(super) fn prefetch(&self, line: usize) {
-        prefetch(self.place().0.as_ptr().wrapping_add(line).cast());
-    }
-
-    /// Where they are, and how many.
-    fn place(&self) -> (NonNull<Line>, usize) {
-        match self {
-            Lines::Few(few) => (NonNull::from(few.as_slice()).cast(), few.len()),
-            Lines::Pooled { memory, order, .. } => (memory.cast(), (CHUNK << order) / size_of::<Line>()),
-            Lines::Mapped { memory, len } => (memory.cast(), len / size_of::<Line>()),
-        }
+        prefetch(self.as_ptr().wrapping_add(line).cast());
     }
 }
 
@@ -309,22 +261,23 @@ impl Deref for Lines {
 
     #[inline]
     fn deref(&self) -> &[Line] {
-        let (memory, count) = self.place();
-        // SAFETY: as many lines as were mapped or allocated, initialized, aligned (regions are on a boundary of their
-        // size), and shared only through `&self`.
-        unsafe { std::slice::from_raw_parts(memory.as_ptr(), count) }
+        match self {
+            Lines::Few(few) => few,
+            // SAFETY: as many lines as fill a chunk: initialized, aligned (chunks are on a boundary of their size), and shared
+            // only through `&self`.
+            Lines::Chunk(chunk) => unsafe { std::slice::from_raw_parts(chunk.memory.as_ptr().cast(), LINES) },
+        }
     }
 }
 
 impl DerefMut for Lines {
     #[inline]
     fn deref_mut(&mut self) -> &mut [Line] {
-        if let Lines::Few(few) = self {
-            return few;
+        match self {
+            Lines::Few(few) => few,
+            // SAFETY: as above, and `&mut self` is the only way in.
+            Lines::Chunk(chunk) => unsafe { std::slice::from_raw_parts_mut(chunk.memory.as_ptr().cast(), LINES) },
         }
-        let (memory, count) = self.place();
-        // SAFETY: as above, and `&mut self` is the only way in.
-        unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), count) }
     }
 }
 
@@ -473,7 +426,7 @@ mod tests {
         let pool = Pool::new();
         let mut held = Vec::new();
         for round in 0..3 {
-            for count in (0..17).map(|doublings| 1 << doublings) {
+            for count in (0..11).map(|doublings| 1 << doublings) {
                 let mut lines = pool.lines(count).unwrap();
                 assert_eq!(lines.len(), count);
                 assert!(lines.iter().all(|line| line.0 == [0; 8]), "{count} lines in round {round}");

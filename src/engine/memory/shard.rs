@@ -88,7 +88,7 @@ impl Shard {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Address> {
-        self.table.reserve()?;
+        self.table.reserve(tag_of(key))?;
         self.slots.store(key, head, deadline, len, fill)
     }
 
@@ -185,7 +185,8 @@ impl Shard {
     /// Forgets ended aliases, and moves sessions together so that memory can be given back, each for one of the `budget`.
     pub(super) fn tidy(&mut self, now: i64, budget: &mut u32) {
         self.aliases.clear_ended(now, budget);
-        if self.table.shrink() {
+        if let Some(lines) = self.table.shrink() {
+            self.slots.released.extend(lines.into_chunk());
             *budget = 0;
         }
         while *budget > 0

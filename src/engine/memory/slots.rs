@@ -48,7 +48,7 @@ pub(super) struct Slots {
     pool: Arc<Pool>,
     chunks: Vec<Option<Chunk>>,
     /// Chunks that became empty: to be dropped without the shard's lock, for giving memory back takes the kernel a while.
-    released: Released,
+    pub released: Released,
     space: Space,
     pub expiry: Expiry,
     large: Vec<Payload>,

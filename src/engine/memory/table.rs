@@ -1,56 +1,37 @@
-//! From a session's key to the address of its slot: buckets of one cache line, so that finding a session costs one miss
-//! here and one in its slot.
+//! From a session's key to the address of its slot: extendible hashing (Fagin, Nievergelt, Pippenger, Strong: "Extendible
+//! Hashing", ACM TODS 4 (3), 1979). A directory leads to segments of 64 KiB. One that gets full is split, two that get empty
+//! are merged, so that however large the table is, nobody waits for more than one segment to be filled anew.
 //!
-//! An entry is 32 bits of the key (its tag) and the address. A tag's low bits name its home bucket; an entry stands in
-//! the first bucket from its home on that had room. Invariant: between an entry's home and its place every bucket is
-//! full. So a search ends at the first bucket with room, and a removal pulls later entries forward instead of leaving a
-//! mark. Growing needs the tags only, not the sessions.
+//! Invariants: the directory has a power of two of places, and is as long as its deepest segment needs; a segment of depth
+//! `d` stands at all places whose lowest `d` bits are the same; it holds exactly the entries that lead there.
 
 use std::sync::Arc;
 
-use super::region::{Line, Lines, Pool};
+pub(super) use super::segment::tag_of;
+use super::{
+    region::{Lines, Pool},
+    segment::{BITS, Segment, TAG_BITS},
+};
 use crate::error::{Error, Result};
-
-/// Entries per bucket: 64 bytes.
-const WIDTH: usize = 8;
-const EMPTY: u64 = 0;
-/// Set in every tag, so that no entry looks empty. The high end: the low bits choose the bucket.
-const OCCUPIED: u32 = 1 << 31;
 
 pub(super) struct Table {
     pool: Arc<Pool>,
-    /// A power of two, or none.
-    buckets: Lines,
+    /// Numbers of segments. Those bits of a tag that no bucket is chosen by are the place here.
+    directory: Vec<u32>,
+    segments: Vec<Part>,
+    /// The entries of all segments.
     len: usize,
 }
 
-/// The bits of the key that the table keeps. Others choose the shard.
-pub(super) fn tag_of(key: u128) -> u32 {
-    key as u32 | OCCUPIED
-}
-
-fn entry(tag: u32, address: u32) -> u64 {
-    u64::from(tag) << 32 | u64::from(address)
-}
-
-fn tag(entry: u64) -> u32 {
-    (entry >> 32) as u32
-}
-
-/// The places in a bucket of the entries for which `holds`: bit by bit. Without a branch for each: where an entry stands
-/// cannot be foretold, and one wrong guess of the processor costs more than looking at all of them.
-#[inline]
-fn places(bucket: &Line, holds: impl Fn(u64) -> bool) -> u32 {
-    (0..WIDTH).fold(0, |places, i| places | u32::from(holds(bucket.0[i])) << i)
-}
-
-fn has_room(bucket: &Line) -> bool {
-    places(bucket, |entry| entry == EMPTY) != 0
+struct Part {
+    segment: Segment,
+    /// How many bits of a place the entries of this segment have in common.
+    depth: u32,
 }
 
 impl Table {
     pub(super) fn new(pool: Arc<Pool>) -> Table {
-        Table { pool, buckets: Lines::default(), len: 0 }
+        Table { pool, directory: Vec::new(), segments: Vec::new(), len: 0 }
     }
 
     #[cfg(test)]
@@ -58,160 +39,153 @@ impl Table {
         self.len
     }
 
-    fn mask(&self) -> usize {
-        self.buckets.len() - 1
+    fn place(&self, tag: u32) -> usize {
+        tag as usize >> BITS & self.directory.len().wrapping_sub(1)
+    }
+
+    /// None: the table is empty.
+    #[inline]
+    fn segment(&self, tag: u32) -> Option<&Segment> {
+        let number = *self.directory.get(self.place(tag))?;
+        self.segments.get(number as usize).map(|part| &part.segment)
+    }
+
+    fn segment_mut(&mut self, tag: u32) -> Option<&mut Segment> {
+        let number = *self.directory.get(self.place(tag))?;
+        self.segments.get_mut(number as usize).map(|part| &mut part.segment)
     }
 
     /// The address of the entry with this tag for which `is_it` holds.
-    pub(super) fn find(&self, wanted: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let buckets: &[Line] = &self.buckets;
-        let mask = buckets.len().wrapping_sub(1);
-        let mut at = wanted as usize & mask;
-        loop {
-            // None: the table is empty.
-            let bucket = buckets.get(at)?;
-            let mut found = places(bucket, |entry| tag(entry) == wanted);
-            while found != 0 {
-                let address = bucket.0[found.trailing_zeros() as usize % WIDTH] as u32;
-                if is_it(address) {
-                    return Some(address);
-                }
-                found &= found - 1;
-            }
-            if has_room(bucket) {
-                return None;
-            }
-            at = (at + 1) & mask;
-        }
+    #[inline]
+    pub(super) fn find(&self, tag: u32, is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.segment(tag)?.find(tag, is_it)
     }
 
-    /// Begins to fetch the entry's home bucket, so that the misses of several removals overlap.
+    /// Begins to fetch the entry's home bucket, so that the misses of several uses overlap.
     pub(super) fn prefetch(&self, tag: u32) {
-        self.buckets.prefetch(tag as usize & self.buckets.len().wrapping_sub(1));
+        self.segment(tag).into_iter().for_each(|segment| segment.prefetch(tag));
     }
 
-    /// Makes room for one more entry.
-    pub(super) fn reserve(&mut self) -> Result<()> {
-        // Four fifths full: fuller, and misses begin to visit a second bucket.
-        if (self.len + 1) * 5 > self.buckets.len() * WIDTH * 4 {
-            self.resize((self.buckets.len() * 2).max(1))
-        } else {
-            Ok(())
+    /// Makes room for one more entry with this tag.
+    pub(super) fn reserve(&mut self, tag: u32) -> Result<()> {
+        loop {
+            match self.segment(tag) {
+                Some(segment) if !segment.is_full() => return Ok(()),
+                Some(segment) if segment.is_largest() => self.split(self.place(tag))?,
+                Some(_) => {
+                    let number = self.directory[self.place(tag)] as usize;
+                    self.segments[number].segment.grow(&self.pool)?;
+                }
+                None => {
+                    self.directory.try_reserve(1).map_err(|_| Error::no_memory())?;
+                    self.segments.try_reserve(1).map_err(|_| Error::no_memory())?;
+                    self.segments.push(Part { segment: Segment::smallest(&self.pool)?, depth: 0 });
+                    self.directory.push(0);
+                }
+            }
         }
     }
 
-    /// Makes the table smaller if it is far too large for what is in it: at once to a size that leaves room to grow, since
-    /// each resize moves every entry. True if it did.
-    pub(super) fn shrink(&mut self) -> bool {
-        let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.buckets.len() * WIDTH;
-        // Two fifths full.
-        let enough = (self.len * 5).div_ceil(WIDTH * 2).next_power_of_two();
-        far_too_large && self.resize(enough).is_ok()
-    }
-
-    fn resize(&mut self, buckets: usize) -> Result<()> {
-        // Zeros: EMPTY.
-        let new = self.pool.lines(buckets).ok_or_else(Error::no_memory)?;
-        let old = std::mem::replace(&mut self.buckets, new);
-        for entry in old.iter().flat_map(|bucket| bucket.0).filter(|&entry| entry != EMPTY) {
-            self.place(entry);
+    /// Shares the segment at a place between that place and another one.
+    fn split(&mut self, place: usize) -> Result<()> {
+        let number = self.directory[place] as usize;
+        let depth = self.segments[number].depth;
+        if depth == TAG_BITS - BITS {
+            // Nothing is left by which tags could differ; with hashes for tags there is no memory for so many.
+            return Err(Error::no_memory());
+        }
+        self.segments.try_reserve(1).map_err(|_| Error::no_memory())?;
+        if self.directory.len() == 1 << depth {
+            self.directory.try_reserve_exact(1 << depth).map_err(|_| Error::no_memory())?;
+            self.directory.extend_from_within(..);
+        }
+        let with = self.segments[number].segment.split(&self.pool, 1 << (BITS + depth))?;
+        let new = self.segments.len() as u32;
+        self.segments[number].depth += 1;
+        self.segments.push(Part { segment: with, depth: depth + 1 });
+        let first = place & ((1 << depth) - 1) | 1 << depth;
+        for place in (first..self.directory.len()).step_by(2 << depth) {
+            self.directory[place] = new;
         }
         Ok(())
     }
 
-    /// Adds an entry; there is room.
-    pub(super) fn insert(&mut self, tag: u32, address: u32) {
-        debug_assert!(self.len < self.buckets.len() * WIDTH, "an entry was added without room for it");
-        self.place(entry(tag, address));
-        self.len += 1;
+    /// Makes the table smaller, by one step, if it is far too large for what is in it. Returns the memory that is not needed any
+    /// more: giving it back takes the kernel a while.
+    pub(super) fn shrink(&mut self) -> Option<Lines> {
+        match self.segments.as_mut_slice() {
+            [] => None,
+            [only] => only.segment.shrink(&self.pool),
+            parts => {
+                let places = parts[0].segment.places();
+                if self.len * 5 >= parts.len() * places {
+                    return None;
+                }
+                // Two fifths full, so that it is not split again at once.
+                let fit = |one: &Part, other: &Part| (one.segment.len() + other.segment.len()) * 5 <= places * 2;
+                let (place, other) = (0..self.directory.len()).find_map(|place| {
+                    let one = &self.segments[self.directory[place] as usize];
+                    let other = place | 1 << one.depth.checked_sub(1)?;
+                    let twin = &self.segments[*self.directory.get(other)? as usize];
+                    (other != place && one.depth == twin.depth && fit(one, twin)).then_some((place, other))
+                })?;
+                Some(self.merge(self.directory[place], self.directory[other]))
+            }
+        }
     }
 
-    fn place(&mut self, entry: u64) {
-        let mut at = tag(entry) as usize & self.mask();
-        loop {
-            let room = places(&self.buckets[at], |entry| entry == EMPTY);
-            if room != 0 {
-                self.buckets[at].0[room.trailing_zeros() as usize % WIDTH] = entry;
-                return;
-            }
-            at = (at + 1) & self.mask();
+    /// Puts two segments together that were one.
+    fn merge(&mut self, one: u32, other: u32) -> Lines {
+        let gone = self.segments.swap_remove(other as usize);
+        // The last one has its number now.
+        let last = self.segments.len() as u32;
+        for number in &mut self.directory {
+            *number = if *number == other { one } else { *number };
+            *number = if *number == last { other } else { *number };
+        }
+        let one = if one == last { other } else { one };
+        let part = &mut self.segments[one as usize];
+        part.depth -= 1;
+        let freed = part.segment.merge(gone.segment);
+        let deepest = self.segments.iter().map(|part| part.depth).max().unwrap_or(0);
+        self.directory.truncate(1 << deepest);
+        freed
+    }
+
+    /// Adds an entry; there is room.
+    pub(super) fn insert(&mut self, tag: u32, address: u32) {
+        let segment = self.segment_mut(tag);
+        debug_assert!(segment.is_some(), "an entry was added without room for it");
+        if let Some(segment) = segment {
+            segment.insert(tag, address);
+            self.len += 1;
         }
     }
 
     /// Points an entry to where its session is now.
     pub(super) fn moved(&mut self, tag: u32, from: u32, to: u32) {
-        if let Some((bucket, i)) = self.locate(entry(tag, from)) {
-            self.buckets[bucket].0[i] = entry(tag, to);
-        }
+        self.segment_mut(tag).into_iter().for_each(|segment| segment.moved(tag, from, to));
     }
 
     pub(super) fn remove(&mut self, tag: u32, address: u32) {
-        let Some((bucket, i)) = self.locate(entry(tag, address)) else {
-            return;
-        };
-        self.len -= 1;
-        self.fill_hole(bucket, i);
-    }
-
-    fn locate(&self, wanted: u64) -> Option<(usize, usize)> {
-        let mut at = tag(wanted) as usize & self.mask();
-        // Ends: some bucket has room.
-        loop {
-            let bucket = &self.buckets[at];
-            let found = places(bucket, |entry| entry == wanted);
-            if found != 0 {
-                return Some((at, found.trailing_zeros() as usize));
-            }
-            if has_room(bucket) {
-                debug_assert!(false, "the entry is not in the table");
-                return None;
-            }
-            at = (at + 1) & self.mask();
-        }
-    }
-
-    /// Empties a place, and pulls entries forward as long as one stands behind it that should not.
-    fn fill_hole(&mut self, mut hole: usize, mut i: usize) {
-        loop {
-            let was_full = !has_room(&self.buckets[hole]);
-            self.buckets[hole].0[i] = EMPTY;
-            if !was_full {
-                return;
-            }
-            // Nothing that stands behind a bucket with room had its way through it; a full one may hide one that had.
-            let mut at = hole;
-            let found = loop {
-                at = (at + 1) & self.mask();
-                let distance = |from: usize| at.wrapping_sub(from) & self.mask();
-                let passed_hole = |entry: u64| distance(tag(entry) as usize & self.mask()) >= distance(hole);
-                let bucket = &self.buckets[at];
-                if let Some(j) = bucket.0.iter().position(|&entry| entry != EMPTY && passed_hole(entry)) {
-                    break Some(j);
-                }
-                if has_room(bucket) || at == hole {
-                    break None;
-                }
-            };
-            let Some(j) = found else {
-                return;
-            };
-            self.buckets[hole].0[i] = self.buckets[at].0[j];
-            (hole, i) = (at, j);
-        }
+        let removed = self.segment_mut(tag).is_some_and(|segment| segment.remove(tag, address));
+        self.len -= usize::from(removed);
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        let occupied = |bucket: &Line| bucket.0.iter().filter(|&&entry| entry != EMPTY).count();
-        assert_eq!(self.buckets.iter().map(occupied).sum::<usize>(), self.len);
-        for (at, bucket) in self.buckets.iter().enumerate() {
-            for &entry in bucket.0.iter().filter(|&&entry| entry != EMPTY) {
-                let mut way = tag(entry) as usize & self.mask();
-                while way != at {
-                    assert_eq!(occupied(&self.buckets[way]), WIDTH, "a bucket with room before an entry's place");
-                    way = (way + 1) & self.mask();
-                }
-            }
+        self.segments.iter().for_each(|part| part.segment.check());
+        assert_eq!(self.segments.iter().map(|part| part.segment.len()).sum::<usize>(), self.len);
+        let deepest = self.segments.iter().map(|part| part.depth).max();
+        assert_eq!(self.directory.len(), deepest.map_or(0, |depth| 1 << depth));
+        for (number, part) in self.segments.iter().enumerate() {
+            assert!(self.segments.len() == 1 || part.segment.is_largest());
+            let places: Vec<usize> =
+                (0..self.directory.len()).filter(|&place| self.directory[place] as usize == number).collect();
+            assert_eq!(places.len(), self.directory.len() >> part.depth);
+            let common = (1 << part.depth) - 1;
+            assert!(places.iter().all(|place| place & common == places[0] & common));
+            assert!(part.segment.tags().all(|tag| self.directory[self.place(tag)] as usize == number));
         }
     }
 }
@@ -222,41 +196,133 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn random_inserts_and_removes_agree_with_a_map_also_where_tags_crowd() {
+    /// A generator of its own for each test (xorshift).
+    fn random() -> impl FnMut() -> u64 {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        let mut random = move || {
+        move || {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             state
-        };
+        }
+    }
+
+    fn add(table: &mut Table, tag: u32, address: u32) -> Result<()> {
+        table.reserve(tag).map(|()| table.insert(tag, address))
+    }
+
+    fn finds_all<'a>(table: &Table, entries: impl IntoIterator<Item = (&'a u32, &'a u32)>) {
+        for (&address, &tag) in entries {
+            assert_eq!(table.find(tag, |found| found == address), Some(address));
+        }
+    }
+
+    fn places(table: &Table) -> usize {
+        table.segments.iter().map(|part| part.segment.places()).sum()
+    }
+
+    #[test]
+    fn random_inserts_and_removes_agree_with_a_map_also_where_tags_crowd() {
+        let mut random = random();
         // Few tags: many share a home, so buckets overflow and removals have to pull.
         for tags in [3, 40, 1 << 20] {
             let (mut table, mut model) = (Table::new(Pool::new()), HashMap::new());
             for address in 0..20_000_u32 {
-                if model.len() > 300 || random() % 3 == 0 {
+                if model.len() > 300 || random().is_multiple_of(3) {
                     if let Some((&address, &tag)) = model.iter().nth(random() as usize % model.len().max(1)) {
                         model.remove(&address);
                         table.remove(tag, address);
                     }
                 } else {
                     let tag = tag_of(u128::from(random() % tags));
-                    table.reserve().unwrap();
-                    table.insert(tag, address);
+                    add(&mut table, tag, address).unwrap();
                     model.insert(address, tag);
                 }
                 if address % 16 == 0 {
-                    table.shrink();
+                    drop(table.shrink());
                     table.check();
                 }
             }
+            finds_all(&table, &model);
             for (&address, &tag) in &model {
-                assert_eq!(table.find(tag, |found| found == address), Some(address));
                 table.moved(tag, address, address | 1 << 31);
                 assert_eq!(table.find(tag, |found| found == address), None);
             }
             assert_eq!(table.len(), model.len());
         }
+    }
+
+    #[test]
+    fn a_large_table_grows_and_shrinks_a_segment_at_a_time() {
+        let (mut random, mut table, mut model) = (random(), Table::new(Pool::new()), HashMap::new());
+        for address in 0..60_000_u32 {
+            let tag = tag_of(u128::from(random()));
+            let before = table.segments.len();
+            add(&mut table, tag, address).unwrap();
+            model.insert(address, tag);
+            assert!(table.segments.len() <= before + 1);
+            assert!(table.len() * 10 >= places(&table) * 3 || places(&table) <= 64, "{} entries", table.len());
+            if address % 10_000 == 0 {
+                table.check();
+            }
+        }
+        finds_all(&table, &model);
+        for left in [10_000, 3000, 100, 0] {
+            let gone: Vec<u32> = model.keys().copied().skip(left).collect();
+            for address in gone {
+                table.remove(model.remove(&address).unwrap(), address);
+            }
+            table.check();
+            loop {
+                let before = table.segments.len();
+                let Some(freed) = table.shrink() else { break };
+                drop(freed);
+                assert!(table.segments.len() + 1 >= before);
+                table.check();
+            }
+            finds_all(&table, &model);
+            assert!(places(&table) <= (left * 5).max(128), "{} places for {left}", places(&table));
+        }
+    }
+
+    #[test]
+    fn tags_that_differ_in_few_bits_only_are_parted_by_those() {
+        let (mut table, mut model) = (Table::new(Pool::new()), HashMap::new());
+        for address in 0..12_000_u32 {
+            let tag = tag_of(u128::from(address % 16) << 20 | u128::from(address % 1000 * 7));
+            add(&mut table, tag, address).unwrap();
+            model.insert(address, tag);
+        }
+        table.check();
+        finds_all(&table, &model);
+        for address in 0..11_000 {
+            table.remove(model[&address], address);
+            model.remove(&address);
+            if address % 200 == 0 {
+                drop(table.shrink());
+                table.check();
+            }
+        }
+        finds_all(&table, &model);
+    }
+
+    #[test]
+    fn where_too_many_tags_are_alike_one_more_is_refused_and_nothing_is_lost() {
+        let (mut table, mut model) = (Table::new(Pool::new()), HashMap::new());
+        // The bits that choose the bucket are of no use in parting them.
+        let tag = |address: u32| tag_of(u128::from(address % (1 << BITS)));
+        let refused = (0..10_000).find(|&address| {
+            let added = add(&mut table, tag(address), address);
+            if added.is_ok() {
+                model.insert(address, tag(address));
+            }
+            added.is_err()
+        });
+        assert!(refused.is_some_and(|address| address > 6000), "{refused:?}");
+        let another = tag_of(1 << 20);
+        add(&mut table, another, 10_000).unwrap();
+        model.insert(10_000, another);
+        table.check();
+        finds_all(&table, &model);
     }
 }
