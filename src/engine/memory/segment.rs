@@ -67,8 +67,8 @@ impl Segment {
         self.len
     }
 
-    /// As many entries as there are places.
-    pub(super) fn places(&self) -> usize {
+    /// As many entries as it could hold.
+    pub(super) fn capacity(&self) -> usize {
         self.buckets.len() * WIDTH
     }
 
@@ -110,7 +110,7 @@ impl Segment {
 
     /// Whether one more entry would be too many: fuller than four fifths, and misses begin to visit a second bucket.
     pub(super) fn is_full(&self) -> bool {
-        (self.len + 1) * 5 > self.places() * 4
+        (self.len + 1) * 5 > self.capacity() * 4
     }
 
     /// To twice the size, if it is not the largest.
@@ -121,7 +121,7 @@ impl Segment {
     /// Makes it smaller if it is far too large for what is in it: at once to a size that leaves room to grow. Returns the memory
     /// that is not needed any more.
     pub(super) fn shrink(&mut self, pool: &Arc<Pool>) -> Option<Lines> {
-        let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.places();
+        let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.capacity();
         // Two fifths full.
         let enough = (self.len * 5).div_ceil(WIDTH * 2).next_power_of_two();
         if far_too_large { self.resize(pool, enough).ok() } else { None }
@@ -140,7 +140,7 @@ impl Segment {
         // at the latest, and all buckets on its way there were emptied before.
         let first = self.buckets.iter().position(has_room).map_or(0, |at| at + 1);
         let mask = self.mask();
-        // Counted, and no branch for which part it is: it is half of the time.
+        // Counted, and without a branch for each part, this takes half of the time: whoever wants the shard waits for it.
         let mut filled = [[0_u8; LARGEST]; 2];
         let mut parts: [&mut [Line]; 2] = [&mut self.buckets, &mut with.buckets];
         for at in first..=first + mask {
@@ -177,7 +177,7 @@ impl Segment {
     }
 
     fn add(&mut self, entry: u64) {
-        debug_assert!(self.len < self.places(), "an entry was added without room for it");
+        debug_assert!(self.len < self.capacity(), "an entry was added without room for it");
         self.len += 1;
         let mut at = tag(entry) as usize & self.mask();
         loop {

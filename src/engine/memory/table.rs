@@ -95,11 +95,15 @@ impl Table {
             return Err(Error::no_memory());
         }
         self.segments.try_reserve(1).map_err(|_| Error::no_memory())?;
-        if self.directory.len() == 1 << depth {
+        let is_deepest = self.directory.len() == 1 << depth;
+        if is_deepest {
             self.directory.try_reserve_exact(1 << depth).map_err(|_| Error::no_memory())?;
-            self.directory.extend_from_within(..);
         }
         let with = self.segments[number].segment.split(&self.pool, 1 << (BITS + depth))?;
+        // From here on nothing fails.
+        if is_deepest {
+            self.directory.extend_from_within(..);
+        }
         let new = self.segments.len() as u32;
         self.segments[number].depth += 1;
         self.segments.push(Part { segment: with, depth: depth + 1 });
@@ -117,12 +121,12 @@ impl Table {
             [] => None,
             [only] => only.segment.shrink(&self.pool),
             parts => {
-                let places = parts[0].segment.places();
-                if self.len * 5 >= parts.len() * places {
+                let capacity = parts[0].segment.capacity();
+                if self.len * 5 >= parts.len() * capacity {
                     return None;
                 }
                 // Two fifths full, so that it is not split again at once.
-                let fit = |one: &Part, other: &Part| (one.segment.len() + other.segment.len()) * 5 <= places * 2;
+                let fit = |one: &Part, other: &Part| (one.segment.len() + other.segment.len()) * 5 <= capacity * 2;
                 let (place, other) = (0..self.directory.len()).find_map(|place| {
                     let one = &self.segments[self.directory[place] as usize];
                     let other = place | 1 << one.depth.checked_sub(1)?;
@@ -217,8 +221,8 @@ mod tests {
         }
     }
 
-    fn places(table: &Table) -> usize {
-        table.segments.iter().map(|part| part.segment.places()).sum()
+    fn capacity(table: &Table) -> usize {
+        table.segments.iter().map(|part| part.segment.capacity()).sum()
     }
 
     #[test]
@@ -261,7 +265,7 @@ mod tests {
             add(&mut table, tag, address).unwrap();
             model.insert(address, tag);
             assert!(table.segments.len() <= before + 1);
-            assert!(table.len() * 10 >= places(&table) * 3 || places(&table) <= 64, "{} entries", table.len());
+            assert!(table.len() * 10 >= capacity(&table) * 3 || capacity(&table) <= 64, "{} entries", table.len());
             if address % 10_000 == 0 {
                 table.check();
             }
@@ -281,7 +285,7 @@ mod tests {
                 table.check();
             }
             finds_all(&table, &model);
-            assert!(places(&table) <= (left * 5).max(128), "{} places for {left}", places(&table));
+            assert!(capacity(&table) <= (left * 5).max(128), "room for {} of {left}", capacity(&table));
         }
     }
 
