@@ -2,8 +2,8 @@
 //! sessions costs a quarter less with them). The only `unsafe` of the engine: it hands out pieces of mappings as owned
 //! values, and knows nothing of what is in them.
 //!
-//! A piece belongs to one owner at a time: it is either inside a [`Chunk`] or [`Lines`], or in the pool's lists. Regions
-//! are unmapped when the pool goes, and every piece keeps its pool alive.
+//! A piece belongs to one owner at a time: it is either inside a [`Chunk`] or in the pool's lists. Regions are unmapped when
+//! the pool goes, and every chunk keeps its pool alive.
 #![allow(unsafe_code)]
 
 use std::{
@@ -96,7 +96,7 @@ impl Pool {
         let memory = match lists.warm.pop().or_else(|| lists.free.pop()) {
             Some(memory) => memory,
             None => {
-                let region = map(REGION, lists.regions.len() * REGION >= HUGE_FROM)?;
+                let region = map(lists.regions.len() * REGION >= HUGE_FROM)?;
                 self.add(&mut lists, region)?;
                 lists.free.pop()?
             }
@@ -131,7 +131,7 @@ impl Pool {
             && self.free.load(Ordering::Relaxed) < LOW_WATER
         {
             let huge = self.lists.lock().regions.len() * REGION >= HUGE_FROM;
-            if let Some(region) = map(REGION, huge) {
+            if let Some(region) = map(huge) {
                 if huge {
                     populate(region);
                 }
@@ -309,12 +309,12 @@ fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// Fresh zeroed memory of a multiple of a region, on a boundary at which huge pages are possible.
-fn map(len: usize, huge: bool) -> Option<Piece> {
+/// A fresh region of zeros, on a boundary at which huge pages are possible.
+fn map(huge: bool) -> Option<Piece> {
     // SAFETY: a new private anonymous mapping touches no existing memory.
     let mapped = unsafe {
         let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        libc::mmap(std::ptr::null_mut(), len + REGION, access, kind, -1, 0)
+        libc::mmap(std::ptr::null_mut(), 2 * REGION, access, kind, -1, 0)
     };
     if mapped == libc::MAP_FAILED {
         return None;
@@ -327,17 +327,17 @@ fn map(len: usize, huge: bool) -> Option<Piece> {
             libc::munmap(mapped, before);
         }
         if before < REGION {
-            libc::munmap(memory.wrapping_byte_add(len), REGION - before);
+            libc::munmap(memory.wrapping_byte_add(REGION), REGION - before);
         }
         // Advice: whether it is taken only matters for speed.
         #[cfg(target_os = "linux")]
-        libc::madvise(memory, len, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
+        libc::madvise(memory, REGION, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         // Secrets belong neither into core dumps nor into forked children, which could not use them (and a large store
         // need not be copied for them).
         #[cfg(target_os = "linux")]
-        libc::madvise(memory, len, libc::MADV_DONTDUMP);
+        libc::madvise(memory, REGION, libc::MADV_DONTDUMP);
         #[cfg(target_os = "linux")]
-        libc::madvise(memory, len, libc::MADV_WIPEONFORK);
+        libc::madvise(memory, REGION, libc::MADV_WIPEONFORK);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = huge;
