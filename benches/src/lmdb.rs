@@ -47,11 +47,11 @@ pub fn large(scale: Scale, facts: &mut Facts, rows: &[&str]) {
     // In cache: what the large one takes more is the memory's time.
     let few = scale.n / 1000;
     let mut small = Filled::new(Sss::open_url(&url_of("small", few)), &wished[..few], PAYLOAD);
-    let bare = BareLmdb::open(&directory.0.join("bare"), room(scale.n));
-    let mut bare = Filled::new(bare, &wished, RECORD);
 
     if rows.contains(&"l1") || rows.contains(&"l2") {
         let ids = Rng::new(9).ids((scale.n / 10).max(1000));
+        let bare = BareLmdb::open(&directory.0.join("bare"), room(scale.n));
+        let mut bare = Filled::new(bare, &wished, RECORD);
         match Server::redis(&directory.0) {
             Ok(redis) => {
                 redis.fill(&ids).expect("the server takes the sessions");

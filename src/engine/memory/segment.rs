@@ -21,6 +21,8 @@ pub(super) const BITS: u32 = (CHUNK / size_of::<Line>()).ilog2();
 /// How many bits of a tag tell one from another.
 pub(super) const TAG_BITS: u32 = OCCUPIED.trailing_zeros();
 const LARGEST: usize = 1 << BITS;
+/// Buckets that are not worth a shrink.
+const SMALL: usize = 16;
 
 pub(super) struct Segment {
     /// A power of two.
@@ -46,6 +48,16 @@ fn tag(entry: u64) -> u32 {
 #[inline]
 fn places(bucket: &Line, holds: impl Fn(u64) -> bool) -> u32 {
     (0..WIDTH).fold(0, |places, i| places | u32::from(holds(bucket.0[i])) << i)
+}
+
+/// Whether what has room for so many entries is far too large for these: less than one fifth full.
+pub(super) fn is_far_too_large(capacity: usize, len: usize) -> bool {
+    len * 5 < capacity
+}
+
+/// As much room as leaves these entries some to grow: two fifths full at the most.
+pub(super) fn ample_for(len: usize) -> usize {
+    (len * 5).div_ceil(2)
 }
 
 fn has_room(bucket: &Line) -> bool {
@@ -121,10 +133,10 @@ impl Segment {
     /// Makes it smaller if it is far too large for what is in it: at once to a size that leaves room to grow. Returns the memory
     /// that is not needed any more.
     pub(super) fn shrink(&mut self, pool: &Arc<Pool>) -> Option<Lines> {
-        let far_too_large = self.buckets.len() > 16 && self.len * 5 < self.capacity();
-        // Two fifths full.
-        let enough = (self.len * 5).div_ceil(WIDTH * 2).next_power_of_two();
-        if far_too_large { self.resize(pool, enough).ok() } else { None }
+        if self.buckets.len() <= SMALL || !is_far_too_large(self.capacity(), self.len) {
+            return None;
+        }
+        self.resize(pool, ample_for(self.len).div_ceil(WIDTH).next_power_of_two()).ok()
     }
 
     fn resize(&mut self, pool: &Arc<Pool>, buckets: usize) -> Result<Lines> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub(super) use super::segment::tag_of;
 use super::{
     region::{Lines, Pool},
-    segment::{BITS, Segment, TAG_BITS},
+    segment::{BITS, Segment, TAG_BITS, ample_for, is_far_too_large},
 };
 use crate::error::{Error, Result};
 
@@ -122,11 +122,10 @@ impl Table {
             [only] => only.segment.shrink(&self.pool),
             parts => {
                 let capacity = parts[0].segment.capacity();
-                if self.len * 5 >= parts.len() * capacity {
+                if !is_far_too_large(parts.len() * capacity, self.len) {
                     return None;
                 }
-                // Two fifths full, so that it is not split again at once.
-                let fit = |one: &Part, other: &Part| (one.segment.len() + other.segment.len()) * 5 <= capacity * 2;
+                let fit = |one: &Part, other: &Part| ample_for(one.segment.len() + other.segment.len()) <= capacity;
                 let (place, other) = (0..self.directory.len()).find_map(|place| {
                     let one = &self.segments[self.directory[place] as usize];
                     let other = place | 1 << one.depth.checked_sub(1)?;
