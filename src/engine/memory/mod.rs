@@ -5,7 +5,9 @@
 
 mod aliases;
 mod expiry;
+mod lock;
 mod payload;
+mod pool;
 mod principals;
 mod region;
 mod rewrite;
@@ -24,13 +26,14 @@ use std::{
     thread::available_parallelism,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use self::{
     expiry::Cursor,
+    lock::Lock,
+    pool::Pool,
     principals::Principals,
-    region::Pool,
     shard::{Expired, Gone, MOST_EXPIRED, Shard},
     slots::Address,
     usage::Usage,
@@ -54,6 +57,8 @@ const SHARDS: std::ops::RangeInclusive<usize> = 16..=64;
 const SWEEP_HOLD: u32 = MOST_EXPIRED as u32;
 /// Sessions that are moved together in one such visit: a move takes three times as long.
 const TIDY_HOLD: u32 = 5;
+/// A chunk that is given back to the kernel takes as long as so many moves.
+const MOVES_FOR_A_CHUNK: u64 = 4;
 /// Slots that a create looks at for expired neighbours: more than one, so that a store that nobody sweeps shrinks.
 const NEIGHBOURS: u32 = 4;
 /// Expired sessions cleared at once when a store is full.
@@ -66,7 +71,7 @@ pub(crate) struct Memory {
     manual_ms: Option<AtomicI64>,
     policy: Policy,
     counters: Counters,
-    shards: Box<[Padded<Mutex<Shard>>]>,
+    shards: Box<[Lock]>,
     principals: Principals,
     usage: Usage,
     pool: Arc<Pool>,
@@ -75,10 +80,6 @@ pub(crate) struct Memory {
     /// Where the next sweep begins.
     sweep_from: AtomicUsize,
 }
-
-/// Two cache lines of its own for each lock: the prefetcher fetches pairs.
-#[repr(align(128))]
-struct Padded<T>(T);
 
 /// From a key to the session that it reads, whose shard is locked.
 struct Way<'a> {
@@ -104,7 +105,7 @@ impl Memory {
             manual_ms: manual_clock.then(|| AtomicI64::new(clock::wall_ms())),
             policy: Policy::new(options),
             counters: Counters::default(),
-            shards: (0..shards).map(|_| Padded(Mutex::new(Shard::new(Arc::clone(&pool))))).collect(),
+            shards: (0..shards).map(|_| Lock::new(Shard::new(Arc::clone(&pool)))).collect(),
             principals: Principals::default(),
             usage: Usage::default(),
             pool,
@@ -123,7 +124,7 @@ impl Memory {
     }
 
     fn lock(&self, key: u128) -> MutexGuard<'_, Shard> {
-        self.shards[self.shard_of(key)].0.lock()
+        self.shards[self.shard_of(key)].lock()
     }
 
     /// The fast way to create: no principal, so one shard.
@@ -350,9 +351,7 @@ impl Engine for Memory {
         if let Some(gone) = shard.remove(key.0) {
             let gone = [gone];
             self.book_out(&gone);
-            let released = shard.slots.take_released();
             drop(shard);
-            drop(released);
             self.forget(&gone);
         }
         Ok(())
@@ -364,7 +363,7 @@ impl Engine for Memory {
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
         let first = self.sweep_from.fetch_add(1, Ordering::Relaxed);
-        let shards = (0..self.shards.len()).map(|i| &self.shards[first.wrapping_add(i) % self.shards.len()].0);
+        let shards = (0..self.shards.len()).map(|i| &self.shards[first.wrapping_add(i) % self.shards.len()]);
         let mut unswept: SmallVec<[_; 64]> = shards.map(|shard| (shard, Cursor::default())).collect();
         let mut untidy: SmallVec<[_; 64]> = unswept.iter().map(|&(shard, _)| shard).collect();
         // In turns, so that no shard's users wait for more than one short hold.
@@ -375,9 +374,7 @@ impl Engine for Memory {
                 let mut locked = shard.lock();
                 let (moment, most) = (cx.moment(), max - removed);
                 self.take_expired(&moment, &mut locked, cursor, &mut budget, most, &mut expired);
-                let released = locked.slots.take_released();
                 drop(locked);
-                drop(released);
                 removed += expired.len() as u64;
                 self.forget(&expired);
                 expired.clear();
@@ -392,12 +389,15 @@ impl Engine for Memory {
                 let before = budget;
                 let mut locked = shard.lock();
                 locked.tidy(cx.moment().now, &mut budget);
-                let released = locked.slots.take_released();
                 drop(locked);
-                drop(released);
                 moves -= u64::from(before - budget);
                 budget == 0
             });
+        }
+        // Here and nowhere else, so that nobody but who sweeps waits for the kernel, and no sweep that removes is slowed down.
+        while moves > 0 {
+            let trimmed = self.pool.trim() as u64;
+            moves = if trimmed == 0 { 0 } else { moves.saturating_sub(trimmed * MOVES_FOR_A_CHUNK) };
         }
         Ok(removed)
     }
@@ -437,9 +437,7 @@ impl Engine for Memory {
             };
             *(if shard.slots.head(at).lives(&cx.moment()) { &mut revoked } else { &mut expired }) += 1;
             self.book_out(shard.remove(key).as_slice());
-            let released = shard.slots.take_released();
             drop(shard);
-            drop(released);
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);
@@ -450,7 +448,7 @@ impl Engine for Memory {
         let (sessions, bytes) = self.usage.get();
         let mut usage = engine::Usage { sessions, bytes, hits: 0, misses: 0 };
         for shard in &self.shards {
-            let shard = shard.0.lock();
+            let shard = shard.lock();
             usage.hits += shard.hits;
             usage.misses += shard.misses;
         }
@@ -458,18 +456,12 @@ impl Engine for Memory {
     }
 
     fn timeouts_shortened(&self) -> Result<()> {
-        self.shards.iter().for_each(|shard| shard.0.lock().slots.expiry.arm_all());
+        self.shards.iter().for_each(|shard| shard.lock().slots.expiry.arm_all());
         Ok(())
     }
 
     fn check(&self) -> Result<Vec<String>> {
         Err(Error::fixed(ErrorKind::Unsupported, "a memory: store has nothing that others could damage"))
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        self.pool.close();
     }
 }
 

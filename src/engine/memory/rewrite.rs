@@ -160,7 +160,7 @@ impl Memory {
         shards.dedup();
         LockedShards {
             memory: self,
-            locked: shards.into_iter().map(|shard| (shard, self.shards[shard].0.lock())).collect(),
+            locked: shards.into_iter().map(|shard| (shard, self.shards[shard].lock())).collect(),
         }
     }
 }

@@ -8,7 +8,10 @@
 
 use std::sync::Arc;
 
-use super::region::{CHUNK, Line, Lines, Pool};
+use super::{
+    pool::Pool,
+    region::{CHUNK, Line, Lines},
+};
 use crate::error::{Error, Result};
 
 /// Entries per bucket: 64 bytes.
@@ -127,22 +130,22 @@ impl Segment {
 
     /// To twice the size, if it is not the largest.
     pub(super) fn grow(&mut self, pool: &Arc<Pool>) -> Result<()> {
-        self.resize(pool, self.buckets.len() * 2).map(drop)
+        self.resize(pool, self.buckets.len() * 2)
     }
 
-    /// Makes it smaller if it is far too large for what is in it: at once to a size that leaves room to grow. Returns the memory
-    /// that is not needed any more.
-    pub(super) fn shrink(&mut self, pool: &Arc<Pool>) -> Option<Lines> {
+    /// Makes it smaller if it is far too large for what is in it: at once to a size that leaves room to grow. Whether
+    /// it was.
+    pub(super) fn shrink(&mut self, pool: &Arc<Pool>) -> bool {
         if self.buckets.len() <= SMALL || !is_far_too_large(self.capacity(), self.len) {
-            return None;
+            return false;
         }
-        self.resize(pool, ample_for(self.len).div_ceil(WIDTH).next_power_of_two()).ok()
+        self.resize(pool, ample_for(self.len).div_ceil(WIDTH).next_power_of_two()).is_ok()
     }
 
-    fn resize(&mut self, pool: &Arc<Pool>, buckets: usize) -> Result<Lines> {
+    fn resize(&mut self, pool: &Arc<Pool>, buckets: usize) -> Result<()> {
         let old = std::mem::replace(self, Segment::new(pool, buckets)?);
         old.entries().for_each(|entry| self.add(entry));
-        Ok(old.buckets)
+        Ok(())
     }
 
     /// Shares its entries with a new segment of the same size, which gets those whose tags have a bit set.
@@ -173,10 +176,9 @@ impl Segment {
         Ok(with)
     }
 
-    /// Takes over the entries of another one, for which there are places. Returns its memory.
-    pub(super) fn merge(&mut self, other: Segment) -> Lines {
+    /// Takes over the entries of another one, for which there are places.
+    pub(super) fn merge(&mut self, other: &Segment) {
         other.entries().for_each(|entry| self.add(entry));
-        other.buckets
     }
 
     fn entries(&self) -> impl Iterator<Item = u64> {

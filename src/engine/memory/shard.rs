@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{
     aliases::Aliases,
     expiry::Cursor,
-    region::Pool,
+    pool::Pool,
     slots::{Address, Slots},
     table::{Table, tag_of},
 };
@@ -185,8 +185,7 @@ impl Shard {
     /// Forgets ended aliases, and moves sessions together so that memory can be given back, each for one of the `budget`.
     pub(super) fn tidy(&mut self, now: i64, budget: &mut u32) {
         self.aliases.clear_ended(now, budget);
-        if let Some(lines) = self.table.shrink() {
-            self.slots.released.extend(lines.into_chunk());
+        if self.table.shrink() {
             *budget = 0;
         }
         while *budget > 0

@@ -9,12 +9,11 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::{
     expiry::Expiry,
     payload::Payload,
-    region::{CHUNK, Chunk, Pool},
+    pool::Pool,
+    region::{CHUNK, Chunk},
     space::{LARGEST_SLOT, Space, UNIT, class_of},
 };
 use crate::{
@@ -47,16 +46,11 @@ const LARGE: u32 = 4;
 pub(super) struct Slots {
     pool: Arc<Pool>,
     chunks: Vec<Option<Chunk>>,
-    /// Chunks that became empty: to be dropped without the shard's lock, for giving memory back takes the kernel a while.
-    pub released: Released,
     space: Space,
     pub expiry: Expiry,
     large: Vec<Payload>,
     unused_large: Vec<u32>,
 }
-
-/// Rarely more than one.
-pub(super) type Released = SmallVec<[Chunk; 2]>;
 
 /// A session that was moved to make room: the same key, another address.
 pub(super) struct Moved {
@@ -70,7 +64,6 @@ impl Slots {
         Slots {
             pool,
             chunks: Vec::new(),
-            released: Released::new(),
             space: Space::default(),
             expiry: Expiry::default(),
             large: Vec::new(),
@@ -213,11 +206,6 @@ impl Slots {
         Some(Moved { key: self.key(to), from, to })
     }
 
-    /// What is to be dropped after the shard is unlocked.
-    pub(super) fn take_released(&mut self) -> Released {
-        std::mem::take(&mut self.released)
-    }
-
     /// The address of a slot that the expiry structure found.
     pub(super) fn address(&self, chunk: usize, number: usize) -> Address {
         self.space.address(chunk, number)
@@ -230,7 +218,7 @@ impl Slots {
     fn allocate(&mut self, class: usize) -> Result<Address> {
         if self.space.is_full(class) {
             self.chunks.try_reserve(1).map_err(|_| Error::no_memory())?;
-            let chunk = self.released.pop().or_else(|| self.pool.chunk()).ok_or_else(Error::no_memory)?;
+            let chunk = self.pool.chunk().ok_or_else(Error::no_memory)?;
             let number = self.space.add_chunk(class)?;
             if let Err(error) = self.expiry.add_chunk(number, self.space.slots_in(number)) {
                 self.space.remove_chunk(number);
@@ -268,7 +256,7 @@ impl Slots {
             self.space.remove_chunk(chunk_of(at));
             self.expiry.remove_chunk(chunk_of(at));
             // Only links are left in it: every slot was wiped when it was freed.
-            self.released.extend(self.chunks[chunk_of(at)].take());
+            self.chunks[chunk_of(at)] = None;
         }
     }
 

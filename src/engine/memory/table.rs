@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub(super) use super::segment::tag_of;
 use super::{
-    region::{Lines, Pool},
+    pool::Pool,
     segment::{BITS, Segment, TAG_BITS, ample_for, is_far_too_large},
 };
 use crate::error::{Error, Result};
@@ -114,31 +114,33 @@ impl Table {
         Ok(())
     }
 
-    /// Makes the table smaller, by one step, if it is far too large for what is in it. Returns the memory that is not needed any
-    /// more: giving it back takes the kernel a while.
-    pub(super) fn shrink(&mut self) -> Option<Lines> {
+    /// Makes the table smaller, by one step, if it is far too large for what is in it. Whether it was.
+    pub(super) fn shrink(&mut self) -> bool {
         match self.segments.as_mut_slice() {
-            [] => None,
+            [] => false,
             [only] => only.segment.shrink(&self.pool),
             parts => {
                 let capacity = parts[0].segment.capacity();
                 if !is_far_too_large(parts.len() * capacity, self.len) {
-                    return None;
+                    return false;
                 }
                 let fit = |one: &Part, other: &Part| ample_for(one.segment.len() + other.segment.len()) <= capacity;
-                let (place, other) = (0..self.directory.len()).find_map(|place| {
+                let twins = (0..self.directory.len()).find_map(|place| {
                     let one = &self.segments[self.directory[place] as usize];
                     let other = place | 1 << one.depth.checked_sub(1)?;
                     let twin = &self.segments[*self.directory.get(other)? as usize];
                     (other != place && one.depth == twin.depth && fit(one, twin)).then_some((place, other))
-                })?;
-                Some(self.merge(self.directory[place], self.directory[other]))
+                });
+                if let Some((place, other)) = twins {
+                    self.merge(self.directory[place], self.directory[other]);
+                }
+                twins.is_some()
             }
         }
     }
 
     /// Puts two segments together that were one.
-    fn merge(&mut self, one: u32, other: u32) -> Lines {
+    fn merge(&mut self, one: u32, other: u32) {
         let gone = self.segments.swap_remove(other as usize);
         // The last one has its number now.
         let last = self.segments.len() as u32;
@@ -149,10 +151,9 @@ impl Table {
         let one = if one == last { other } else { one };
         let part = &mut self.segments[one as usize];
         part.depth -= 1;
-        let freed = part.segment.merge(gone.segment);
+        part.segment.merge(&gone.segment);
         let deepest = self.segments.iter().map(|part| part.depth).max().unwrap_or(0);
         self.directory.truncate(1 << deepest);
-        freed
     }
 
     /// Adds an entry; there is room.
@@ -242,7 +243,7 @@ mod tests {
                     model.insert(address, tag);
                 }
                 if address % 16 == 0 {
-                    drop(table.shrink());
+                    table.shrink();
                     table.check();
                 }
             }
@@ -278,8 +279,9 @@ mod tests {
             table.check();
             loop {
                 let before = table.segments.len();
-                let Some(freed) = table.shrink() else { break };
-                drop(freed);
+                if !table.shrink() {
+                    break;
+                }
                 assert!(table.segments.len() + 1 >= before);
                 table.check();
             }
@@ -302,7 +304,7 @@ mod tests {
             table.remove(model[&address], address);
             model.remove(&address);
             if address % 200 == 0 {
-                drop(table.shrink());
+                table.shrink();
                 table.check();
             }
         }
