@@ -4,12 +4,13 @@
 use std::fmt;
 
 use siphasher::sip128::SipHasher13;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::{
     error::Result,
     seal::{DataKey, Ring},
     sid::{SID_LEN, fill_random},
+    wiped::Wiped,
 };
 
 /// The public reference of a session: names it in a list of devices or in a log, but opens nothing.
@@ -77,11 +78,11 @@ pub(crate) const SALT: usize = 32;
 pub(crate) enum Keys {
     /// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012): a pseudo-random function, and at 41 ns for an id
     /// the fastest one measured. It is enough where the secrets live and die with the process.
-    Hashed { session: Zeroizing<[u8; 16]>, principal: Zeroizing<[u8; 16]> },
+    Hashed { session: Wiped<[u8; 16]>, principal: Wiped<[u8; 16]> },
     /// Keyed BLAKE3: one step gives the lookup key and the id's own secret, and neither tells the other.
     Derived {
-        session: Zeroizing<[u8; 32]>,
-        principal: Zeroizing<[u8; 32]>,
+        session: Wiped<[u8; 32]>,
+        principal: Wiped<[u8; 32]>,
         /// Whether the engine uses only 128 bits of a key.
         short: bool,
         /// The server's secrets, if the store seals.
@@ -104,7 +105,7 @@ impl Keys {
     }
 
     fn derived(salt: &[u8; SALT], short: bool, ring: Option<Ring>) -> Keys {
-        let derive = |context| Zeroizing::new(blake3::derive_key(context, salt));
+        let derive = |context| Wiped::new(blake3::derive_key(context, salt));
         Keys::Derived {
             session: derive("libsss 2026 format 1: session id"),
             principal: derive("libsss 2026 format 1: principal"),
@@ -124,31 +125,13 @@ impl Keys {
 
     /// The keys of whatever bytes a client sent; the data key only if the store seals. A malformed id costs the same
     /// hash and the same lookup as a well-formed one, and cannot be found because only minted ids were ever stored.
+    #[inline]
     pub(crate) fn session(&self, sid: &[u8]) -> (Key, Option<DataKey<'_>>) {
         const MALFORMED: &[u8] = &[0; SID_LEN];
         let sid = if sid.len() == SID_LEN { sid } else { MALFORMED };
         match self {
             Keys::Hashed { session, .. } => (Key(hash(session, sid), 0), None),
-            Keys::Derived { session, short, ring, .. } => {
-                let mut hasher = blake3::Hasher::new_keyed(session);
-                let mut reader = hasher.update(sid).finalize_xof();
-                // At once: each read computes a block anew.
-                let mut output = Zeroizing::new([0; 64]);
-                reader.fill(&mut *output);
-                // What is left of the id is in the buffers of the one chunk. (zeroize would go over the whole stack of the
-                // tree, which takes longer than the hash.)
-                hasher.reset();
-                std::hint::black_box(&mut hasher);
-                reader.zeroize();
-                let (lookup, of_id) = output.split_at(32);
-                let data_key = ring.as_ref().map(|ring| {
-                    let mut data_key = DataKey::blank(ring);
-                    data_key.bytes_mut().copy_from_slice(of_id);
-                    data_key
-                });
-                let half = |at: usize| u128::from_le_bytes(std::array::from_fn(|i| lookup[at + i]));
-                (Key(half(0), if *short { 0 } else { half(16) }), data_key)
-            }
+            Keys::Derived { session, short, ring, .. } => derive(session, *short, ring.as_ref(), sid),
         }
     }
 
@@ -163,10 +146,33 @@ impl Keys {
     }
 }
 
-pub(crate) fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
-    let mut bytes = Zeroizing::new([0; N]);
+pub(crate) fn random<const N: usize>() -> Result<Wiped<[u8; N]>> {
+    let mut bytes = Wiped::new([0; N]);
     fill_random(bytes.as_mut_slice())?;
     Ok(bytes)
+}
+
+/// The key of an id, and if the store seals what its payload is sealed under.
+#[inline(never)]
+fn derive<'a>(secret: &[u8; 32], short: bool, ring: Option<&'a Ring>, sid: &[u8]) -> (Key, Option<DataKey<'a>>) {
+    let mut hasher = blake3::Hasher::new_keyed(secret);
+    let mut reader = hasher.update(sid).finalize_xof();
+    // At once: each read computes a block anew.
+    let mut output = Wiped::new([0; 64]);
+    reader.fill(&mut *output);
+    // What is left of the id is in the buffers of the one chunk. (zeroize would go over the whole stack of the
+    // tree, which takes longer than the hash.)
+    hasher.reset();
+    std::hint::black_box(&mut hasher);
+    reader.zeroize();
+    let (lookup, of_id) = output.split_at(32);
+    let data_key = ring.map(|ring| {
+        let mut data_key = DataKey::blank(ring);
+        data_key.bytes_mut().copy_from_slice(of_id);
+        data_key
+    });
+    let half = |at: usize| u128::from_le_bytes(std::array::from_fn(|i| lookup[at + i]));
+    (Key(half(0), if short { 0 } else { half(16) }), data_key)
 }
 
 fn hash(secret: &[u8; 16], bytes: &[u8]) -> u128 {

@@ -39,6 +39,7 @@ mod store;
 mod striped;
 mod sys;
 mod url;
+mod wiped;
 
 #[cfg(feature = "capi")]
 pub mod capi;

@@ -67,6 +67,8 @@ pub(crate) struct Write<'a> {
 
 /// What a write stores. Its length is known before; its bytes, if they are sealed, only together with the head and the
 /// key that they will stand under.
+// A tag of a whole word: else the bytes of a nonce stand between it and the next one, and are moved one by one.
+#[repr(u64)]
 pub(crate) enum Content<'a> {
     /// A new payload, as it is.
     Plain(&'a [u8]),

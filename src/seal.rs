@@ -9,13 +9,13 @@
 //! The last use is outside, because a get writes it; it is bounded by the absolute deadline, which is inside.
 
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
-use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, ErrorKind, Result},
     key::Key,
     record::{Alias, Head},
     sid::fill_random,
+    wiped::Wiped,
 };
 
 const FORMAT: u8 = 1;
@@ -39,7 +39,7 @@ pub(crate) struct Ring(Vec<Secret>);
 
 struct Secret {
     number: [u8; NUMBER],
-    key: Zeroizing<[u8; 32]>,
+    key: Wiped<[u8; 32]>,
 }
 
 impl Ring {
@@ -52,7 +52,7 @@ impl Ring {
         let is_new = self.0.iter().all(|other| other.number != number);
         if is_new {
             let key = blake3::derive_key("libsss 2026 format 1: secret", secret);
-            self.0.push(Secret { number, key: Zeroizing::new(key) });
+            self.0.push(Secret { number, key: Wiped::new(key) });
         }
         is_new
     }
@@ -64,14 +64,14 @@ impl Ring {
 
 /// The key of one session's payload. It exists only while the id is presented, and on the heap: moving it leaves no copy.
 pub(crate) struct DataKey<'a> {
-    of_id: Box<Zeroizing<[u8; 32]>>,
+    of_id: Box<Wiped<[u8; 32]>>,
     ring: &'a Ring,
 }
 
 impl<'a> DataKey<'a> {
     /// Zeros, to be filled.
     pub(crate) fn blank(ring: &'a Ring) -> DataKey<'a> {
-        DataKey { of_id: Box::new(Zeroizing::new([0; 32])), ring }
+        DataKey { of_id: Box::new(Wiped::new([0; 32])), ring }
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8; 32] {
@@ -102,7 +102,7 @@ impl<'a> DataKey<'a> {
     }
 
     fn with(&self, secret: &Secret) -> Aes256Gcm {
-        let key = Zeroizing::new(*blake3::keyed_hash(&secret.key, self.of_id.as_slice()).as_bytes());
+        let key = Wiped::new(*blake3::keyed_hash(&secret.key, self.of_id.as_slice()).as_bytes());
         Aes256Gcm::new((&*key).into())
     }
 }
@@ -126,7 +126,7 @@ pub(crate) fn seal(under: &DataKey, nonce: Nonce, key: &Key, head: &Head, plain:
 }
 
 /// The payload that `seal` was given, if nothing was changed since.
-pub(crate) fn open(under: &DataKey, key: &Key, head: &Head, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn open(under: &DataKey, key: &Key, head: &Head, sealed: &[u8]) -> Result<Wiped<Vec<u8>>> {
     decrypt(under, &record_data(key, head), sealed)
 }
 
@@ -189,7 +189,7 @@ fn encrypt(under: &DataKey, nonce: Nonce, aad: &[u8], plain: &[u8], out: &mut [u
     Ok(())
 }
 
-fn decrypt(under: &DataKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+fn decrypt(under: &DataKey, aad: &[u8], sealed: &[u8]) -> Result<Wiped<Vec<u8>>> {
     let ([FORMAT, rest @ ..], Some(plain_len)) = (sealed, sealed.len().checked_sub(OVERHEAD)) else {
         return Err(corrupt());
     };
@@ -200,7 +200,7 @@ fn decrypt(under: &DataKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u
         return Err(corrupt());
     };
     let cipher = under.opening(number)?;
-    let mut plain = Zeroizing::new(Vec::new());
+    let mut plain = Wiped::new(Vec::new());
     plain.try_reserve_exact(plain_len).map_err(|_| Error::no_memory())?;
     plain.extend_from_slice(body);
     cipher
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn data_key(ring: &Ring, byte: u8) -> DataKey<'_> {
-        DataKey { of_id: Box::new(Zeroizing::new([byte; 32])), ring }
+        DataKey { of_id: Box::new(Wiped::new([byte; 32])), ring }
     }
 
     fn head() -> Head {

@@ -9,11 +9,10 @@ use std::{
     path::Path,
 };
 
-use zeroize::Zeroizing;
-
 use crate::{
     error::{Error, ErrorKind, Result},
     seal::Ring,
+    wiped::Wiped,
 };
 
 /// Far more than anyone has: a wrong file is noticed before it is read.
@@ -32,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Ring> {
         return Err(bad("is not a short file of text"));
     }
     // Room for all of it at once: growing would leave copies of secrets behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(about.len() as usize + 1));
+    let mut bytes = Wiped::new(Vec::with_capacity(about.len() as usize + 1));
     (&mut file).take(LONGEST_FILE).read_to_end(&mut bytes).map_err(io)?;
     parse(&bytes)
 }
@@ -55,11 +54,11 @@ fn parse(text: &[u8]) -> Result<Ring> {
     Ok(ring)
 }
 
-fn secret(line: &[u8]) -> Option<Zeroizing<[u8; DIGITS / 2]>> {
+fn secret(line: &[u8]) -> Option<Wiped<[u8; DIGITS / 2]>> {
     if line.len() != DIGITS {
         return None;
     }
-    let mut secret = Zeroizing::new([0; DIGITS / 2]);
+    let mut secret = Wiped::new([0; DIGITS / 2]);
     for (byte, digits) in secret.iter_mut().zip(line.chunks_exact(2)) {
         let digit = |i: usize| char::from(digits[i]).to_digit(16);
         *byte = (digit(0)? * 16 + digit(1)?) as u8;

@@ -5,9 +5,11 @@ use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use rand::{TryRng, rngs::SysRng};
-use zeroize::Zeroizing;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    wiped::Wiped,
+};
 
 /// The length of a session id in characters.
 pub const SID_LEN: usize = 128;
@@ -20,14 +22,14 @@ const RANDOM_LEN: usize = 96;
 ///
 /// It is wiped when dropped, and `Debug` does not show it.
 // On the heap: moving it must not leave copies on the stack.
-pub struct Sid(Box<Zeroizing<[u8; SID_LEN]>>);
+pub struct Sid(Box<Wiped<[u8; SID_LEN]>>);
 
 impl Sid {
     /// Straight from the operating system: a generator in user space repeats itself after `fork`.
     pub(crate) fn mint() -> Result<Sid> {
-        let mut random = Zeroizing::new([0; RANDOM_LEN]);
+        let mut random = Wiped::new([0; RANDOM_LEN]);
         fill_random(random.as_mut_slice())?;
-        let mut sid = Sid(Box::new(Zeroizing::new([0; SID_LEN])));
+        let mut sid = Sid(Box::new(Wiped::new([0; SID_LEN])));
         // Constant time: base64 by table lookup would leave traces of the id in the cache.
         Base64UrlUnpadded::encode(random.as_slice(), sid.0.as_mut_slice())
             .map_err(|_| Error::fixed(ErrorKind::Random, "an id could not be encoded"))?;

@@ -8,7 +8,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use zeroize::Zeroizing;
 
 use crate::{
     engine::{Context, Engine, Found, Waits, lmdb::Lmdb, memory::Memory, redis::Redis},
@@ -22,6 +21,7 @@ use crate::{
     sid::Sid,
     stats::{Count, Stats},
     url::{EngineUrl, RedisUrl, Url},
+    wiped::Wiped,
 };
 
 /// Whether reading a session is a use of it.
@@ -171,7 +171,7 @@ impl Store {
 
     /// This store for one more who opened it, with the settings that were given.
     fn joined(self, url: &Url) -> Result<Store> {
-        let cx = self.context()?;
+        let cx = self.0.engine.enter()?;
         if url.manual_clock.is_some_and(|manual| manual != cx.clock.is_manual()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
         }
@@ -200,14 +200,13 @@ impl Store {
     ///
     /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
     pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
+        self.counted(|cx| {
             if matches!(options.principal, Principal::Clear) {
                 return Err(invalid("a new session has no principal to clear"));
             }
             no_grace(options)?;
-            self.minted(&cx, Count::Created, |key, data_key| {
-                self.0.engine.create(&cx, key, &self.write(Store::content(&cx, payload, data_key)?, options, None)?)
+            self.minted(cx, Count::Created, |key, data_key| {
+                self.0.engine.create(cx, key, &self.write(Store::content(cx, payload, data_key)?, options, None)?)
             })
         })
     }
@@ -244,34 +243,38 @@ impl Store {
         most: usize,
         f: impl FnOnce(&[u8], &Meta) -> Result<R>,
     ) -> Result<R> {
-        let cx = self.context()?;
-        let (key, data_key) = self.0.keys.session(sid.as_ref());
-        let mut f = Some(f);
-        let mut result = None;
-        let read = self.0.engine.read(&cx, &key, access == Access::Peek, &mut |found| {
-            let overhead = if data_key.is_some() { seal::OVERHEAD } else { 0 };
-            if found.stored.bytes.len().saturating_sub(overhead) > most {
-                return Err(Error::fixed(ErrorKind::TooSmall, "the payload is longer than was asked for"));
-            }
-            let payload;
-            let bytes = match &data_key {
-                None => found.stored.bytes,
-                Some(data_key) => {
-                    payload = opened(data_key, &found)?;
-                    &payload
+        self.within(|cx| {
+            let (key, data_key) = self.0.keys.session(sid.as_ref());
+            let mut f = Some(f);
+            let mut result = None;
+            let read = self.0.engine.read(cx, &key, access == Access::Peek, &mut |found| {
+                let overhead = if data_key.is_some() { seal::OVERHEAD } else { 0 };
+                if found.stored.bytes.len().saturating_sub(overhead) > most {
+                    return Err(Error::fixed(ErrorKind::TooSmall, "the payload is longer than was asked for"));
                 }
-            };
-            let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
-            result = Some(f(bytes, &found.meta)?);
-            Ok(())
-        });
-        match (read, result) {
-            // The closure's own failure: it says nothing of the store.
-            (Err(error), _) if f.is_none() => Err(error),
-            (Ok(()), Some(result)) => Ok(result),
-            (Err(error), _) => self.counted(&cx, || Err(error)),
-            (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
-        }
+                let payload;
+                let bytes = match &data_key {
+                    None => found.stored.bytes,
+                    Some(data_key) => {
+                        payload = opened(data_key, &found)?;
+                        &payload
+                    }
+                };
+                let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
+                result = Some(f(bytes, &found.meta)?);
+                Ok(())
+            });
+            match (read, result) {
+                // The closure's own failure: it says nothing of the store.
+                (Err(error), _) if f.is_none() => Err(error),
+                (Ok(()), Some(result)) => Ok(result),
+                (Err(error), _) => {
+                    count_failure(cx, &error);
+                    Err(error)
+                }
+                (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
+            }
+        })
     }
 
     /// Replaces the payload of a living session, and slides it. Never creates and never resurrects: a session that was
@@ -288,13 +291,12 @@ impl Store {
     }
 
     fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
+        self.counted(|cx| {
             no_grace(options)?;
             let (key, data_key) = self.0.keys.session(sid);
-            let content = Store::content(&cx, payload, data_key.as_ref())?;
+            let content = Store::content(cx, payload, data_key.as_ref())?;
             let write = Write { opens: data_key.as_ref(), ..self.write(content, options, version)? };
-            let meta = self.0.engine.put(&cx, &key, &write)?;
+            let meta = self.0.engine.put(cx, &key, &write)?;
             cx.counters.count(Count::Puts, &key);
             Ok(meta)
         })
@@ -302,8 +304,7 @@ impl Store {
 
     /// Slides the idle deadline, as a `get` does.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
-        let cx = self.context()?;
-        self.counted(&cx, || self.0.engine.touch(&cx, &self.key(sid)))
+        self.counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
     }
 
     /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
@@ -311,16 +312,15 @@ impl Store {
     ///
     /// This is what a login calls, against session fixation (CWE-384).
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
+        self.counted(|cx| {
             if options.grace_ms < 0 {
                 return Err(invalid("grace_ms is negative"));
             }
             let (old, old_data_key) = self.0.keys.session(sid.as_ref());
-            self.minted(&cx, Count::Renewed, |new, data_key| {
+            self.minted(cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
-                    (Some(payload), _) => Store::content(&cx, payload, data_key)?,
+                    (Some(payload), _) => Store::content(cx, payload, data_key)?,
                     (None, None) => Content::Kept,
                     (None, Some((from, to))) => Content::Resealed(from, to, seal::nonce()?),
                 };
@@ -330,7 +330,7 @@ impl Store {
                 };
                 let grace = Grace { ms: options.grace_ms, keys };
                 let write = Write { opens: old_data_key.as_ref(), ..self.write(content, options, None)? };
-                self.0.engine.renew(&cx, &old, new, &write, &grace)
+                self.0.engine.renew(cx, &old, new, &write, &grace)
             })
         })
     }
@@ -346,10 +346,9 @@ impl Store {
     }
 
     fn delete_key(&self, key: impl FnOnce() -> Key) -> Result<()> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
+        self.counted(|cx| {
             let key = key();
-            self.0.engine.delete(&cx, &key)?;
+            self.0.engine.delete(cx, &key)?;
             cx.counters.count(Count::Deleted, &key);
             Ok(())
         })
@@ -359,15 +358,13 @@ impl Store {
     ///
     /// The cost grows with what is expired, not with what lives, and others get their turn in between.
     pub fn sweep(&self, max: u64) -> Result<u64> {
-        let cx = self.context()?;
-        self.counted(&cx, || self.0.engine.sweep(&cx, max))
+        self.counted(|cx| self.0.engine.sweep(cx, max))
     }
 
     /// The living sessions of a principal, the oldest first.
     pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
-            let mut entries = self.0.engine.list(&cx, self.principal(principal)?)?;
+        self.counted(|cx| {
+            let mut entries = self.0.engine.list(cx, self.principal(principal)?)?;
             entries.sort_unstable_by_key(|entry| (entry.meta.created_ms, entry.reference));
             Ok(entries)
         })
@@ -379,24 +376,20 @@ impl Store {
     /// `except` spares the session that this id reads ("log out my other devices"). If it reads none of the principal's,
     /// nothing is spared.
     pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
-        let cx = self.context()?;
-        self.counted(&cx, || {
+        self.counted(|cx| {
             let except = except.map(|sid| self.key(sid));
-            self.0.engine.revoke(&cx, self.principal(principal)?, except.as_ref())
+            self.0.engine.revoke(cx, self.principal(principal)?, except.as_ref())
         })
     }
 
     /// The public reference of a living session. Not a use of it.
     pub fn reference(&self, sid: impl AsRef<[u8]>) -> Result<Ref> {
-        let cx = self.context()?;
-        self.counted(&cx, || Ok(self.0.engine.resolve(&cx, &self.key(sid))?.into()))
+        self.counted(|cx| Ok(self.0.engine.resolve(cx, &self.key(sid))?.into()))
     }
 
     /// The store's counters.
     pub fn stats(&self) -> Result<Stats> {
-        let cx = self.context()?;
-        let usage = self.counted(&cx, || self.0.engine.usage(&cx))?;
-        Ok(cx.counters.snapshot(&usage))
+        self.counted(|cx| Ok(cx.counters.snapshot(&self.0.engine.usage(cx)?)))
     }
 
     /// Looks through the whole store for what does not fit together, and returns a line for each finding; none if all is
@@ -404,19 +397,27 @@ impl Store {
     ///
     /// Errors: `Unsupported` for `memory:`.
     pub fn check(&self) -> Result<Vec<String>> {
-        let cx = self.context()?;
-        self.counted(&cx, || self.0.engine.check())
+        self.counted(|_| self.0.engine.check())
     }
 
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
     pub fn advance_clock(&self, ms: i64) -> Result<()> {
-        self.context()?.clock.advance(ms)?;
+        self.within(|cx| cx.clock.advance(ms))?;
         self.0.engine.clock_moved()
     }
 
-    /// What every call begins with: in a forked child it may end here.
-    fn context(&self) -> Result<Context<'_>> {
-        self.0.engine.enter()
+    /// Runs a step: in a forked child it may end here.
+    fn within<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+        // By reference: a processor that moves what it has just written in smaller parts waits for all of them.
+        match self.0.engine.enter() {
+            Ok(ref cx) => step(cx),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a step, and counts its failure by kind.
+    fn counted<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+        self.within(|cx| step(cx).inspect_err(|error| count_failure(cx, error)))
     }
 
     fn key(&self, sid: impl AsRef<[u8]>) -> Key {
@@ -431,11 +432,11 @@ impl Store {
     }
 
     /// A new payload as the engines take it.
+    #[inline]
     fn content<'a>(cx: &Context, payload: &'a [u8], data_key: Option<&'a DataKey<'a>>) -> Result<Content<'a>> {
         let longest = cx.policy.max_payload();
         if payload.len() as u64 > longest {
-            let message = format!("the payload has {} bytes, max_payload is {longest}", payload.len());
-            return Err(Error::new(ErrorKind::TooLarge, message));
+            return Err(too_large(payload.len(), longest));
         }
         Ok(match data_key {
             None => Content::Plain(payload),
@@ -444,6 +445,7 @@ impl Store {
     }
 
     /// Options as the engines take them.
+    #[inline]
     fn write<'a>(&self, content: Content<'a>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
         Ok(Write {
             content,
@@ -479,27 +481,26 @@ impl Store {
             }
         }
     }
+}
 
-    /// Runs a step, and counts its failure by kind.
-    fn counted<T>(&self, cx: &Context, step: impl FnOnce() -> Result<T>) -> Result<T> {
-        use ErrorKind::*;
-        let result = step();
-        if let Err(error) = &result {
-            let counters = cx.counters;
-            match error.kind() {
-                Conflict => counters.add(Count::Conflicts, 1),
-                TooLarge | Full => counters.add(Count::Rejected, 1),
-                // The caller's, or no failure at all.
-                NotFound | Invalid | TooSmall | Unsupported | Handle | Exists | Url | Forked => {}
-                Io | Unavailable | Timeout | Busy | Corrupt | Random | NoMem | Panic => counters.add(Count::Errors, 1),
-            }
-        }
-        result
+#[cold]
+fn too_large(len: usize, longest: u64) -> Error {
+    Error::new(ErrorKind::TooLarge, format!("the payload has {len} bytes, max_payload is {longest}"))
+}
+
+fn count_failure(cx: &Context, error: &Error) {
+    use ErrorKind::*;
+    match error.kind() {
+        Conflict => cx.counters.add(Count::Conflicts, 1),
+        TooLarge | Full => cx.counters.add(Count::Rejected, 1),
+        // The caller's, or no failure at all.
+        NotFound | Invalid | TooSmall | Unsupported | Handle | Exists | Url | Forked => {}
+        Io | Unavailable | Timeout | Busy | Corrupt | Random | NoMem | Panic => cx.counters.add(Count::Errors, 1),
     }
 }
 
 /// The payload of a sealed record, reached by the data key of the id that was given.
-fn opened(data_key: &DataKey, found: &Found) -> Result<Zeroizing<Vec<u8>>> {
+fn opened(data_key: &DataKey, found: &Found) -> Result<Wiped<Vec<u8>>> {
     let mut last = None;
     for alias in found.way {
         last = Some(seal::open_token(last.as_ref().unwrap_or(data_key), alias)?);

@@ -2,7 +2,6 @@
 //! written and removed together. And what a record says, together with its cell: the only place that joins the two.
 
 use smallvec::SmallVec;
-use zeroize::Zeroizing;
 
 use super::{
     database::Open,
@@ -19,6 +18,7 @@ use crate::{
     record::{Alias, Grace, Head, Meta, PrincipalChange, Stored, Write},
     seal::OVERHEAD,
     stats::Count,
+    wiped::Wiped,
 };
 
 /// Expired sessions that a create clears, so that a store that nobody sweeps does not fill up.
@@ -159,7 +159,7 @@ impl<'a, 'e> Step<'a, 'e> {
             None => Vec::new(),
         };
 
-        let mut old_bytes = Zeroizing::new(Vec::new());
+        let mut old_bytes = Wiped::new(Vec::new());
         if let Some(before) = &before {
             let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
             let payload = format::decode(bytes, self.seals)?.bytes;

@@ -3,7 +3,6 @@
 
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
-use zeroize::Zeroizing;
 
 use super::{
     Memory,
@@ -18,6 +17,7 @@ use crate::{
     policy::Moment,
     record::{Grace, Head, Meta, Stored, Write},
     stats::Count,
+    wiped::Wiped,
 };
 
 enum Attempt {
@@ -104,7 +104,7 @@ impl Memory {
 
         // The new record, which nobody finds yet.
         let mut held = (0, 0);
-        let mut old_bytes = Zeroizing::new(Vec::new());
+        let mut old_bytes = Wiped::new(Vec::new());
         if let Some((key, (at, _))) = before {
             let bytes = shards.of(key).slots.payload(at);
             held = (1, self.payload_len(bytes.len()));
