@@ -13,6 +13,8 @@ use crate::{
 
 /// What a sweeper asks for at once if it is not to keep anybody waiting: the step of the bindings.
 pub const STEP: u64 = 1000;
+/// Header and payload.
+const SESSION: usize = 48 + 256;
 
 /// M12: a sweep with nothing due, of a large and of a small store.
 pub fn nothing_due(scale: Scale, facts: &mut Facts) {
@@ -68,9 +70,11 @@ fn one<S: Sessions>(store: &mut S, ids: &[Id], round: usize, times: usize, sweep
 /// M13: everything expired, in one call and in bounded steps; nanoseconds per session.
 pub fn all_expired(scale: Scale, facts: &mut Facts) {
     touch_memory_once(scale.n * 600);
-    let (mut at_once, mut bounded, mut dash, mut wiping) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut at_once, mut bounded, mut dash) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut wiping, mut with_table) = (Vec::new(), Vec::new());
     for round in 0..scale.rounds.min(7) {
         wiping.push(wipe(scale.n));
+        with_table.push(wipe_and_clear(scale.n));
         at_once.push(expire_and_sweep(scale.n, u64::MAX));
         bounded.push(expire_and_sweep(scale.n, STEP));
         if !scale.quick || round < 3 {
@@ -81,15 +85,50 @@ pub fn all_expired(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m13.bounded_ns", Middle::of(bounded));
     facts.set_middle("m13.dashmap_ns", Middle::of(dash));
     facts.set_middle("m13.wiping_ns", Middle::of(wiping));
+    facts.set_middle("m13.with_table_ns", Middle::of(with_table));
 }
 
 /// What no sweep that wipes can do without: zeros over header and payload of every session, in the order of their addresses.
 fn wipe(n: usize) -> f64 {
-    const SESSION: usize = 48 + 256;
     let mut memory = Huge::new(n * SESSION);
     memory.bytes().fill(0x5a);
     let spent = processor_time(|| memory.bytes().chunks_exact_mut(SESSION).for_each(|slot| black_box(slot).fill(0)));
     spent / n as f64
+}
+
+/// The same in the order of a sweep that keeps nobody waiting, eight sessions of a shard and then eight of the next, and with
+/// each session's line of a table, all under a lock: what else no sweep can do without that takes its turns. Nothing is looked
+/// up, counted or given back.
+fn wipe_and_clear(n: usize) -> f64 {
+    const SHARDS: usize = 16;
+    const HOLD: usize = 8;
+    const LINE: usize = 64;
+    let mut memory = Huge::new(n * SESSION);
+    // As full as a table is on the average, at eight bytes for a session.
+    let mut table = Huge::new(n * 8 * 10 / 6);
+    let lines = (table.bytes().len() / LINE) as u64;
+    let mut random = Rng::new(14);
+    memory.bytes().fill(0x5a);
+    for slot in memory.bytes().chunks_exact_mut(SESSION) {
+        slot[..8].copy_from_slice(&(random.next() % lines).to_le_bytes());
+    }
+    let holds = n / SHARDS / HOLD;
+    let lock = parking_lot::Mutex::new(());
+    let spent = processor_time(|| {
+        for hold in 0..holds {
+            for shard in 0..SHARDS {
+                let _locked = lock.lock();
+                let slots = &mut memory.bytes()[(shard * holds + hold) * HOLD * SESSION..][..HOLD * SESSION];
+                // First all that is read, so that the memory of all eight is on its way at once.
+                for slot in slots.chunks_exact(SESSION) {
+                    let line = u64::from_le_bytes(slot[..8].try_into().expect("eight bytes"));
+                    table.bytes()[line as usize * LINE..][..8].fill(0);
+                }
+                slots.chunks_exact_mut(SESSION).for_each(|slot| black_box(slot).fill(0));
+            }
+        }
+    });
+    spent / (holds * SHARDS * HOLD) as f64
 }
 
 fn expire_and_sweep(n: usize, step: u64) -> f64 {

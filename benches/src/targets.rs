@@ -295,6 +295,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("dashmap.retain", "m13.dashmap_ns", Unit::Ns),
             ("wiping as much memory alone", "m13.wiping_ns", Unit::Ns),
+            ("the same in turns, with a line of a table for each", "m13.with_table_ns", Unit::Ns),
         ],
     },
     Target {
