@@ -249,8 +249,9 @@ impl Slots {
 
     /// Gives a wiped slot back, and its chunk if it was the last.
     fn release(&mut self, at: Address) {
-        self.expiry.disarm(at, self.space.place(at));
-        let released = self.space.give_back(at);
+        let number = self.space.place(at);
+        self.expiry.disarm(at, number);
+        let released = self.space.give_back(at, number);
         put(self.slot_mut(at), 0, released.next_free.to_le_bytes());
         if released.chunk_is_empty {
             self.space.remove_chunk(chunk_of(at));

@@ -102,7 +102,7 @@ impl Space {
 
     /// The number of a slot in its chunk.
     pub(super) fn place(&self, at: Address) -> usize {
-        at as usize % UNITS / usize::from(self.chunks[chunk_of(at)].units)
+        (at % UNITS as u32 / u32::from(self.chunks[chunk_of(at)].units)) as usize
     }
 
     pub(super) fn address(&self, chunk: usize, number: usize) -> Address {
@@ -173,9 +173,9 @@ impl Space {
         Some(self.address(number, if chunk.free == NONE { chunk.fresh } else { chunk.free }.into()))
     }
 
-    pub(super) fn give_back(&mut self, at: Address) -> Released {
-        let number = chunk_of(at);
-        let place = self.place(at) as u16;
+    /// Takes note that a slot, the `place`th of its chunk, is free again.
+    pub(super) fn give_back(&mut self, at: Address, place: usize) -> Released {
+        let (number, place) = (chunk_of(at), place as u16);
         let chunk = &mut self.chunks[number];
         let class = &mut self.classes[usize::from(chunk.class)];
         if chunk.live == chunk.slots && class.emptying != Some(number as u32) {
