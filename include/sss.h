@@ -508,9 +508,13 @@ sss_status sss_delete(sss_store store, const char *sid, size_t sid_len);
  * are dead without it: it gives their room back. To be called from a timer, say every few seconds with a max of
  * 1000, and at once again while *removed is max. Creating sessions clears a few expired ones as well.
  *
+ * memory: gives free memory back to the system here and nowhere else, with what removing left of max: up to 16 MiB for 1000.
+ *
  * Errors: HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_sweep(sss_store store, uint64_t max, uint64_t *removed);
+sss_status sss_sweep(sss_store store,
+                     uint64_t max,
+                     uint64_t *removed);
 
 /**
  * Lists the living sessions of a principal, the oldest first: the first cap of them are written to entries, and

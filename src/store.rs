@@ -357,6 +357,9 @@ impl Store {
     /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: nothing is left to remove.
     ///
     /// The cost grows with what is expired, not with what lives, and others get their turn in between.
+    ///
+    /// `memory:` gives free memory back to the system here and nowhere else, with what removing left of `max`: up to 16 MiB for
+    /// 1000.
     pub fn sweep(&self, max: u64) -> Result<u64> {
         self.counted(|cx| self.0.engine.sweep(cx, max))
     }

@@ -11,8 +11,8 @@ use super::shard::Shard;
 
 /// For how long a thread waits awake: most holds take less than a microsecond, and some, when a table is split or the machine
 /// interrupts the holder, some tens, while being put to sleep and woken takes about 50. Whoever spins for no longer than a
-/// sleep would take never pays more than twice the least (Karlin, Li, Manasse, Owicki: "Empirical Studies of Competitive Spinning for
-/// a Shared-Memory Multiprocessor", SOSP 1991).
+/// sleep would take never pays more than twice the least (Karlin, Li, Manasse, Owicki: "Empirical Studies of Competitive
+/// Spinning for a Shared-Memory Multiprocessor", SOSP 1991).
 const AWAKE: Duration = Duration::from_micros(20);
 
 /// Looks at the lock between two looks at the clock.
