@@ -394,7 +394,8 @@ impl Engine for Memory {
                 budget == 0
             });
         }
-        // Here and nowhere else, so that nobody but who sweeps waits for the kernel, and no sweep that removes is slowed down.
+        // Here and nowhere else: whoever ends a session does not wait for the kernel, and who reads one while many are swept is not
+        // interrupted by it.
         while moves > 0 {
             let trimmed = self.pool.trim() as u64;
             moves = if trimmed == 0 { 0 } else { moves.saturating_sub(trimmed * MOVES_FOR_A_CHUNK) };

@@ -12,7 +12,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::region::{CHUNK, CHUNKS, Chunk, Line, Lines, Part, Region, release_pages, unmap};
+use super::region::{CHUNK, CHUNKS, Chunk, Line, Lines, Part, Region, release_pages};
 
 /// Regions that a store has before it uses huge pages: a small one should stay small.
 const SMALL: usize = 8;
@@ -116,12 +116,13 @@ impl Pool {
         }
         let surplus = (regions.warm - of_use).min(MOST_TRIMMED);
         // Whole regions first: for a part of one the kernel takes its huge page apart, which takes four times as long.
-        let whole = regions.take_whole(surplus / CHUNKS);
+        let mut whole = regions.take_whole(surplus / CHUNKS);
         if !whole.is_empty() {
             let chunks = whole.len() * CHUNKS;
             self.free.fetch_sub(chunks, Ordering::Relaxed);
             drop(regions);
-            unmap(whole);
+            // Their pages first, with one interruption: unmapping what has none asks for no other.
+            release_pages(&whole.iter_mut().map(|region| region.take_warm(CHUNKS)).collect::<Parts>());
             return chunks;
         }
         let parts = regions.take_warm(surplus);

@@ -224,12 +224,6 @@ pub(super) fn release_pages(parts: &[Part]) {
     }
 }
 
-/// Unmaps regions of which nobody has a chunk.
-pub(super) fn unmap(mut regions: SmallVec<[Region; 4]>) {
-    // All pages first, with one interruption; unmapping what has none asks for no other.
-    release_pages(&regions.iter_mut().map(|region| region.take_warm(CHUNKS)).collect::<SmallVec<[Part; 4]>>());
-}
-
 impl Chunk {
     pub(super) fn address(&self) -> usize {
         self.memory.addr().get()
