@@ -313,6 +313,7 @@ impl Engine for Memory {
         if write.principal != PrincipalChange::Keep {
             return self.rewrite(cx, Some(key.0), key.0, write, &Grace::NONE);
         }
+        self.pool.top_up();
         let mut none_left = false;
         loop {
             let mut shard = self.lock(key.0);

@@ -1,5 +1,5 @@
 //! Memory for slots and tables: chunks of 64 KiB, cut from [`region`](super::region)s. Chunks come from here under a shard's lock,
-//! so what takes the kernel long is done apart from that: `top_up` makes pages before a create, `trim` gives them back
+//! so what takes the kernel long is done apart from that: `top_up` makes pages before a write, `trim` gives them back
 //! after a sweep.
 //!
 //! Invariants: `warm` and `free` are the sums over the regions, which are in the order of their addresses.
@@ -53,7 +53,8 @@ impl Pool {
     pub(super) fn chunk(self: &Arc<Pool>) -> Option<Chunk> {
         let mut regions = self.regions.lock();
         if self.free.load(Ordering::Relaxed) == 0 {
-            let region = Region::map(regions.are_many())?;
+            // `top_up` came too late. Small pages: whoever waits for the shard would wait for all of a huge one.
+            let region = Region::map(false)?;
             self.add(&mut regions, region)?;
         }
         let chunk = regions.take(self)?;
@@ -296,6 +297,17 @@ mod tests {
         // The others were free as a whole.
         let left = pool.regions.lock().all.len();
         assert!(left <= FEWEST_WARM / CHUNKS + MOST_TRIMMED / CHUNKS, "{left} regions");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn who_holds_a_shard_never_waits_for_a_huge_page() {
+        let pool = Pool::new();
+        // Nobody tops up.
+        let mut chunks: Vec<Chunk> = (0..(SMALL + 4) * CHUNKS).map(|_| pool.chunk().unwrap()).collect();
+        let before = resident(&pool);
+        chunks.iter_mut().step_by(CHUNKS).for_each(|chunk| chunk[0] = 1);
+        assert!(resident(&pool) <= before + (SMALL + 4) * CHUNK);
     }
 
     #[test]
