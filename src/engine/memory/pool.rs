@@ -218,6 +218,7 @@ impl Regions {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
     fn chunks_are_disjoint_and_used_again() {
         let pool = Pool::new();
