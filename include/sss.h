@@ -7,8 +7,8 @@
  *     sss_store store;
  *     char sid[SSS_SID_SIZE], page[4096];
  *     size_t len;
- *     sss_open("memory:?idle_timeout=15m", 24, &store);
- *     sss_create(store, "cart=3", 6, NULL, sid, NULL);
+ *     sss_open(SSS_STR("memory:?idle_timeout=15m"), &store);
+ *     sss_create(store, SSS_STR("cart=3"), NULL, sid, NULL);
  *     if (sss_get(store, sid, SSS_SID_LEN, 0, page, sizeof page, &len, NULL) == SSS_OK) ...
  *
  * Caveats
@@ -80,6 +80,9 @@
 
 /* A timeout that never ends; the expires_ms of a session that never expires. */
 #define SSS_FOREVER INT64_MAX
+
+/* A string literal as the two arguments pointer and length: sss_open(SSS_STR("memory:"), &store). */
+#define SSS_STR(literal) "" literal, (sizeof(literal) - 1)
 
 /* How to begin: sss_options options = SSS_OPTIONS_INIT; */
 #define SSS_OPTIONS_INIT { sizeof(sss_options), 0, 0, 0, NULL, 0, 0 }

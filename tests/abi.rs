@@ -44,7 +44,8 @@ fn tightened(header: &str) -> String {
             && [" 1", " 2"].iter().any(|flag| line.ends_with(flag))
         {
             lines.push(format!("{line}u"));
-        } else if let Some((define, number)) = line.split_once(" -").filter(|_| line.starts_with("#define")) {
+        } else if let Some((define, number)) = line.split_once(" -").filter(|(_, number)| number.parse::<u32>().is_ok())
+        {
             lines.push(format!("{define} (-{number})"));
         } else {
             lines.push(line.to_owned());
