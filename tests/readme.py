@@ -1,7 +1,7 @@
-"""Runs every C, Python and Elixir snippet of README.md as it stands there, and its commands, and fails if one does.
+"""Runs every snippet and every shell command of README.md as written there, and fails if one of them fails.
 
-Only where the store is, and the servers' port, are others. It uses what the tests before it have built: target/release,
-the virtual environment, and the Elixir project.
+Two things are replaced: the directory of the store and the port of the servers. The script needs what the tests before it
+have built: target/release, the virtual environment and the Elixir project.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ def run(language: str, code: str, scratch: Path) -> None:
         source.write_text(code)
         link = [f"-L{RELEASE}", "-lsss", f"-Wl,-rpath,{RELEASE}"]
         subprocess.run(["gcc", *STRICT, f"-I{ROOT / 'include'}", source, "-o", program, *link], check=True)
+        subprocess.run([program], check=True)
+    elif language == "rust":
+        source, program = scratch / "snippet.rs", scratch / "snippet"
+        source.write_text(code)
+        crate = [f"--extern=sss={RELEASE / 'libsss.rlib'}", f"-Ldependency={RELEASE / 'deps'}"]
+        subprocess.run(["rustc", "--edition=2024", "-Dwarnings", *crate, source, "-o", program], check=True)
         subprocess.run([program], check=True)
     elif language == "python":
         named = re.match(r"# (\w+\.py)\n", code)
@@ -123,7 +129,7 @@ def main() -> int:
     text = (ROOT / "README.md").read_text()
     snippets = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     languages = sorted({language for language, _ in snippets})
-    if languages != ["c", "elixir", "python", "sh"]:
+    if languages != ["c", "elixir", "python", "rust", "sh"]:
         print(f"README.md has snippets in {languages}")
         return 1
     with tempfile.TemporaryDirectory() as scratch:
