@@ -105,7 +105,7 @@ schedulers = :erlang.system_info(:dirty_io_schedulers)
 
 IO.puts(
   "#{mode} #{ms} ms, #{processes} processes, #{schedulers} dirty I/O schedulers: #{div(:counters.get(calls, 1), 6)} " <>
-    "calls a second; a write and a read of a file #{median} ms (median), #{longest} ms at the most"
+    "calls a second; a write and a read of a file #{median} ms (median), #{longest} ms at most"
 )
 
 System.cmd("kill", ["-KILL", "#{redis_pid}"])

@@ -29,7 +29,7 @@ impl BareLmdb {
         let path = CString::new(directory.to_str().expect("a path in UTF-8")).expect("a path without NUL");
         let (mut env, mut reading) = (ptr::null_mut(), ptr::null_mut());
         let flags: c_uint = lmdb::MDB_NOSYNC | lmdb::MDB_WRITEMAP | lmdb::MDB_NOTLS | lmdb::MDB_NORDAHEAD;
-        // SAFETY: LMDB's own order of calls; the directory is nobody else's.
+        // SAFETY: LMDB's own order of calls; no other environment uses the directory.
         unsafe {
             check(lmdb::mdb_env_create(&mut env));
             check(lmdb::mdb_env_set_mapsize(env, room));

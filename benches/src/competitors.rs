@@ -195,7 +195,7 @@ impl Sessions for Lb {
     }
 }
 
-/// LB as several threads could use it: behind a lock, which nobody else wants.
+/// LB as several threads could use it: behind an uncontended lock.
 pub struct LockedLb(Mutex<Lb>);
 
 impl LockedLb {

@@ -23,7 +23,7 @@ use crate::{
     workload::{Batches, Id, Middle, Rng, Scale, now_ms, payload, pin, touch_memory_once},
 };
 
-/// How often somebody calls, for the correction.
+/// The interval between calls, for the correction.
 const INTERVAL_NS: u64 = 10_000;
 /// The percentiles of the plot.
 pub const PERCENTILES: [f64; 8] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99, 99.999, 100.0];

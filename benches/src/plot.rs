@@ -7,6 +7,8 @@ use crate::{facts::Facts, latency::PERCENTILES, targets::Unit};
 /// Readable on white and on black.
 const TEXT: &str = "#7d8590";
 const GRID: &str = "#7d859055";
+const OWN: &str = "#2f9e44";
+const OTHER: &str = "#8b949e";
 
 /// A picture under way.
 struct Svg(String);
@@ -57,14 +59,50 @@ impl Svg {
     }
 }
 
+/// Time to read one session, on a logarithmic axis; `None` if M1 was not measured.
+pub fn reads(facts: &Facts) -> Option<String> {
+    const STORES: [(&str, &str, bool); 7] = [
+        ("m1.sss_ns", "memory:", true),
+        ("m1.dashmap_ns", "dashmap", false),
+        ("l1.sss_ns", "lmdb:", true),
+        ("django.memory_read_ns", "memory: from Python", true),
+        ("django.lmdb_read_ns", "lmdb: from Python", true),
+        ("m9.redis_ns", "Redis, Unix socket", false),
+        ("django.django_read_ns", "Django on SQLite", false),
+    ];
+    const MARKS: [(f64, &str); 5] = [(1e2, "0.1 µs"), (1e3, "1 µs"), (1e4, "10 µs"), (1e5, "100 µs"), (1e6, "1 ms")];
+    facts.get("m1.dashmap_ns")?;
+    let mut bars: Vec<(f64, &str, bool)> =
+        STORES.iter().filter_map(|(fact, name, own)| Some((facts.get(fact)?, *name, *own))).collect();
+    bars.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let left = 170.0;
+    let right = 630.0;
+    let top = 62.0;
+    let bottom = top + 28.0 * bars.len() as f64;
+    let x = |ns: f64| left + (right - left) * (ns.max(1e2).log10() - 2.0) / 4.0;
+    let mut svg = Svg::new(720, bottom as u32 + 34, "Time to read one session of 256 bytes");
+    svg.text(16.0, 44.0, "start", "logarithmic scale; libsss in green; shorter is better");
+    for (ns, name) in MARKS {
+        svg.rule(x(ns), top, x(ns), bottom);
+        svg.text(x(ns), bottom + 18.0, "middle", name);
+    }
+    for (i, (ns, name, own)) in bars.into_iter().enumerate() {
+        let y = top + 4.0 + 28.0 * i as f64;
+        svg.text(left - 8.0, y + 15.0, "end", name);
+        svg.bar(left, y, x(ns) - left, 20.0, if own { OWN } else { OTHER });
+        svg.text(x(ns) + 8.0, y + 15.0, "start", &Unit::Us.show(ns / 1e3));
+    }
+    Some(svg.end())
+}
+
 /// Latency of a get by percentile while the expired sessions are swept; `None` if M14 was not measured.
 pub fn latency(facts: &Facts) -> Option<String> {
     const STORES: [(&str, &str, &str); 5] = [
         ("quiet", "libsss, no sweep", "#7d8590"),
-        ("sss", "libsss", "#2f9e44"),
+        ("sss", "libsss", OWN),
         ("papaya", "papaya", "#9c6ade"),
         ("dashmap", "dashmap", "#e8590c"),
-        ("locked", "LB, one lock", "#1c7ed6"),
+        ("locked", "hashbrown, one lock", "#1c7ed6"),
     ];
     const MARKS: [(f64, &str); 6] =
         [(0.1, "0.1 µs"), (1.0, "1 µs"), (10.0, "10 µs"), (100.0, "100 µs"), (1e3, "1 ms"), (1e4, "10 ms")];
@@ -111,7 +149,7 @@ pub fn latency(facts: &Facts) -> Option<String> {
 pub fn memory(facts: &Facts) -> Option<String> {
     const STORES: [(&str, &str); 7] = [
         ("sss", "libsss"),
-        ("lb", "LB"),
+        ("lb", "hashbrown"),
         ("dashmap", "dashmap"),
         ("papaya", "papaya"),
         ("redis", "Redis"),
@@ -132,7 +170,7 @@ pub fn memory(facts: &Facts) -> Option<String> {
         let y = 58.0 + 28.0 * i as f64;
         svg.text(left - 8.0, y + 15.0, "end", name);
         let length = width * bytes / most;
-        svg.bar(left, y, length, 20.0, if store == "sss" { "#2f9e44" } else { "#8b949e" });
+        svg.bar(left, y, length, 20.0, if store == "sss" { OWN } else { OTHER });
         svg.text(left + length + 8.0, y + 15.0, "start", &Unit::Bytes.show(bytes));
     }
     Some(svg.end())

@@ -121,7 +121,7 @@ pub fn together<F: FnMut(&Id)>(ids: &[Id], time: Duration, connect: impl Fn() ->
         std::thread::sleep(time);
         let (done, spent) = (gets.load(Relaxed) - before, begun.elapsed());
         stop.store(true, Relaxed);
-        assert!(done > 0, "the server answers nobody");
+        assert!(done > 0, "the server answers no call");
         spent.as_nanos() as f64 / done as f64
     })
 }

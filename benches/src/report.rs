@@ -1,4 +1,4 @@
-//! The target table as text: for the terminal, as docs/BENCHMARKS.md, and as JSON for programs.
+//! Writes the results: to the terminal, as docs/BENCHMARKS.md, and as JSON.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -6,29 +6,72 @@ use crate::{
     Options,
     facts::Facts,
     plot,
-    targets::{TARGETS, Target, Verdict},
+    targets::{TARGETS, Target, Unit, Verdict},
 };
 
-const METHOD: &str = "\
-Everything is a ratio against a named competitor, measured side by side: the stores live in one process and take turns, \
-whoever begins changes with every round, and a figure is the median over the rounds (ratios are taken round by round; \
-the range is in brackets). Within a turn the time of an operation is the median over batches of 256. Ids have 128 \
-characters and are drawn at random; each batch is copied out before it is timed, so that the id is warm and the session \
-is not. A get looks up, checks both deadlines, slides, and copies the payload into the caller's buffer; reading the clock \
-is part of it, for everybody. All memory that is going to be used is touched once before. What is about memory or about \
-growing (M5, M6, M10, M11) runs in fresh processes of the same binary. libsss makes its ids within create, the \
-others are given theirs: in M5 its random bytes come from a fast generator, and what is left of making an id is taken \
-off; in M6 all of it counts. M5 and M13, single long runs of one thread, count its processor time. Redis and memcached run on unix sockets with \
-nothing written to disk; their protocols are spoken directly, one request at a time per connection. The call of one \
-connection counts with the server on the client's own processor, where nobody has to be woken: the fastest that it \
-can be.
+/// A comparison that a user understands without the target table: one session read, by this library and by another store.
+struct Headline {
+    other: &'static str,
+    other_fact: &'static str,
+    own: &'static str,
+    own_fact: &'static str,
+    times: fn(&Facts) -> Option<f64>,
+}
 
-**LB** is what a good engineer writes in an hour, for one thread: `hashbrown` keyed by SipHash-1-3-128 of the id, the \
-payload in a box, replaced in place if its length stays. **IDEAL** is the practical floor: an index without collisions \
-and one contiguous slot in huge pages, two cache misses. **LB behind a lock** is LB in a `parking_lot` mutex that nobody \
-else wants: what several threads could share. dashmap and papaya have the id as their key, moka has both \
-timeouts. Percentiles are of the calls as they were; \"one call every 10 µs\" is corrected for coordinated omission: \
-what callers would have seen who come at that rate and find the store stalled.";
+const HEADLINES: [Headline; 3] = [
+    Headline {
+        other: "Redis over a Unix socket",
+        other_fact: "m9.redis_ns",
+        own: "`memory:`",
+        own_fact: "m9.sss_ns",
+        times: |facts| facts.get("m9.redis_times"),
+    },
+    Headline {
+        other: "dashmap, a concurrent hash map without expiry",
+        other_fact: "m1.dashmap_ns",
+        own: "`memory:`",
+        own_fact: "m1.sss_ns",
+        times: |facts| Some(1.0 / facts.get("m1.ratio.dashmap")?),
+    },
+    Headline {
+        other: "Django's database sessions on SQLite",
+        other_fact: "django.django_read_ns",
+        own: "`lmdb:` from Python",
+        own_fact: "django.lmdb_read_ns",
+        times: |facts| facts.get("django.lmdb_read_times"),
+    },
+];
+
+const COMPETITORS: &str = "\
+| competitor | |
+|---|---|
+| hashbrown | a single-threaded `hashbrown` map keyed by SipHash-1-3-128 of the id, with the payload in a box that is \
+overwritten if the length stays: what a good engineer writes in an hour |
+| hashbrown behind a lock | the same in an uncontended `parking_lot` mutex: what several threads could share |
+| floor | the practical minimum: an index without collisions and one contiguous slot in huge pages, two cache misses |
+| dashmap, papaya | concurrent maps with the id as key |
+| moka | a cache with both timeouts |
+| Redis, memcached | on Unix sockets, without persistence; their protocols are spoken directly, one request at a time per \
+connection. For a single connection the server runs on the client's processor, which avoids wake-ups and is its fastest case |";
+
+const METHOD: &str = "\
+All stores of a row run in the same process and take turns; the order changes with every round. A figure is the median over \
+the rounds. A ratio is computed within each round; its range is in brackets. Within a turn, the time of an operation is the \
+median over batches of 256.
+
+- Ids have 128 characters and are drawn at random. Each batch is copied before it is timed, so the id is in the cache and \
+the session is not.
+- A get looks up the id, checks both deadlines, slides the idle deadline and copies the payload to the caller. Every \
+competitor reads the clock too.
+- All memory is touched before the measurement.
+- Rows about memory or growth (M5, M6, M10, M11) run in fresh processes.
+- libsss generates ids in create; the others are given ids. M5 uses a fast generator for the random bytes and subtracts the \
+rest of generating an id. M6 counts everything.
+- M5 and M13 are single long runs of one thread and count processor time.
+- Percentiles are those of the calls as they ran. \"One call every 10 µs\" is corrected for coordinated omission: the \
+latency that callers at that rate would see.
+- The comparison with Django reads one key of a session of 256 bytes, from Python, without a web request. \
+`make bench` runs `benches/python/django_sessions.py` for it.";
 
 /// A row of the table for the terminal.
 pub fn line(target: &Target, facts: &Facts) -> String {
@@ -46,7 +89,7 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// What the report is made of besides the facts.
+/// Everything the report is made from.
 struct Sources {
     facts: Facts,
     /// Date, machine and versions, in order.
@@ -72,6 +115,7 @@ pub fn write(options: &Options) -> Result<(), String> {
     let directory = file.parent().unwrap_or(Path::new("."));
     let mut plots = Vec::new();
     for (name, about, plot) in [
+        ("read-a-session.svg", "Time to read one session", plot::reads(&sources.facts)),
         (
             "latency-during-sweep.svg",
             "Latency of a get while expired sessions are swept",
@@ -104,12 +148,12 @@ fn pairs(file: &Path) -> Result<Vec<(String, String)>, String> {
 }
 
 fn terminal(sources: &Sources) -> String {
-    let mut text = String::new();
+    let mut text = headlines(&sources.facts).replace('`', "") + "\n";
     for target in TARGETS {
         let _ = writeln!(text, "{}", line(target, &sources.facts));
     }
     let (pass, miss, not) = count(&sources.facts);
-    let _ = writeln!(text, "{pass} passed, {miss} missed, {not} not measured yet{}", quick_mark(sources));
+    let _ = writeln!(text, "{pass} passed, {miss} missed, {not} not measured{}", quick_mark(sources));
     text + &disturbed(sources).replace("**", "")
 }
 
@@ -124,40 +168,68 @@ fn sessions(sources: &Sources) -> f64 {
 
 fn quick_mark(sources: &Sources) -> String {
     match sources.quick {
-        true => format!(
-            " (QUICK: {} sessions and few rounds, while the targets are meant for 1000000: for a first look only)",
-            sessions(sources)
-        ),
+        true => format!(" (QUICK: {} sessions and few rounds; the targets are for 1000000)", sessions(sources)),
         false => String::new(),
     }
 }
 
-/// A measurement beside somebody's compiler is no measurement.
+/// A measurement next to a busy compiler is no measurement.
 fn disturbed(sources: &Sources) -> String {
     match sources.facts.get("machine.others_percent") {
         Some(others) if others > 5.0 => format!(
-            "**The machine was not quiet: others took {others} % of its processor time. Do not believe the times and \
-             percentiles below without another run.**\n\n"
+            "**The machine was busy: other programs used {others} % of its processor time. Repeat the run before you rely on \
+             these times and percentiles.**\n\n"
         ),
         _ => String::new(),
     }
 }
 
+fn rounded(ns: f64) -> String {
+    if ns < 1000.0 { Unit::Ns.show(ns) } else { Unit::Us.show(ns / 1e3) }
+}
+
+/// The rows of [`HEADLINES`] that were measured, as a table.
+fn headlines(facts: &Facts) -> String {
+    let mut text = "| time to read one session | | libsss | |\n|---|---|---|---|\n".to_owned();
+    for row in &HEADLINES {
+        let figures = || Some((facts.get(row.other_fact)?, facts.get(row.own_fact)?, (row.times)(facts)?));
+        let Some((other, own, times)) = figures() else { continue };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} {} | **{} faster** |",
+            row.other,
+            rounded(other),
+            row.own,
+            rounded(own),
+            Unit::Times.show(times)
+        );
+    }
+    text
+}
+
 fn markdown(sources: &Sources, plots: &[(&str, &str)]) -> String {
     let (pass, miss, not) = count(&sources.facts);
+    let picture = |text: &mut String, wanted: bool| {
+        for (file, about) in plots.iter().filter(|(file, _)| (*file == "read-a-session.svg") == wanted) {
+            let _ = write!(text, "\n![{about}]({file})\n");
+        }
+    };
     let mut text = format!(
         "<!-- Written by `make bench`: do not edit. Explanations of misses are in benches/notes.txt. -->\n\
-         # Benchmarks\n\n\
-         `make bench` printed this: {pass} targets passed, {miss} missed, {not} not measured yet{}. They hold for this \
-         machine on this day; run it on yours. \"Large\" is {} sessions.\n\n{}",
-        quick_mark(sources),
+         # Benchmarks\n\n{}",
+        headlines(&sources.facts)
+    );
+    picture(&mut text, true);
+    let _ = write!(
+        text,
+        "\nPayloads have 256 bytes. The `memory:` and dashmap figures are those of one thread and {} sessions (Redis: a tenth). \
+         Run `make bench` for the figures of your machine.\n\n## Targets\n\n\
+         {pass} targets passed, {miss} missed, {not} not measured{}.\n\n{}\
+         | | what | target | measured | |\n|---|---|---|---|---|\n",
         sessions(sources),
+        quick_mark(sources),
         disturbed(sources)
     );
-    for (key, value) in &sources.about {
-        let _ = writeln!(text, "- {key}: {value}");
-    }
-    text.push_str("\n## Targets\n\n| | what | target | measured | |\n|---|---|---|---|---|\n");
     for target in TARGETS {
         let (measured, verdict) = target.measured(&sources.facts);
         let verdict = match verdict {
@@ -167,25 +239,43 @@ fn markdown(sources: &Sources, plots: &[(&str, &str)]) -> String {
         };
         let _ = writeln!(text, "| {} | {} | {} | {measured} | {verdict} |", target.id, target.what, target.target);
     }
+    let _ = write!(text, "\n{COMPETITORS}\n");
+    picture(&mut text, false);
     let missed = |target: &&Target| target.measured(&sources.facts).1 == Verdict::Miss;
     if TARGETS.iter().any(|target| missed(&target)) {
-        text.push_str("\n## What is missed, and why\n\n");
+        text.push_str("\n## Missed targets\n\n");
         for target in TARGETS.iter().filter(missed) {
-            let why = sources.notes.get(target.id).map_or("not explained yet.", String::as_str);
+            let why = sources.notes.get(target.id).map_or("Not explained yet.", String::as_str);
             let _ = writeln!(text, "- {}: {why}", target.id);
         }
     }
-    for (file, about) in plots {
-        let _ = write!(text, "\n![{about}]({file})\n");
+    text.push_str("\n## Machine and versions\n\n");
+    for (key, value) in &sources.about {
+        let _ = writeln!(text, "- {key}: {value}");
     }
-    let _ = write!(text, "\n## How it is measured\n\n{METHOD}\n\n## The figures behind the table\n\n");
+    let _ = write!(text, "\n## Method\n\n{METHOD}\n\n## All figures\n\n");
     for target in TARGETS {
         let figures = target.figures(&sources.facts);
         if !figures.is_empty() {
             let _ = writeln!(text, "- {}: {figures}", target.id);
         }
     }
+    let _ = writeln!(text, "- Django: {}", django(&sources.facts));
     text
+}
+
+/// The facts of `benches/python/django_sessions.py`, which belong to no target.
+fn django(facts: &Facts) -> String {
+    const STORES: [(&str, &str); 3] = [("django", "Django"), ("lmdb", "lmdb:"), ("memory", "memory:")];
+    let mut figures = Vec::new();
+    for step in ["read", "write"] {
+        for (store, name) in STORES {
+            if let Some(ns) = facts.get(&format!("django.{store}_{step}_ns")) {
+                figures.push(format!("{step}, {name} {}", Unit::Ns.show(ns)));
+            }
+        }
+    }
+    if figures.is_empty() { "not measured".into() } else { figures.join(", ") }
 }
 
 fn json(sources: &Sources) -> String {
@@ -198,7 +288,7 @@ fn json(sources: &Sources) -> String {
             let verdict = match verdict {
                 Verdict::Pass => "pass",
                 Verdict::Miss => "miss",
-                Verdict::NotMeasured => "not measured yet",
+                Verdict::NotMeasured => "not measured",
             };
             let fields = [
                 ("id", target.id),

@@ -280,7 +280,7 @@ pub fn rate<S: Sessions + Clone + Send + Sync>(stores: &[&Filled<S>], puts: usiz
                     let mut out = vec![0; filled.payload_len];
                     barrier.wait();
                     let (begun, mut spent, mut ops) = (Instant::now(), Duration::ZERO, 0);
-                    // The first to be done ends it for all, so that nobody is ever counted while alone.
+                    // The first thread that finishes stops all, so that no thread is measured alone.
                     loop {
                         spent += timed(drawn.draw(), |id| {
                             if puts > 0 && choice.below(100) < puts {

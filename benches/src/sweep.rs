@@ -96,7 +96,7 @@ fn wipe(n: usize) -> f64 {
     spent / n as f64
 }
 
-/// The same in the order of a sweep that keeps nobody waiting, eight sessions of a shard and then eight of the next, and with
+/// The same in the order of a sweep that blocks no caller, eight sessions of a shard and then eight of the next, and with
 /// each session's line of a table, all under a lock: what else no sweep can do without that takes its turns. Nothing is looked
 /// up, counted or given back.
 fn wipe_and_clear(n: usize) -> f64 {

@@ -1,4 +1,4 @@
-//! The target table: what is promised, which facts decide it, and which others are worth a look beside it.
+//! The target table: each row's bound, the facts that decide it, and the figures reported beside it.
 
 use crate::facts::Facts;
 
@@ -49,12 +49,12 @@ pub struct Target {
     pub id: &'static str,
     pub what: &'static str,
     pub target: &'static str,
-    /// Empty: nothing measures it yet.
+    /// Empty for a target that nothing measures yet.
     pub checks: &'static [(&'static str, Unit, Bound)],
     pub beside: &'static [(&'static str, &'static str, Unit)],
 }
 
-/// What became of a target.
+/// Whether a target was met.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
@@ -68,7 +68,7 @@ impl Target {
         let mut verdict = Verdict::Pass;
         for (fact, unit, bound) in self.checks {
             let Some(value) = facts.get(fact) else {
-                return ("not measured yet".into(), Verdict::NotMeasured);
+                return ("not measured".into(), Verdict::NotMeasured);
             };
             shown.push(unit.show(value));
             let met = match bound {
@@ -80,7 +80,7 @@ impl Target {
             }
         }
         match shown.is_empty() {
-            true => ("not measured yet".into(), Verdict::NotMeasured),
+            true => ("not measured".into(), Verdict::NotMeasured),
             false => (shown.join(" · "), verdict),
         }
     }
@@ -109,14 +109,14 @@ const fn later(id: &'static str, what: &'static str, target: &'static str) -> Ta
 pub const TARGETS: &[Target] = &[
     Target {
         id: "M1",
-        what: "get, 1 thread, 256 B, against LB · IDEAL",
+        what: "get, 1 thread, 256 B, against hashbrown · floor",
         target: "≤ 0.75 · ≤ 1.15",
         checks: &[("m1.ratio.lb", Unit::Ratio, AtMost(0.75)), ("m1.ratio.ideal", Unit::Ratio, AtMost(1.15))],
         beside: &[
             ("libsss", "m1.sss_ns", Unit::Ns),
-            ("LB", "m1.lb_ns", Unit::Ns),
-            ("LB behind a lock", "m1.locked_lb_ns", Unit::Ns),
-            ("IDEAL", "m1.ideal_ns", Unit::Ns),
+            ("hashbrown", "m1.lb_ns", Unit::Ns),
+            ("hashbrown behind a lock", "m1.locked_lb_ns", Unit::Ns),
+            ("floor", "m1.ideal_ns", Unit::Ns),
             ("dashmap", "m1.dashmap_ns", Unit::Ns),
             ("papaya", "m1.papaya_ns", Unit::Ns),
             ("moka", "m1.moka_ns", Unit::Ns),
@@ -124,14 +124,14 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "M2",
-        what: "get, 1 KiB, against LB",
+        what: "get, 1 KiB, against hashbrown",
         target: "≤ 0.80",
         checks: &[("m2.ratio.lb", Unit::Ratio, AtMost(0.80))],
         beside: &[
             ("libsss", "m2.sss_ns", Unit::Ns),
-            ("LB", "m2.lb_ns", Unit::Ns),
-            ("LB behind a lock", "m2.locked_lb_ns", Unit::Ns),
-            ("IDEAL", "m2.ideal_ns", Unit::Ns),
+            ("hashbrown", "m2.lb_ns", Unit::Ns),
+            ("hashbrown behind a lock", "m2.locked_lb_ns", Unit::Ns),
+            ("floor", "m2.ideal_ns", Unit::Ns),
             ("dashmap", "m2.dashmap_ns", Unit::Ns),
             ("papaya", "m2.papaya_ns", Unit::Ns),
             ("moka", "m2.moka_ns", Unit::Ns),
@@ -139,14 +139,14 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "M3",
-        what: "put, same size, 256 B, against LB",
+        what: "put, same size, 256 B, against hashbrown",
         target: "≤ 0.90",
         checks: &[("m3.ratio.lb", Unit::Ratio, AtMost(0.90))],
         beside: &[
             ("libsss", "m3.sss_ns", Unit::Ns),
-            ("LB", "m3.lb_ns", Unit::Ns),
-            ("LB behind a lock", "m3.locked_lb_ns", Unit::Ns),
-            ("IDEAL", "m3.ideal_ns", Unit::Ns),
+            ("hashbrown", "m3.lb_ns", Unit::Ns),
+            ("hashbrown behind a lock", "m3.locked_lb_ns", Unit::Ns),
+            ("floor", "m3.ideal_ns", Unit::Ns),
             ("dashmap", "m3.dashmap_ns", Unit::Ns),
             ("papaya", "m3.papaya_ns", Unit::Ns),
             ("moka", "m3.moka_ns", Unit::Ns),
@@ -154,14 +154,14 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "M4",
-        what: "get of an unknown id, against LB",
+        what: "get of an unknown id, against hashbrown",
         target: "≤ 1.5",
         checks: &[("m4.ratio.lb", Unit::Ratio, AtMost(1.5))],
         beside: &[
             ("libsss", "m4.sss_ns", Unit::Ns),
-            ("LB", "m4.lb_ns", Unit::Ns),
-            ("LB behind a lock", "m4.locked_lb_ns", Unit::Ns),
-            ("IDEAL", "m4.ideal_ns", Unit::Ns),
+            ("hashbrown", "m4.lb_ns", Unit::Ns),
+            ("hashbrown behind a lock", "m4.locked_lb_ns", Unit::Ns),
+            ("floor", "m4.ideal_ns", Unit::Ns),
             ("dashmap", "m4.dashmap_ns", Unit::Ns),
             ("papaya", "m4.papaya_ns", Unit::Ns),
             ("moka", "m4.moka_ns", Unit::Ns),
@@ -169,55 +169,55 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "M5",
-        what: "create from nothing, making the id apart, against LB",
+        what: "create in a growing store, without generating the id, against hashbrown",
         target: "≤ 0.6",
         checks: &[("m5.ratio.lb", Unit::Ratio, AtMost(0.6))],
         beside: &[
             ("libsss", "m5.sss_ns", Unit::Ns),
-            ("LB", "m5.lb_ns", Unit::Ns),
-            ("LB with a lock, limits, counter and id", "m5.shared_lb_ns", Unit::Ns),
+            ("hashbrown", "m5.lb_ns", Unit::Ns),
+            ("hashbrown with lock, limits, counter and id", "m5.shared_lb_ns", Unit::Ns),
             ("dashmap", "m5.dashmap_ns", Unit::Ns),
-            ("making an id", "m5.id_ns", Unit::Ns),
+            ("generating an id", "m5.id_ns", Unit::Ns),
             ("in cache", "m5.cached.sss_ns", Unit::Ns),
-            ("LB in cache", "m5.cached.lb_ns", Unit::Ns),
-            ("that with a lock etc. in cache", "m5.cached.shared_lb_ns", Unit::Ns),
+            ("hashbrown in cache", "m5.cached.lb_ns", Unit::Ns),
+            ("hashbrown with lock etc. in cache", "m5.cached.shared_lb_ns", Unit::Ns),
         ],
     },
     Target {
         id: "M6",
-        what: "create while growing from nothing: p99.9 · p99.99",
+        what: "create in a growing store: p99.9 · p99.99",
         target: "≤ 5 µs · ≤ 300 µs",
         checks: &[("m6.sss.p99.9", Unit::Us, AtMost(5.0)), ("m6.sss.p99.99", Unit::Us, AtMost(300.0))],
         beside: &[
             ("longest", "m6.sss.max", Unit::Us),
-            ("two ids made instead: p99.9", "m6.machine.p99.9", Unit::Us),
+            ("generating two ids instead: p99.9", "m6.machine.p99.9", Unit::Us),
             ("p99.99", "m6.machine.p99.99", Unit::Us),
             ("one call every 10 µs: p99.9", "m6.sss.corrected.p99.9", Unit::Us),
-            ("LB p99.99", "m6.lb.p99.99", Unit::Us),
-            ("LB longest", "m6.lb.max", Unit::Us),
+            ("hashbrown p99.99", "m6.lb.p99.99", Unit::Us),
+            ("hashbrown longest", "m6.lb.max", Unit::Us),
             ("dashmap p99.99", "m6.dashmap.p99.99", Unit::Us),
             ("dashmap longest", "m6.dashmap.max", Unit::Us),
         ],
     },
     Target {
         id: "M7",
-        what: "2 threads on one store, against two private stores: get · 90/10 mix",
+        what: "2 threads on one store, against two private stores: get · 90 % get, 10 % put",
         target: "≥ 0.95 · ≥ 0.95",
         checks: &[("m7.get_ratio", Unit::Ratio, AtLeast(0.95)), ("m7.mix_ratio", Unit::Ratio, AtLeast(0.95))],
         beside: &[
             ("get, 2 threads", "m7.get_sss_mops", Unit::Mops),
-            ("against two stores of half the size", "m7.get_ratio_halves", Unit::Ratio),
+            ("against two half-size stores", "m7.get_ratio_halves", Unit::Ratio),
             ("against 1 thread", "m7.get_scaling", Unit::Ratio),
             ("against dashmap", "m7.get_ratio_dashmap", Unit::Ratio),
             ("mix, 2 threads", "m7.mix_sss_mops", Unit::Mops),
-            ("against two stores of half the size", "m7.mix_ratio_halves", Unit::Ratio),
+            ("against two half-size stores", "m7.mix_ratio_halves", Unit::Ratio),
             ("against 1 thread", "m7.mix_scaling", Unit::Ratio),
             ("against dashmap", "m7.mix_ratio_dashmap", Unit::Ratio),
         ],
     },
     Target {
         id: "M8",
-        what: "the C ABI on top of the Rust API, get 256 B",
+        what: "cost of the C ABI over the Rust API, get 256 B",
         target: "≤ 40 ns",
         checks: &[("m8.get_cost_ns", Unit::Ns, AtMost(40.0))],
         beside: &[
@@ -227,22 +227,22 @@ pub const TARGETS: &[Target] = &[
             ("guard", "m8.guard_ns", Unit::Ns),
             ("handle", "m8.handle_ns", Unit::Ns),
             ("arguments and outputs", "m8.arguments_ns", Unit::Ns),
-            ("within both, the fork check and the rules", "m8.context_ns", Unit::Ns),
+            ("fork check and rules, in both", "m8.context_ns", Unit::Ns),
             ("error path (NOT_FOUND)", "m8.error_ns", Unit::Ns),
             ("2 threads on one handle, against two", "m8.threads_ratio", Unit::Ratio),
         ],
     },
     Target {
         id: "M9",
-        what: "Redis over a unix socket: per call · 16 connections against 2 threads",
+        what: "faster than Redis over a Unix socket: one caller · 2 threads against 16 connections",
         target: "≥ 25 × · ≥ 35 ×",
         checks: &[("m9.redis_times", Unit::Times, AtLeast(25.0)), ("m9.redis_times_16", Unit::Times, AtLeast(35.0))],
         beside: &[
             ("libsss", "m9.sss_ns", Unit::Ns),
-            ("Redis, on the client's processor", "m9.redis_ns", Unit::Ns),
-            ("where the kernel puts it", "m9.redis_free_ns", Unit::Ns),
-            ("memcached, on the client's processor", "m9.memcached_ns", Unit::Ns),
-            ("where the kernel puts it", "m9.memcached_free_ns", Unit::Ns),
+            ("Redis on the client's processor", "m9.redis_ns", Unit::Ns),
+            ("placed by the kernel", "m9.redis_free_ns", Unit::Ns),
+            ("memcached on the client's processor", "m9.memcached_ns", Unit::Ns),
+            ("placed by the kernel", "m9.memcached_free_ns", Unit::Ns),
             ("2 threads", "m9.sss_2_ns", Unit::Ns),
             ("Redis 16", "m9.redis_16_ns", Unit::Ns),
             ("memcached 16", "m9.memcached_16_ns", Unit::Ns),
@@ -254,12 +254,12 @@ pub const TARGETS: &[Target] = &[
         target: "≤ 80 · ≤ 400",
         checks: &[("m10.sss_large", Unit::Bytes, AtMost(80.0)), ("m10.sss_1000", Unit::Bytes, AtMost(400.0))],
         beside: &[
-            ("LB", "m10.lb_large", Unit::Bytes),
+            ("hashbrown", "m10.lb_large", Unit::Bytes),
             ("dashmap", "m10.dashmap_large", Unit::Bytes),
             ("papaya", "m10.papaya_large", Unit::Bytes),
             ("moka", "m10.moka_large", Unit::Bytes),
-            ("Redis (a tenth as many)", "m10.redis_large", Unit::Bytes),
-            ("memcached (likewise)", "m10.memcached_large", Unit::Bytes),
+            ("Redis (a tenth of the sessions)", "m10.redis_large", Unit::Bytes),
+            ("memcached (the same)", "m10.memcached_large", Unit::Bytes),
             ("dashmap at 1000", "m10.dashmap_1000", Unit::Bytes),
         ],
     },
@@ -271,7 +271,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("before the sweeps", "m11.sss_before", Unit::Ratio),
             ("steps of sweep", "m11.sss_steps", Unit::Count),
-            ("LB after malloc_trim", "m11.lb_after", Unit::Ratio),
+            ("hashbrown after malloc_trim", "m11.lb_after", Unit::Ratio),
             ("dashmap", "m11.dashmap_after", Unit::Ratio),
             ("papaya", "m11.papaya_after", Unit::Ratio),
             ("moka", "m11.moka_after", Unit::Ratio),
@@ -294,52 +294,52 @@ pub const TARGETS: &[Target] = &[
         checks: &[("m13.full_ns", Unit::Ns, AtMost(70.0)), ("m13.bounded_ns", Unit::Ns, AtMost(130.0))],
         beside: &[
             ("dashmap.retain", "m13.dashmap_ns", Unit::Ns),
-            ("wiping as much memory alone", "m13.wiping_ns", Unit::Ns),
-            ("the same in turns, with a line of a table for each", "m13.with_table_ns", Unit::Ns),
+            ("wiping the same memory only", "m13.wiping_ns", Unit::Ns),
+            ("wiping in the order of a sweep, with one index line each", "m13.with_table_ns", Unit::Ns),
         ],
     },
     Target {
         id: "M14",
-        what: "get on living sessions during a sweep: p99.9 · longest, against dashmap.retain",
+        what: "get during a sweep: p99.9 · longest, against dashmap.retain",
         target: "≤ 10 µs · ≤ 0.05",
         checks: &[("m14.sss.p99.9", Unit::Us, AtMost(10.0)), ("m14.ratio_max", Unit::Ratio, AtMost(0.05))],
         beside: &[
             ("longest", "m14.sss.max", Unit::Us),
-            ("quiet p99.9", "m14.quiet.p99.9", Unit::Us),
-            ("quiet longest", "m14.quiet.max", Unit::Us),
+            ("without sweep p99.9", "m14.quiet.p99.9", Unit::Us),
+            ("without sweep longest", "m14.quiet.max", Unit::Us),
             ("one call every 10 µs: p99.9", "m14.sss.corrected.p99.9", Unit::Us),
-            ("of dashmap", "m14.dashmap.corrected.p99.9", Unit::Us),
+            ("dashmap p99.9", "m14.dashmap.corrected.p99.9", Unit::Us),
             ("dashmap longest", "m14.dashmap.max", Unit::Us),
             ("papaya longest", "m14.papaya.max", Unit::Us),
-            ("one lock longest", "m14.locked.max", Unit::Us),
+            ("hashbrown behind a lock longest", "m14.locked.max", Unit::Us),
         ],
     },
     Target {
         id: "L1",
-        what: "lmdb: get (sealed, 256 B), per call, against Redis over a unix socket",
+        what: "lmdb: get (sealed, 256 B), faster than Redis over a Unix socket",
         target: "≥ 12 ×",
         checks: &[("l1.redis_times", Unit::Times, AtLeast(12.0))],
         beside: &[
             ("libsss", "l1.sss_ns", Unit::Ns),
-            ("a store of a thousandth", "l1.small_ns", Unit::Ns),
-            ("LMDB alone, as large", "l1.bare_ns", Unit::Ns),
-            ("Redis, on the client's processor", "l1.redis_ns", Unit::Ns),
-            ("where the kernel puts it", "l1.redis_free_ns", Unit::Ns),
-            ("against that", "l1.redis_free_times", Unit::Times),
+            ("a thousandth of the sessions", "l1.small_ns", Unit::Ns),
+            ("LMDB alone, same size", "l1.bare_ns", Unit::Ns),
+            ("Redis on the client's processor", "l1.redis_ns", Unit::Ns),
+            ("placed by the kernel", "l1.redis_free_ns", Unit::Ns),
+            ("against it", "l1.redis_free_times", Unit::Times),
         ],
     },
     Target {
         id: "L2",
-        what: "lmdb: put with index and seal, `durability=process`, against Redis `SET`",
+        what: "lmdb: put (sealed, indexed, `durability=process`), faster than Redis `SET`",
         target: "≥ 4 ×",
         checks: &[("l2.redis_times", Unit::Times, AtLeast(4.0))],
         beside: &[
             ("libsss", "l2.sss_ns", Unit::Ns),
-            ("a store of a thousandth", "l2.small_ns", Unit::Ns),
-            ("LMDB alone, as large", "l2.bare_ns", Unit::Ns),
-            ("Redis, on the client's processor", "l2.redis_ns", Unit::Ns),
-            ("where the kernel puts it", "l2.redis_free_ns", Unit::Ns),
-            ("against that", "l2.redis_free_times", Unit::Times),
+            ("a thousandth of the sessions", "l2.small_ns", Unit::Ns),
+            ("LMDB alone, same size", "l2.bare_ns", Unit::Ns),
+            ("Redis on the client's processor", "l2.redis_ns", Unit::Ns),
+            ("placed by the kernel", "l2.redis_free_ns", Unit::Ns),
+            ("against it", "l2.redis_free_times", Unit::Times),
         ],
     },
     Target {
@@ -365,20 +365,20 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "L6",
-        what: "lmdb: share of gets that write, one a second per session, idle timeout 10 min: `process` · `power`",
+        what: "lmdb: share of gets that write (one get per second and session, idle timeout 10 min): `process` · `power`",
         target: "≤ 2 %",
         checks: &[("l6.process_percent", Unit::Percent, AtMost(2.0)), ("l6.power_percent", Unit::Percent, AtMost(2.0))],
         beside: &[],
     },
     Target {
         id: "R1",
-        what: "redis: round trips per get, put, create, delete: the most",
+        what: "redis: round trips per get, put, create, delete: maximum",
         target: "1",
         checks: &[("r1.worst", Unit::Ratio, AtMost(1.01))],
         beside: &[
             ("get", "r1.get", Unit::Ratio),
             ("put", "r1.put", Unit::Ratio),
-            ("put of a session that was not read before", "r1.put_unseen", Unit::Ratio),
+            ("put of a session not read before", "r1.put_unseen", Unit::Ratio),
             ("create", "r1.create", Unit::Ratio),
             ("delete", "r1.delete", Unit::Ratio),
         ],
@@ -413,7 +413,7 @@ pub const TARGETS: &[Target] = &[
         beside: &[
             ("libsss", "b1.sss_ns", Unit::Ns),
             ("TTLCache", "b1.ttlcache_ns", Unit::Ns),
-            ("TTLCache that slides", "b1.ttlcache_slide_ns", Unit::Ns),
+            ("TTLCache with sliding", "b1.ttlcache_slide_ns", Unit::Ns),
         ],
     },
     Target {
@@ -438,13 +438,13 @@ pub const TARGETS: &[Target] = &[
     },
     Target {
         id: "B5",
-        what: "the same against `Plug.Session.ETS`: 1 process · 8 processes",
+        what: "the same, against `Plug.Session.ETS`: 1 process · 8 processes",
         target: "≤ 2 · ≤ 2",
         checks: &[("b5.ratio_1", Unit::Ratio, AtMost(2.0)), ("b5.ratio_8", Unit::Ratio, AtMost(2.0))],
         beside: &[
             ("ETS", "b5.ets_1_ns", Unit::Ns),
             ("ETS 8", "b5.ets_8_ns", Unit::Ns),
-            ("of libsss, decoding the term", "b5.decode_ns", Unit::Ns),
+            ("of which decoding the term", "b5.decode_ns", Unit::Ns),
             ("the native call", "b5.native_ns", Unit::Ns),
         ],
     },

@@ -53,7 +53,7 @@ impl Rng {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 
-    /// A well-formed id that nobody minted.
+    /// A well-formed id that no store made.
     pub fn id(&mut self) -> Id {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let mut id = [0; 128];
@@ -106,7 +106,7 @@ impl<'a> Batches<'a> {
         black_box(&self.batch)
     }
 
-    /// A batch of ids that nobody minted.
+    /// A batch of ids that no store made.
     pub fn draw_unknown(&mut self) -> &[Id] {
         for id in &mut self.batch {
             *id = self.rng.id();
@@ -154,7 +154,7 @@ impl<'a> Race<'a> {
         self.runners.push(Box::new(turn));
     }
 
-    /// Runs the rounds. Who begins changes with every round, so that nobody is always after the same one.
+    /// Runs the rounds. The order rotates, so that no runner always follows the same one.
     pub fn run(mut self, rounds: usize) -> Outcome {
         let n = self.runners.len();
         let mut turns = vec![Vec::with_capacity(rounds); n];
@@ -265,7 +265,7 @@ pub fn bind(thread: libc::pid_t, cpus: &[usize]) {
 }
 
 /// Nanoseconds of processor time that this thread takes for `work`: for what is too long to escape other processes, runs
-/// on one thread, and waits for nobody.
+/// on one thread, and waits for no other.
 pub fn processor_time(work: impl FnOnce()) -> f64 {
     let now = || {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
