@@ -42,7 +42,7 @@
  *   milliseconds, unless such a process is stopped in the middle of one (SIGSTOP, a debugger); one that dies is not
  *   waited for. With durability=power they wait for the disk as well, and some reads are writes, because they note that
  *   the session was used. Every call on a "redis:" store waits for its server, and ends by the URL's deadline=.
- *   sss_waits tells a program which it is. sss_close waits for the calls that are under way.
+ *   sss_may_block tells a program which it is. sss_close waits for the calls that are under way.
  * - Engines that can fail: every function that uses an "lmdb:" store has these errors besides those that it names: IO,
  *   CORRUPT (a file was damaged, a record edited), BUSY (a process stopped in the middle of a read, or too many reads at
  *   once), NOMEM, and if it writes FULL. On a "redis:" store they are UNAVAILABLE and TIMEOUT (the server does not answer,
@@ -134,7 +134,7 @@
 /** A resource is taken for the moment: try again. */
 #define SSS_E_BUSY (-14)
 
-/** Stored data was damaged or edited, and is not given out. */
+/** StoredRecord data was damaged or edited, and is not given out. */
 #define SSS_E_CORRUPT (-15)
 
 /** The operating system gave no random bytes, so there is no id. */
@@ -164,11 +164,11 @@
 /** sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on. */
 #define SSS_CLEAR_PRINCIPAL 1u
 
-/** sss_waits: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may wait. */
-#define SSS_WAITS_READS 1u
+/** sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block. */
+#define SSS_BLOCKS_READS 1u
 
-/** sss_waits: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may wait. */
-#define SSS_WAITS_WRITES 2u
+/** sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may block. */
+#define SSS_BLOCKS_WRITES 2u
 
 /** 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some). */
 typedef int32_t sss_status;
@@ -372,18 +372,18 @@ sss_status sss_open_global(const char *url,
 sss_status sss_close(sss_store store);
 
 /**
- * Says which calls on one session may wait for somebody with this store (another process, a disk, a network): *waits is
- * 0 or flags of SSS_WAITS_READS and SSS_WAITS_WRITES, and stays the same until the handle is closed. All others take
+ * Reports which per-session calls may block on another process, a disk or a network: *flags is 0, or SSS_BLOCKS_READS and
+ * SSS_BLOCKS_WRITES combined. It does not change until the handle is closed. All other per-session calls take
  * microseconds.
  *
- * For runtimes with a lock or with scheduler threads of their own, which must not be kept from going on by a call that
- * waits: Python, Ruby, OCaml, the BEAM. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every
- * engine. waits is required.
+ * For runtimes with a global lock or with scheduler threads of their own, which a blocking call must not hold: Python,
+ * Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every engine.
+ * flags is required.
  *
  * Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_waits(sss_store store,
-                     uint32_t *waits);
+sss_status sss_may_block(sss_store store,
+                         uint32_t *flags);
 
 /**
  * Begins a session, and writes its new id: 128 characters of base64url and a NUL. Give the id to the client, and to

@@ -34,7 +34,7 @@ pub const SSS_E_UNAVAILABLE: i32 = -12;
 pub const SSS_E_TIMEOUT: i32 = -13;
 /// A resource is taken for the moment: try again.
 pub const SSS_E_BUSY: i32 = -14;
-/// Stored data was damaged or edited, and is not given out.
+/// StoredRecord data was damaged or edited, and is not given out.
 pub const SSS_E_CORRUPT: i32 = -15;
 /// The operating system gave no random bytes, so there is no id.
 pub const SSS_E_RANDOM: i32 = -16;
@@ -78,7 +78,7 @@ pub enum ErrorKind {
     Timeout = SSS_E_TIMEOUT,
     /// A resource is taken for the moment.
     Busy = SSS_E_BUSY,
-    /// Stored data was damaged or edited, and is not given out.
+    /// StoredRecord data was damaged or edited, and is not given out.
     Corrupt = SSS_E_CORRUPT,
     /// The operating system gave no random bytes.
     Random = SSS_E_RANDOM,
@@ -186,6 +186,10 @@ impl Error {
 
     pub(crate) const fn not_found() -> Error {
         Error::fixed(ErrorKind::NotFound, "no such session")
+    }
+
+    pub(crate) const fn corrupt_record() -> Error {
+        Error::fixed(ErrorKind::Corrupt, "a stored record was damaged or edited")
     }
 
     pub(crate) const fn no_memory() -> Error {

@@ -4,8 +4,8 @@ use once_cell::sync::OnceCell;
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    fork::PerProcess,
     store::Store,
+    sync::per_process::PerProcess,
 };
 
 struct Global {
@@ -41,7 +41,7 @@ pub(crate) fn global_store() -> Result<&'static Store> {
         return Ok(&opened("memory:")?.store);
     };
     let for_child = || {
-        let store = of_parent.store.reopened().ok_or_else(|| {
+        let store = of_parent.store.reopen_after_fork().ok_or_else(|| {
             Error::fixed(
                 ErrorKind::Forked,
                 "the process-wide store was opened before fork; open it in the child with open_global",

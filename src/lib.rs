@@ -22,36 +22,30 @@
 //! The same library is used from C through `include/sss.h`, from Python and from Elixir; [`Store`] is what all of them
 //! sit on. A call goes one way: caller, [`Store`] (the rules), engine (the atomic step).
 
-mod clock;
+mod crypto;
 mod engine;
 mod error;
-mod fork;
-mod format;
 mod global;
-mod key;
-mod policy;
-mod record;
-mod seal;
-mod secret;
-mod sid;
+mod os;
+mod session;
 mod stats;
 mod store;
-mod striped;
-mod sys;
+mod sync;
 mod url;
-mod wiped;
 
 #[cfg(feature = "capi")]
 pub mod capi;
 
-pub use engine::Waits;
+pub use engine::Blocking;
 pub use error::{Error, ErrorKind, Result};
 pub use global::{global, open_global};
-pub use key::Ref;
-pub use policy::FOREVER;
-pub use record::{Entry, Meta};
-pub use sid::{SID_LEN, Sid};
+pub use session::{
+    header::{Entry, Meta},
+    id::{SID_LEN, Sid},
+    key::Ref,
+    policy::FOREVER,
+};
 pub use stats::Stats;
 pub use store::{Access, Options, Principal, Store};
 #[doc(hidden)] // For the bindings of this repository.
-pub use striped::Striped;
+pub use sync::sharded_lock::ShardedLock;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{engine::Usage, key::Key};
+use crate::session::key::LookupKey;
 
 /// A snapshot of a store's counters. They only ever grow, except `sessions` and `bytes`; under concurrent use the
 /// numbers of one snapshot need not be of the same instant.
@@ -36,6 +36,15 @@ pub struct Stats {
     pub errors: u64,
 }
 
+/// What an engine holds, and how often it was read.
+pub(crate) struct EngineUsage {
+    pub sessions: u64,
+    /// Of payload.
+    pub bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
 /// What is counted here. Hits and misses only where reads take no lock: else the engine counts them under it.
 #[derive(Clone, Copy)]
 pub(crate) enum Count {
@@ -67,7 +76,7 @@ pub(crate) struct Counters([Stripe; STRIPES]);
 
 impl Counters {
     /// Counts one; the session's key spreads the writers over the stripes.
-    pub(crate) fn count(&self, what: Count, key: &Key) {
+    pub(crate) fn count(&self, what: Count, key: &LookupKey) {
         self.0[key.0 as usize % STRIPES].0[what as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -77,7 +86,7 @@ impl Counters {
         }
     }
 
-    pub(crate) fn snapshot(&self, usage: &Usage) -> Stats {
+    pub(crate) fn snapshot(&self, usage: &EngineUsage) -> Stats {
         let sum =
             |what: Count| -> u64 { self.0.iter().map(|stripe| stripe.0[what as usize].load(Ordering::Relaxed)).sum() };
         Stats {

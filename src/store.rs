@@ -10,18 +10,25 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    engine::{Context, Engine, Found, Waits, lmdb::Lmdb, memory::Memory, redis::Redis},
+    crypto::{
+        aead::{self, DataKey},
+        keyring::Keyring,
+        keys::StoreKeys,
+        secret_file,
+    },
+    engine::{Blocking, Context, Engine, lmdb::Lmdb, memory::Memory, redis::Redis},
     error::{Error, ErrorKind, Result},
-    fork::PerProcess,
-    key::{Key, Keys, PrincipalKey, Ref},
-    policy::Timeouts,
-    record::{Content, Entry, Grace, Meta, PrincipalChange, Write},
-    seal::{self, DataKey, Ring},
-    secret,
-    sid::Sid,
+    session::{
+        alias::{Grace, open_through},
+        header::{Entry, Meta},
+        id::{Sid, normalize},
+        key::{LookupKey, PrincipalKey, Ref},
+        policy::Timeouts,
+        write::{Content, PrincipalChange, Write},
+    },
     stats::{Count, Stats},
+    sync::per_process::PerProcess,
     url::{EngineUrl, RedisUrl, Url},
-    wiped::Wiped,
 };
 
 /// Whether reading a session is a use of it.
@@ -86,7 +93,7 @@ pub struct Store(Arc<Inner>);
 
 struct Inner {
     engine: Box<dyn Engine>,
-    keys: Arc<Keys>,
+    keys: Arc<StoreKeys>,
 }
 
 impl fmt::Debug for Store {
@@ -108,15 +115,18 @@ impl Store {
             EngineUrl::Memory(None) => return Store::in_memory(&url),
             EngineUrl::Memory(Some(name)) => name,
             EngineUrl::Lmdb(directory) => {
-                let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
-                let (engine, salt) = Lmdb::open(directory, &url, !ring.is_empty())?;
-                return Ok(Store::over(engine, Keys::of_store(&salt, url.seals().then_some(ring))));
+                let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
+                let (engine, salt) = Lmdb::open(directory, &url, !keyring.is_empty())?;
+                return Ok(Store::with_engine(
+                    engine,
+                    StoreKeys::for_shared_store(&salt, url.seals().then_some(keyring)),
+                ));
             }
             EngineUrl::Redis(redis) => return Store::in_redis(redis, &url),
         };
         let mut named = NAMED.get().lock();
         if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
-            return Store(inner).joined(&url);
+            return Store(inner).attach(&url);
         }
         named.retain(|_, store| store.strong_count() > 0);
         let store = Store::in_memory(&url)?;
@@ -142,35 +152,35 @@ impl Store {
                 ));
             }
         };
-        let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
+        let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
         let (engine, salt, seals) = Lmdb::open_existing(directory, &url)?;
-        Ok(Store::over(engine, Keys::of_store(&salt, seals.then_some(ring))))
+        Ok(Store::with_engine(engine, StoreKeys::for_shared_store(&salt, seals.then_some(keyring))))
     }
 
     fn in_redis(redis: &RedisUrl, url: &Url) -> Result<Store> {
-        let ring = url.secret_file.as_deref().map_or(Ok(Ring::default()), secret::read)?;
+        let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
         let (engine, salt) = Redis::open(redis, url)?;
-        Ok(Store::over(engine, Keys::of_store(&salt, url.seals().then_some(ring))))
+        Ok(Store::with_engine(engine, StoreKeys::for_shared_store(&salt, url.seals().then_some(keyring))))
     }
 
     fn in_memory(url: &Url) -> Result<Store> {
-        let overhead = if url.seals() { seal::OVERHEAD } else { 0 };
+        let overhead = if url.seals() { aead::OVERHEAD } else { 0 };
         let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead);
-        Ok(Store::over(engine, Keys::of_process(url.seals())?))
+        Ok(Store::with_engine(engine, StoreKeys::for_process(url.seals())?))
     }
 
-    fn over(engine: impl Engine + 'static, keys: Keys) -> Store {
+    fn with_engine(engine: impl Engine + 'static, keys: StoreKeys) -> Store {
         Store(Arc::new(Inner { engine: Box::new(engine), keys: Arc::new(keys) }))
     }
 
     /// This store for a forked child, which opens it anew; `None` where the engine cannot be used there.
-    pub(crate) fn reopened(&self) -> Option<Store> {
-        let engine = self.0.engine.reopened()?;
+    pub(crate) fn reopen_after_fork(&self) -> Option<Store> {
+        let engine = self.0.engine.reopen_after_fork()?;
         Some(Store(Arc::new(Inner { engine, keys: Arc::clone(&self.0.keys) })))
     }
 
     /// This store for one more who opened it, with the settings that were given.
-    fn joined(self, url: &Url) -> Result<Store> {
+    fn attach(self, url: &Url) -> Result<Store> {
         let cx = self.0.engine.enter()?;
         if url.manual_clock.is_some_and(|manual| manual != cx.clock.is_manual()) {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another clock"));
@@ -186,26 +196,26 @@ impl Store {
 
     /// Which calls on one session may wait: for callers that hold a lock of their runtime, or a scheduler's thread. Opening
     /// and closing a store, `sweep`, `list`, `revoke` and `check` may take long with every engine.
-    pub fn waits(&self) -> Waits {
-        self.0.engine.waits()
+    pub fn may_block(&self) -> Blocking {
+        self.0.engine.may_block()
     }
 
     /// Whether what a `get` returns was put there through this library: it never left this process, or it is sealed. If not,
     /// a deserializer had better trust nothing. (Who can write to a store without a `secret_file` can open it as well.)
     pub fn authenticates(&self) -> bool {
-        self.0.keys.authenticate()
+        self.0.keys.authenticates()
     }
 
     /// Begins a session, and returns its new id.
     ///
     /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
     pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
-        self.counted(|cx| {
+        self.run_counted(|cx| {
             if matches!(options.principal, Principal::Clear) {
                 return Err(invalid("a new session has no principal to clear"));
             }
             no_grace(options)?;
-            self.minted(cx, Count::Created, |key, data_key| {
+            self.insert_with_new_id(cx, Count::Created, |key, data_key| {
                 self.0.engine.create(cx, key, &self.write(Store::content(cx, payload, data_key)?, options, None)?)
             })
         })
@@ -231,32 +241,32 @@ impl Store {
         access: Access,
         f: impl FnOnce(&[u8], &Meta) -> Result<R>,
     ) -> Result<R> {
-        self.read_at_most(sid, access, usize::MAX, f)
+        self.read_up_to(sid, access, usize::MAX, f)
     }
 
     /// `read`, but only if the payload has no more than `most` bytes; else `TooSmall`, before it is decrypted, and the session
     /// is left as it was. For callers that may spend little time here.
-    pub fn read_at_most<R>(
+    pub fn read_up_to<R>(
         &self,
         sid: impl AsRef<[u8]>,
         access: Access,
-        most: usize,
+        max_len: usize,
         f: impl FnOnce(&[u8], &Meta) -> Result<R>,
     ) -> Result<R> {
-        self.within(|cx| {
-            let (key, data_key) = self.0.keys.session(sid.as_ref());
+        self.run(|cx| {
+            let (key, data_key) = self.session_keys(sid.as_ref());
             let mut f = Some(f);
             let mut result = None;
             let read = self.0.engine.read(cx, &key, access == Access::Peek, &mut |found| {
-                let overhead = if data_key.is_some() { seal::OVERHEAD } else { 0 };
-                if found.stored.bytes.len().saturating_sub(overhead) > most {
+                let overhead = if data_key.is_some() { aead::OVERHEAD } else { 0 };
+                if found.record.payload.len().saturating_sub(overhead) > max_len {
                     return Err(Error::fixed(ErrorKind::TooSmall, "the payload is longer than was asked for"));
                 }
                 let payload;
                 let bytes = match &data_key {
-                    None => found.stored.bytes,
+                    None => found.record.payload,
                     Some(data_key) => {
-                        payload = opened(data_key, &found)?;
+                        payload = open_through(found.alias_chain, data_key, &found.record)?;
                         &payload
                     }
                 };
@@ -291,11 +301,11 @@ impl Store {
     }
 
     fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
-        self.counted(|cx| {
+        self.run_counted(|cx| {
             no_grace(options)?;
-            let (key, data_key) = self.0.keys.session(sid);
+            let (key, data_key) = self.session_keys(sid);
             let content = Store::content(cx, payload, data_key.as_ref())?;
-            let write = Write { opens: data_key.as_ref(), ..self.write(content, options, version)? };
+            let write = Write { current_key: data_key.as_ref(), ..self.write(content, options, version)? };
             let meta = self.0.engine.put(cx, &key, &write)?;
             cx.counters.count(Count::Puts, &key);
             Ok(meta)
@@ -304,7 +314,7 @@ impl Store {
 
     /// Slides the idle deadline, as a `get` does.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
-        self.counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
+        self.run_counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
     }
 
     /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
@@ -312,24 +322,24 @@ impl Store {
     ///
     /// This is what a login calls, against session fixation (CWE-384).
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
-        self.counted(|cx| {
+        self.run_counted(|cx| {
             if options.grace_ms < 0 {
                 return Err(invalid("grace_ms is negative"));
             }
-            let (old, old_data_key) = self.0.keys.session(sid.as_ref());
-            self.minted(cx, Count::Renewed, |new, data_key| {
+            let (old, old_data_key) = self.session_keys(sid.as_ref());
+            self.insert_with_new_id(cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
                     (Some(payload), _) => Store::content(cx, payload, data_key)?,
                     (None, None) => Content::Kept,
-                    (None, Some((from, to))) => Content::Resealed(from, to, seal::nonce()?),
+                    (None, Some((from, to))) => Content::Resealed(from, to, aead::random_nonce()?),
                 };
                 let keys = match sealed {
-                    Some((from, to)) if options.grace_ms > 0 => Some((from, to, seal::nonce()?)),
+                    Some((from, to)) if options.grace_ms > 0 => Some((from, to, aead::random_nonce()?)),
                     _ => None,
                 };
                 let grace = Grace { ms: options.grace_ms, keys };
-                let write = Write { opens: old_data_key.as_ref(), ..self.write(content, options, None)? };
+                let write = Write { current_key: old_data_key.as_ref(), ..self.write(content, options, None)? };
                 self.0.engine.renew(cx, &old, new, &write, &grace)
             })
         })
@@ -342,11 +352,11 @@ impl Store {
 
     /// Ends the session with this reference.
     pub fn delete_ref(&self, reference: &Ref) -> Result<()> {
-        self.delete_key(|| Key::from(reference))
+        self.delete_key(|| LookupKey::from(reference))
     }
 
-    fn delete_key(&self, key: impl FnOnce() -> Key) -> Result<()> {
-        self.counted(|cx| {
+    fn delete_key(&self, key: impl FnOnce() -> LookupKey) -> Result<()> {
+        self.run_counted(|cx| {
             let key = key();
             self.0.engine.delete(cx, &key)?;
             cx.counters.count(Count::Deleted, &key);
@@ -361,12 +371,12 @@ impl Store {
     /// `memory:` gives free memory back to the system here and nowhere else, with what removing left of `max`: up to 16 MiB for
     /// 1000.
     pub fn sweep(&self, max: u64) -> Result<u64> {
-        self.counted(|cx| self.0.engine.sweep(cx, max))
+        self.run_counted(|cx| self.0.engine.sweep(cx, max))
     }
 
     /// The living sessions of a principal, the oldest first.
     pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
-        self.counted(|cx| {
+        self.run_counted(|cx| {
             let mut entries = self.0.engine.list(cx, self.principal(principal)?)?;
             entries.sort_unstable_by_key(|entry| (entry.meta.created_ms, entry.reference));
             Ok(entries)
@@ -379,7 +389,7 @@ impl Store {
     /// `except` spares the session that this id reads ("log out my other devices"). If it reads none of the principal's,
     /// nothing is spared.
     pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
-        self.counted(|cx| {
+        self.run_counted(|cx| {
             let except = except.map(|sid| self.key(sid));
             self.0.engine.revoke(cx, self.principal(principal)?, except.as_ref())
         })
@@ -387,12 +397,12 @@ impl Store {
 
     /// The public reference of a living session. Not a use of it.
     pub fn reference(&self, sid: impl AsRef<[u8]>) -> Result<Ref> {
-        self.counted(|cx| Ok(self.0.engine.resolve(cx, &self.key(sid))?.into()))
+        self.run_counted(|cx| Ok(self.0.engine.resolve(cx, &self.key(sid))?.into()))
     }
 
     /// The store's counters.
     pub fn stats(&self) -> Result<Stats> {
-        self.counted(|cx| Ok(cx.counters.snapshot(&self.0.engine.usage(cx)?)))
+        self.run_counted(|cx| Ok(cx.counters.snapshot(&self.0.engine.usage(cx)?)))
     }
 
     /// Looks through the whole store for what does not fit together, and returns a line for each finding; none if all is
@@ -400,17 +410,17 @@ impl Store {
     ///
     /// Errors: `Unsupported` for `memory:`.
     pub fn check(&self) -> Result<Vec<String>> {
-        self.counted(|_| self.0.engine.check())
+        self.run_counted(|_| self.0.engine.check())
     }
 
     /// Moves a manual clock forward: for tests, on a store opened with `clock=manual`.
     pub fn advance_clock(&self, ms: i64) -> Result<()> {
-        self.within(|cx| cx.clock.advance(ms))?;
+        self.run(|cx| cx.clock.advance(ms))?;
         self.0.engine.clock_moved()
     }
 
     /// Runs a step: in a forked child it may end here.
-    fn within<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+    fn run<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
         // By reference: a processor that moves what it has just written in smaller parts waits for all of them.
         match self.0.engine.enter() {
             Ok(ref cx) => step(cx),
@@ -419,19 +429,26 @@ impl Store {
     }
 
     /// Runs a step, and counts its failure by kind.
-    fn counted<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
-        self.within(|cx| step(cx).inspect_err(|error| count_failure(cx, error)))
+    fn run_counted<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+        self.run(|cx| step(cx).inspect_err(|error| count_failure(cx, error)))
     }
 
-    fn key(&self, sid: impl AsRef<[u8]>) -> Key {
-        self.0.keys.session(sid.as_ref()).0
+    /// The keys of the bytes that a client sent as an id; the data key only if the store seals.
+    #[inline]
+    fn session_keys(&self, sid: &[u8]) -> (LookupKey, Option<DataKey<'_>>) {
+        let (digest, data_key) = self.0.keys.session(normalize(sid));
+        (digest.into(), data_key)
+    }
+
+    fn key(&self, sid: impl AsRef<[u8]>) -> LookupKey {
+        self.session_keys(sid.as_ref()).0
     }
 
     fn principal(&self, principal: &[u8]) -> Result<PrincipalKey> {
         if principal.is_empty() {
             return Err(invalid("the principal is empty"));
         }
-        Ok(self.0.keys.principal(principal))
+        Ok(self.0.keys.principal(principal).into())
     }
 
     /// A new payload as the engines take it.
@@ -443,7 +460,7 @@ impl Store {
         }
         Ok(match data_key {
             None => Content::Plain(payload),
-            Some(data_key) => Content::Sealed(payload, data_key, seal::nonce()?),
+            Some(data_key) => Content::Sealed(payload, data_key, aead::random_nonce()?),
         })
     }
 
@@ -459,21 +476,21 @@ impl Store {
                 Principal::Set(principal) => PrincipalChange::Set(self.principal(principal)?),
             },
             if_version,
-            opens: None,
+            current_key: None,
         })
     }
 
     /// Stores something under a new id, and counts it. A collision cannot be expected to ever happen; it never
     /// overwrites.
-    fn minted(
+    fn insert_with_new_id(
         &self,
         cx: &Context,
         what: Count,
-        mut store: impl FnMut(&Key, Option<&DataKey>) -> Result<Meta>,
+        mut store: impl FnMut(&LookupKey, Option<&DataKey>) -> Result<Meta>,
     ) -> Result<(Sid, Meta)> {
         loop {
-            let sid = Sid::mint()?;
-            let (key, data_key) = self.0.keys.session(sid.as_bytes());
+            let sid = Sid::generate()?;
+            let (key, data_key) = self.session_keys(sid.as_bytes());
             match store(&key, data_key.as_ref()) {
                 Ok(meta) => {
                     cx.counters.count(what, &key);
@@ -500,15 +517,6 @@ fn count_failure(cx: &Context, error: &Error) {
         NotFound | Invalid | TooSmall | Unsupported | Handle | Exists | Url | Forked => {}
         Io | Unavailable | Timeout | Busy | Corrupt | Random | NoMem | Panic => cx.counters.add(Count::Errors, 1),
     }
-}
-
-/// The payload of a sealed record, reached by the data key of the id that was given.
-fn opened(data_key: &DataKey, found: &Found) -> Result<Wiped<Vec<u8>>> {
-    let mut last = None;
-    for alias in found.way {
-        last = Some(seal::open_token(last.as_ref().unwrap_or(data_key), alias)?);
-    }
-    seal::open(last.as_ref().unwrap_or(data_key), &found.stored.key, found.stored.head, found.stored.bytes)
 }
 
 fn no_grace(options: &Options) -> Result<()> {

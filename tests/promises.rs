@@ -64,7 +64,7 @@ fn a_payload_longer_than_was_asked_for_is_not_lent_and_not_used() {
         let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
         let before = (store.get(&sid, Access::Peek).unwrap(), store.stats().unwrap());
         store.advance_clock(5000).unwrap();
-        let read = |most| store.read_at_most(&sid, Access::Slide, most, |payload, _| Ok(payload.to_vec()));
+        let read = |most| store.read_up_to(&sid, Access::Slide, most, |payload, _| Ok(payload.to_vec()));
         let refused = [0, 4].map(read);
         let stats = store.stats().unwrap();
         refused.iter().for_each(|refused| assert_eq!(kind(refused), Some(ErrorKind::TooSmall), "seal={seal}"));

@@ -12,7 +12,7 @@ use std::{
 use super::types::{SSS_CLEAR_PRINCIPAL, SSS_PEEK, SSS_SID_LEN, sss_meta, sss_options, sss_stats_t};
 use crate::{
     error::{Error, ErrorKind, Result},
-    sid::Sid,
+    session::id::Sid,
     store::{Access, Options, Principal},
 };
 

@@ -23,12 +23,11 @@ use parking_lot::{MappedRwLockReadGuard, Mutex, RwLockReadGuard};
 
 use super::types::{SSS_GLOBAL, sss_store};
 use crate::{
+    crypto::random::fill_random,
     error::{Error, ErrorKind, Result},
-    fork::PerProcess,
     global::global_store,
-    sid::fill_random,
     store::Store,
-    striped::Striped,
+    sync::{per_process::PerProcess, sharded_lock::ShardedLock},
 };
 
 const CHUNK: usize = 256;
@@ -47,7 +46,7 @@ struct Table {
 struct Slot {
     /// Odd: that of the handle whose store is in the slot. Even: the slot is empty.
     generation: AtomicU32,
-    store: PerProcess<Striped<Option<Store>>>,
+    store: PerProcess<ShardedLock<Option<Store>>>,
 }
 
 #[derive(Default)]
@@ -189,8 +188,8 @@ impl Slot {
         }
         if place.get().is_none() {
             // A lock that cannot be had is held by a thread of the parent that was just closing the handle.
-            let stores = self.store.inherited().filter_map(|store| store.peek()?);
-            place.replace(stores.filter_map(|store| store.reopened()).last());
+            let stores = self.store.inherited().filter_map(|store| store.try_get()?);
+            place.replace(stores.filter_map(|store| store.reopen_after_fork()).last());
         }
         match place.get() {
             Some(_) => Ok(()),

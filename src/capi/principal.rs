@@ -8,7 +8,7 @@ use super::{
     handle::resolve,
     types::{SSS_REF_LEN, sss_entry, sss_status, sss_store},
 };
-use crate::key::Ref;
+use crate::session::key::Ref;
 
 /// Lists the living sessions of a principal, the oldest first: the first cap of them are written to entries, and
 /// *count is how many there are, which may be more than cap. (NULL, 0) as entries and cap only counts.

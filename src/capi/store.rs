@@ -6,7 +6,7 @@ use super::{
     args::{bytes, required, write},
     guard::guard,
     handle::{self, resolve},
-    types::{SSS_WAITS_READS, SSS_WAITS_WRITES, sss_status, sss_store},
+    types::{SSS_BLOCKS_READS, SSS_BLOCKS_WRITES, sss_status, sss_store},
 };
 use crate::{
     error::{Error, ErrorKind, Result},
@@ -112,24 +112,24 @@ pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
     guard(|| handle::close(store))
 }
 
-/// Says which calls on one session may wait for somebody with this store (another process, a disk, a network): *waits is
-/// 0 or flags of SSS_WAITS_READS and SSS_WAITS_WRITES, and stays the same until the handle is closed. All others take
+/// Reports which per-session calls may block on another process, a disk or a network: *flags is 0, or SSS_BLOCKS_READS and
+/// SSS_BLOCKS_WRITES combined. It does not change until the handle is closed. All other per-session calls take
 /// microseconds.
 ///
-/// For runtimes with a lock or with scheduler threads of their own, which must not be kept from going on by a call that
-/// waits: Python, Ruby, OCaml, the BEAM. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every
-/// engine. waits is required.
+/// For runtimes with a global lock or with scheduler threads of their own, which a blocking call must not hold: Python,
+/// Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every engine.
+/// flags is required.
 ///
 /// Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sss_waits(store: sss_store, waits: *mut u32) -> sss_status {
+pub unsafe extern "C" fn sss_may_block(store: sss_store, flags: *mut u32) -> sss_status {
     guard(|| {
         let store = resolve(store)?;
-        let out = required("waits", waits)?;
-        let waits = store.waits();
+        let out = required("flags", flags)?;
+        let blocking = store.may_block();
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         // SAFETY: not NULL; the caller's promise about outputs.
-        unsafe { write(out, flag(waits.reads, SSS_WAITS_READS) | flag(waits.writes, SSS_WAITS_WRITES)) };
+        unsafe { write(out, flag(blocking.reads, SSS_BLOCKS_READS) | flag(blocking.writes, SSS_BLOCKS_WRITES)) };
         Ok(())
     })
 }

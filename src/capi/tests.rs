@@ -26,7 +26,7 @@ fn every_status_function() -> Vec<(&'static str, Call)> {
         sss_open |_| (url, 7, &mut 0);
         sss_open_global |_| (url, 7);
         sss_close |store| (store);
-        sss_waits |store| (store, &mut 0);
+        sss_may_block |store| (store, &mut 0);
         sss_create |store| (store, null(), 0, null(), [0; SSS_SID_SIZE].as_mut_ptr(), null_mut());
         sss_get |store| (store, id(), SSS_SID_LEN, 0, null_mut(), 0, null_mut(), null_mut());
         sss_get_buf |store| (store, id(), SSS_SID_LEN, 0, &mut sss_buf { data: null(), len: 0, owner: null_mut() }, null_mut());

@@ -4,7 +4,7 @@
 use std::ffi::c_void;
 
 use crate::{
-    record::{Entry, Meta},
+    session::header::{Entry, Meta},
     stats::Stats,
 };
 
@@ -29,10 +29,10 @@ pub const SSS_PEEK: u32 = 1;
 /// sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on.
 pub const SSS_CLEAR_PRINCIPAL: u32 = 1;
 
-/// sss_waits: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may wait.
-pub const SSS_WAITS_READS: u32 = 1;
-/// sss_waits: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may wait.
-pub const SSS_WAITS_WRITES: u32 = 2;
+/// sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block.
+pub const SSS_BLOCKS_READS: u32 = 1;
+/// sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may block.
+pub const SSS_BLOCKS_WRITES: u32 = 2;
 
 /// What may be said about a session when it is written. Begin with SSS_OPTIONS_INIT, which changes nothing.
 #[repr(C)]

@@ -7,12 +7,16 @@ pub(crate) mod memory;
 pub(crate) mod redis;
 
 use crate::{
-    clock::Clock,
     error::Result,
-    key::{Key, PrincipalKey},
-    policy::{Moment, Policy},
-    record::{Alias, Entry, Grace, Meta, Stored, Write},
-    stats::Counters,
+    os::clock::Clock,
+    session::{
+        alias::{Alias, Grace},
+        header::{Entry, Meta, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::{Policy, StepTime},
+        write::Write,
+    },
+    stats::{Counters, EngineUsage},
 };
 
 /// What a step is taken by.
@@ -27,32 +31,23 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Now: to be taken under the locks of the step.
     #[inline]
-    pub(crate) fn moment(&self) -> Moment {
-        Moment { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
+    pub(crate) fn step_time(&self) -> StepTime {
+        StepTime { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
     }
 }
 
 /// What `Engine::read` lends.
 pub(crate) struct Found<'a> {
-    pub stored: Stored<'a>,
+    pub record: StoredRecord<'a>,
     /// Its end is that of the key that was given, if that is before the session's own.
     pub meta: Meta,
     /// If the key was that of a renewed session: the aliases on the way from it to the session.
-    pub way: &'a [Alias],
-}
-
-/// What an engine holds, and how often it was read.
-pub(crate) struct Usage {
-    pub sessions: u64,
-    /// Of payload.
-    pub bytes: u64,
-    pub hits: u64,
-    pub misses: u64,
+    pub alias_chain: &'a [Alias],
 }
 
 /// Which calls on one session may wait for somebody: another process, a disk or a network. The others take microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waits {
+pub struct Blocking {
     /// `get`, `read`, `touch` and `reference`, and also `stats`.
     pub reads: bool,
     /// `create`, `put`, `put_if`, `renew`, `delete` and `delete_ref`.
@@ -67,32 +62,32 @@ pub(crate) trait Engine: Send + Sync {
     fn enter(&self) -> Result<Context<'_>>;
 
     /// Must not wait itself.
-    fn waits(&self) -> Waits;
+    fn may_block(&self) -> Blocking;
 
     /// This engine for a forked child, with nothing in common with the parent's but where the sessions are; `None`: it
     /// cannot be used there.
-    fn reopened(&self) -> Option<Box<dyn Engine>>;
+    fn reopen_after_fork(&self) -> Option<Box<dyn Engine>>;
 
     /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
     /// expired; ends the least recently used session of the principal that has too many.
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
+    fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta>;
 
     /// Lends a living session to `reader`, and slides it unless `peek` or the reader fails. Counts hits and misses.
-    fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()>;
+    fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()>;
 
     /// Slides a living session.
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta>;
+    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta>;
 
     /// Replaces the payload of a living session: never creates. `CONFLICT` if its version is not the one asked for.
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta>;
+    fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta>;
 
     /// Moves a living session to a new key. The old one dies, or within the grace time reads what the new one holds.
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta>;
+    fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta>;
 
-    fn delete(&self, cx: &Context, key: &Key) -> Result<()>;
+    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()>;
 
     /// The key under which the living session that this key reads is held: another one within a grace time.
-    fn resolve(&self, cx: &Context, key: &Key) -> Result<Key>;
+    fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey>;
 
     /// Removes up to `max` expired sessions. Fewer: nothing is left.
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64>;
@@ -100,9 +95,9 @@ pub(crate) trait Engine: Send + Sync {
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>>;
 
     /// Ends the sessions of a principal but the one that `except` reads, and says how many.
-    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64>;
+    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64>;
 
-    fn usage(&self, cx: &Context) -> Result<Usage>;
+    fn usage(&self, cx: &Context) -> Result<EngineUsage>;
 
     /// A test has moved the clock: others may have to know.
     fn clock_moved(&self) -> Result<()> {

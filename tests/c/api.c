@@ -348,16 +348,16 @@ static void sweep_removes_what_expired_and_at_most_max(void) {
 }
 
 static void waits_says_which_calls_may_wait(void) {
-    static const uint32_t expected[] = {0, SSS_WAITS_WRITES, SSS_WAITS_READS | SSS_WAITS_WRITES};
+    static const uint32_t expected[] = {0, SSS_BLOCKS_WRITES, SSS_BLOCKS_READS | SSS_BLOCKS_WRITES};
     int engine;
     for (engine = MEMORY; engine <= LMDB_POWER; engine++) {
         struct place place = new_place((enum engine)engine);
         sss_store store = open_place(&place, "");
         uint32_t waits = 99;
-        CHECK_OK(sss_waits(store, &waits));
+        CHECK_OK(sss_may_block(store, &waits));
         CHECK_NUM(waits, expected[engine]);
         CHECK_OK(sss_close(store));
-        CHECK_STATUS(sss_waits(store, &waits), SSS_E_HANDLE);
+        CHECK_STATUS(sss_may_block(store, &waits), SSS_E_HANDLE);
         CHECK_NUM(waits, expected[engine]); /* written only on success */
         remove_place(&place);
     }

@@ -131,7 +131,7 @@ static void required_outputs_must_not_be_null(void) {
     CHECK_STATUS(sss_ref(store, sid, SSS_SID_LEN, NULL), SSS_E_INVALID);
     CHECK_STATUS(sss_delete_ref(store, NULL), SSS_E_INVALID);
     CHECK_STATUS(sss_stats(store, NULL), SSS_E_INVALID);
-    CHECK_STATUS(sss_waits(store, NULL), SSS_E_INVALID);
+    CHECK_STATUS(sss_may_block(store, NULL), SSS_E_INVALID);
     CHECK_OK(sss_close(store));
 }
 

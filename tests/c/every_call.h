@@ -116,7 +116,7 @@ static inline sss_status call_waits(sss_store store, const char *sid) {
     uint32_t waits;
     (void)sid;
     memset(&waits, PATTERN, sizeof waits);
-    return outputs_checked(sss_waits(store, &waits), &waits, sizeof waits, NULL);
+    return outputs_checked(sss_may_block(store, &waits), &waits, sizeof waits, NULL);
 }
 
 static const struct {

@@ -64,7 +64,7 @@ MEMBER(sss_buf, len, 8);
 MEMBER(sss_buf, owner, 16);
 
 ASSERT(constants, SSS_SID_LEN == 128 && SSS_SID_SIZE == 129 && SSS_REF_LEN == 32);
-ASSERT(flags, SSS_PEEK == 1 && SSS_CLEAR_PRINCIPAL == 1 && SSS_WAITS_READS == 1 && SSS_WAITS_WRITES == 2);
+ASSERT(flags, SSS_PEEK == 1 && SSS_CLEAR_PRINCIPAL == 1 && SSS_BLOCKS_READS == 1 && SSS_BLOCKS_WRITES == 2);
 ASSERT(forever, SSS_FOREVER == INT64_MAX);
 ASSERT(global, SSS_GLOBAL == UINT64_MAX && sizeof(SSS_GLOBAL) == 8);
 
@@ -76,7 +76,7 @@ ASSERT(global, SSS_GLOBAL == UINT64_MAX && sizeof(SSS_GLOBAL) == 8);
 static sss_status (*const open_p)(const char *, size_t, sss_store *) = sss_open;
 static sss_status (*const open_global_p)(const char *, size_t) = sss_open_global;
 static sss_status (*const close_p)(sss_store) = sss_close;
-static sss_status (*const waits_p)(sss_store, uint32_t *) = sss_waits;
+static sss_status (*const waits_p)(sss_store, uint32_t *) = sss_may_block;
 static sss_status (*const create_p)(sss_store, const void *, size_t, const sss_options *, char *, sss_meta *) = sss_create;
 static sss_status (*const get_p)(sss_store, const char *, size_t, uint32_t, void *, size_t, size_t *, sss_meta *) = sss_get;
 static sss_status (*const get_buf_p)(sss_store, const char *, size_t, uint32_t, sss_buf *, sss_meta *) = sss_get_buf;

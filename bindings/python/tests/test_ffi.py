@@ -120,8 +120,8 @@ def test_constants_are_those_of_the_header() -> None:
     assert number("SSS_REF_LEN") == _ffi.REF_LEN
     assert number("SSS_PEEK") == _ffi.PEEK.value
     assert number("SSS_CLEAR_PRINCIPAL") == _ffi.CLEAR_PRINCIPAL
-    assert number("SSS_WAITS_READS") == _ffi.WAITS_READS
-    assert number("SSS_WAITS_WRITES") == _ffi.WAITS_WRITES
+    assert number("SSS_BLOCKS_READS") == _ffi.WAITS_READS
+    assert number("SSS_BLOCKS_WRITES") == _ffi.WAITS_WRITES
     assert DEFINES["SSS_GLOBAL"].replace(" ", "") == "(~(sss_store)0)"
     assert _ffi.GLOBAL.value == 2**64 - 1
     assert DEFINES["SSS_FOREVER"] == "INT64_MAX"

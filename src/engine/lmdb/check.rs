@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    format,
-    key::{Key, PrincipalKey, Ref},
-    record::Alias,
+    session::{
+        alias::Alias,
+        codec,
+        key::{LookupKey, PrincipalKey, Ref},
+    },
 };
 
 /// As many findings as are listed: a store that is damaged all over needs no longer list.
@@ -29,20 +31,20 @@ pub(super) fn check(open: &Open, txn: &ReadTxn, seals: bool) -> Result<Vec<Strin
             return findings.of("the record", key, "cannot be read");
         };
         bytes += row.payload_len(seals);
-        if row.private.armed != i64::MAX {
-            armed.insert(key, row.private.armed);
+        if row.private.indexed_deadline != i64::MAX {
+            armed.insert(key, row.private.indexed_deadline);
         }
-        if let Some(principal) = row.head.principal {
+        if let Some(principal) = row.header.principal {
             bound.insert((principal, key));
         }
-        if row.private.cell != 0 && !row.is_stale() && !cells.insert(row.private.cell) {
+        if row.private.last_used_slot != 0 && !row.is_stale() && !cells.insert(row.private.last_used_slot) {
             findings.of("the session", key, "has the cell of another one");
         }
     })?;
-    let mut aliases: BTreeMap<Key, Alias> = BTreeMap::new();
+    let mut aliases: BTreeMap<LookupKey, Alias> = BTreeMap::new();
     each(txn, Table::Aliases, |key, value| match key_of(key) {
         None => findings.add("an alias has a key that is none"),
-        Some(key) => match format::decode_alias(key, value, seals) {
+        Some(key) => match codec::decode_alias(key, value, seals) {
             Ok(alias) => drop(aliases.insert(key, alias)),
             Err(_) => findings.of("the alias", key, "cannot be read"),
         },
@@ -90,7 +92,7 @@ impl Findings {
     }
 
     /// A key is a session's reference: no secret.
-    fn of(&mut self, what: &str, key: Key, how: &str) {
+    fn of(&mut self, what: &str, key: LookupKey, how: &str) {
         self.add(&format!("{what} {:?} {how}", Ref::from(key)));
     }
 }
@@ -104,8 +106,8 @@ fn each(txn: &ReadTxn, table: Table, mut f: impl FnMut(&[u8], &[u8])) -> Result<
     Ok(())
 }
 
-fn key_of(bytes: &[u8]) -> Option<Key> {
-    <[u8; 32]>::try_from(bytes).ok().map(|bytes| Key::from(&Ref(bytes)))
+fn key_of(bytes: &[u8]) -> Option<LookupKey> {
+    <[u8; 32]>::try_from(bytes).ok().map(|bytes| LookupKey::from(&Ref(bytes)))
 }
 
 #[cfg(test)]

@@ -24,12 +24,15 @@ use super::{
     opening::{foreign, length},
 };
 use crate::{
-    clock::Clock,
+    crypto::{keys::SALT_LEN, random::random},
     engine::Context,
     error::{Error, ErrorKind, Result},
-    fork::{self, PerProcess},
-    key::{self, SALT},
-    policy::{Policy, PolicyOptions},
+    os::{
+        clock::Clock,
+        fork_mark::{self},
+    },
+    session::policy::{Policy, PolicyOptions},
+    sync::per_process::PerProcess,
     url::Url,
 };
 
@@ -81,7 +84,7 @@ pub(super) struct Open {
     pub map: Map,
     /// Where commits wait for the disk.
     pub group: Option<Group>,
-    pub salt: [u8; SALT],
+    pub salt: [u8; SALT_LEN],
     pub seals: bool,
     /// In bytes.
     pub file_size: u64,
@@ -113,7 +116,7 @@ impl Database {
             let found = match registry.get(&identity) {
                 None => {
                     let open = Some(Box::new(Open::new(&directory, wishes)?));
-                    let database = Arc::new(Database { open, generation: fork::generation(), identity });
+                    let database = Arc::new(Database { open, generation: fork_mark::generation(), identity });
                     registry.insert(identity, Arc::downgrade(&database));
                     return Ok(database);
                 }
@@ -140,7 +143,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let open = self.open.take();
-        if self.generation != fork::generation() {
+        if self.generation != fork_mark::generation() {
             // The parent's: closing it would take its locks and its readers' slots.
             std::mem::forget(open);
             return;
@@ -167,8 +170,8 @@ extern "C" fn leave_all() {
 impl Open {
     /// Takes over the stricter settings of one more who opened it.
     pub(super) fn join(&self, wishes: &Wishes) -> Result<()> {
-        let head = self.map.head();
-        if !wishes.follows && (head.survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
+        let header = self.map.header();
+        if !wishes.follows && (header.survives_power_cut.load(Ordering::Acquire) == 1) != wishes.survives_power_cut {
             return Err(Error::fixed(ErrorKind::Exists, "the store is already open with another durability"));
         }
         if wishes.manual_clock.is_some_and(|manual| manual != self.clock().is_manual()) {
@@ -182,35 +185,35 @@ impl Open {
     }
 
     pub(super) fn policy(&self) -> &Policy {
-        &self.map.head().policy
+        &self.map.header().policy
     }
 
     /// Where writers wait for their turn.
     pub(super) fn gate(&self) -> &Gate {
-        &self.map.head().gate
+        &self.map.header().gate
     }
 
     /// What writers who wait for the disk tell one another.
     pub(super) fn shared(&self) -> &group::Shared {
-        &self.map.head().group
+        &self.map.header().group
     }
 
     fn clock(&self) -> Clock<'_> {
-        match self.map.head().manual_clock.load(Ordering::Acquire) {
+        match self.map.header().manual_clock.load(Ordering::Acquire) {
             0 => Clock::Wall,
-            _ => Clock::Manual(&self.map.head().manual_ms),
+            _ => Clock::Manual(&self.map.header().manual_ms),
         }
     }
 
     pub(super) fn context(&self) -> Context<'_> {
-        Context { clock: self.clock(), policy: self.policy(), counters: &self.map.head().counters }
+        Context { clock: self.clock(), policy: self.policy(), counters: &self.map.header().counters }
     }
 
     /// Begins to write, when nobody else does. What was whole on the disk will not be, and that is there first: in the same
     /// turn, so that `leave` either sees what is written or comes before it.
     pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
         let txn = self.env.write(self.gate())?;
-        let clean = &self.map.head().clean;
+        let clean = &self.map.header().clean;
         if clean.load(Ordering::Acquire) != 0 {
             clean.store(0, Ordering::Release);
             // The next one has to say so, then.
@@ -222,7 +225,7 @@ impl Open {
     /// Fails if the disk has failed since the store was opened: it tells so once, and whoever asks again is told that all is
     /// well, whatever was lost.
     pub(super) fn check_disk(&self) -> Result<()> {
-        match self.map.head().disk_failed.load(Ordering::Acquire) {
+        match self.map.header().disk_failed.load(Ordering::Acquire) {
             0 => Ok(()),
             _ => Err(Error::fixed(
                 ErrorKind::Io,
@@ -234,7 +237,7 @@ impl Open {
     /// Remembers that the disk has failed, if it has.
     pub(super) fn note_failure<T>(&self, result: Result<T>) -> Result<T> {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Io) {
-            self.map.head().disk_failed.store(1, Ordering::Release);
+            self.map.header().disk_failed.store(1, Ordering::Release);
         }
         result
     }
@@ -256,7 +259,7 @@ impl Open {
     fn note_whole(&self) -> Result<()> {
         // Nobody writes meanwhile: what is committed later counts as written after that.
         let _turn = self.env.write(self.gate())?;
-        let clean = &self.map.head().clean;
+        let clean = &self.map.header().clean;
         if clean.load(Ordering::Acquire) == 0 && self.check_disk().is_ok() {
             self.env.sync()?;
             self.map.sync()?;
@@ -294,12 +297,12 @@ const STORE: &[u8] = b"store";
 const STORE_FORMAT: u8 = 1;
 
 /// The store's salt, and whether it seals; made, if the store is new. What it was made with cannot be changed later.
-pub(super) fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT], bool)> {
-    let described = |record: &[u8]| -> Result<([u8; SALT], bool)> {
+pub(super) fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT_LEN], bool)> {
+    let described = |record: &[u8]| -> Result<([u8; SALT_LEN], bool)> {
         let Some(([STORE_FORMAT, seals, has_secret], salt)) = record.split_first_chunk() else {
             return Err(foreign("data.mdb"));
         };
-        let salt = <[u8; SALT]>::try_from(salt).map_err(|_| foreign("data.mdb"))?;
+        let salt = <[u8; SALT_LEN]>::try_from(salt).map_err(|_| foreign("data.mdb"))?;
         for (name, was, is) in [("seal", *seals, wishes.seals), ("secret_file", *has_secret, wishes.has_secret)] {
             if (was == 1) != is && !wishes.follows {
                 let (was, is) = if was == 1 { ("with", "without") } else { ("without", "with") };
@@ -320,7 +323,7 @@ pub(super) fn salt(env: &Env, gate: &Gate, wishes: &Wishes) -> Result<([u8; SALT
     if txn.entries(Table::Sessions)? > 0 || wishes.follows {
         return Err(foreign("data.mdb"));
     }
-    let salt = key::random::<SALT>()?;
+    let salt = random::<SALT_LEN>()?;
     let mut record = vec![STORE_FORMAT, wishes.seals.into(), wishes.has_secret.into()];
     record.extend_from_slice(&*salt);
     txn.put(Table::Meta, STORE, &record)?;
@@ -338,7 +341,7 @@ mod tests {
     use crate::engine::lmdb::fixture::Fixture;
 
     fn is_clean(open: &Open) -> bool {
-        open.map.head().clean.load(Ordering::Acquire) == 1
+        open.map.header().clean.load(Ordering::Acquire) == 1
     }
 
     #[test]

@@ -8,7 +8,10 @@ use super::{
     ffi::{Table, Txn},
     step::{Row, Step, parse_key, successor},
 };
-use crate::{error::Result, format::Private, key::Key, policy::Moment};
+use crate::{
+    error::Result,
+    session::{codec::EngineFields, key::LookupKey, policy::StepTime},
+};
 
 /// For how long a step that visits many sessions goes on: others wait for it.
 const HOLD: Duration = Duration::from_millis(1);
@@ -24,14 +27,14 @@ pub(super) const OF_ALIAS: &[u8] = b"alias";
 impl Step<'_, '_> {
     /// Removes up to `max` expired sessions, and says how many. True: there may be more.
     pub(super) fn sweep(&mut self, max: u64) -> Result<(u64, bool)> {
-        let moment = self.cx.moment();
+        let moment = self.cx.step_time();
         let removed = self.expire(max, VISITS, &moment)?;
         Ok((removed, first_deadline(self.txn)?.is_some_and(|deadline| deadline <= moment.now)))
     }
 
     /// Clears what is due: expired sessions, up to `max`, and aliases that have ended. Sessions that were used again are
     /// armed anew, since what is armed is only a lower bound.
-    pub(super) fn expire(&mut self, max: u64, visits: u64, moment: &Moment) -> Result<u64> {
+    pub(super) fn expire(&mut self, max: u64, visits: u64, moment: &StepTime) -> Result<u64> {
         let (mut removed, begun) = (0, Instant::now());
         for _ in 0..visits {
             let Some((entry, value)) = self.txn.first_from(Table::Expiry, &[])? else { break };
@@ -45,7 +48,7 @@ impl Step<'_, '_> {
                 self.disarm(deadline, &key)?;
                 continue;
             }
-            let Some(mut row) = self.find(&key)?.filter(|row| row.private.armed == deadline) else {
+            let Some(mut row) = self.find(&key)?.filter(|row| row.private.indexed_deadline == deadline) else {
                 // Of no session: cannot be, and must not be met again and again.
                 self.disarm(deadline, &key)?;
                 continue;
@@ -64,7 +67,7 @@ impl Step<'_, '_> {
     /// Goes on arming sessions that may be due earlier than was noted, since timeouts were shortened. False: all are.
     pub(super) fn arm_some(&mut self) -> Result<bool> {
         let Some(from) = self.txn.get(Table::Meta, ARM_FROM)? else { return Ok(false) };
-        let (mut next, moment, begun) = (from.to_vec(), self.cx.moment(), Instant::now());
+        let (mut next, moment, begun) = (from.to_vec(), self.cx.step_time(), Instant::now());
         for _ in 0..VISITS {
             if begun.elapsed() > HOLD {
                 break;
@@ -75,7 +78,7 @@ impl Step<'_, '_> {
             };
             next = successor(key);
             let (row, _) = Row::read(parse_key(key)?, bytes, &self.open.map.touches(), self.seals)?;
-            if row.head.deadline(moment.timeouts) < row.private.armed {
+            if row.header.deadline(moment.timeouts) < row.private.indexed_deadline {
                 self.arm_again(&row, &moment)?;
             }
         }
@@ -84,22 +87,22 @@ impl Step<'_, '_> {
     }
 
     /// Notes a session's true deadline and last use.
-    fn arm_again(&mut self, row: &Row, moment: &Moment) -> Result<()> {
-        let deadline = row.head.deadline(moment.timeouts);
-        self.disarm(row.private.armed, &row.key)?;
+    fn arm_again(&mut self, row: &Row, moment: &StepTime) -> Result<()> {
+        let deadline = row.header.deadline(moment.timeouts);
+        self.disarm(row.private.indexed_deadline, &row.key)?;
         self.arm(deadline, &row.key)?;
-        self.amend(&row.key, row.head.last_seen, &Private { armed: deadline, ..row.private })
+        self.amend(&row.key, row.header.last_seen, &EngineFields { indexed_deadline: deadline, ..row.private })
     }
 
     /// What never ends is not in the table.
-    pub(super) fn arm(&mut self, deadline: i64, key: &Key) -> Result<()> {
+    pub(super) fn arm(&mut self, deadline: i64, key: &LookupKey) -> Result<()> {
         match deadline {
             i64::MAX => Ok(()),
             _ => self.txn.put(Table::Expiry, &deadline_key(deadline, key), OF_SESSION),
         }
     }
 
-    pub(super) fn disarm(&mut self, deadline: i64, key: &Key) -> Result<()> {
+    pub(super) fn disarm(&mut self, deadline: i64, key: &LookupKey) -> Result<()> {
         self.txn.delete(Table::Expiry, &deadline_key(deadline, key)).map(|_| ())
     }
 }
@@ -124,14 +127,14 @@ pub(super) fn first_deadline(txn: &Txn) -> Result<Option<i64>> {
 }
 
 /// In the order of the deadlines: big-endian, with the sign turned.
-pub(super) fn deadline_key(deadline: i64, key: &Key) -> [u8; 40] {
+pub(super) fn deadline_key(deadline: i64, key: &LookupKey) -> [u8; 40] {
     let mut entry = [0; 40];
     entry[..8].copy_from_slice(&(deadline ^ i64::MIN).to_be_bytes());
     entry[8..].copy_from_slice(&key.bytes());
     entry
 }
 
-pub(super) fn parse_deadline_key(entry: &[u8]) -> Result<(i64, Key)> {
-    let (deadline, key) = entry.split_first_chunk().ok_or_else(crate::seal::corrupt)?;
+pub(super) fn parse_deadline_key(entry: &[u8]) -> Result<(i64, LookupKey)> {
+    let (deadline, key) = entry.split_first_chunk().ok_or_else(crate::error::Error::corrupt_record)?;
     Ok((i64::from_be_bytes(*deadline) ^ i64::MIN, parse_key(key)?))
 }

@@ -28,13 +28,13 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    key::Key,
+    session::key::LookupKey,
 };
 
 /// The tables of a store. Their keys are in the order of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
-    /// Key (32) to record.
+    /// LookupKey (32) to record.
     Sessions,
     /// Deadline (8) and key (32) to what it is the deadline of.
     Expiry,
@@ -300,7 +300,7 @@ impl Txn<'_> {
     }
 
     /// The record of a session, the beginning of which is on its way to the cache.
-    pub(super) fn session(&self, key: &Key) -> Result<Option<&[u8]>> {
+    pub(super) fn session(&self, key: &LookupKey) -> Result<Option<&[u8]>> {
         const LINE: usize = 64;
         const MOST: usize = 8;
         let found = self.get(Table::Sessions, &key.bytes())?;

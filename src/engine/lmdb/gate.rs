@@ -32,7 +32,7 @@ pub(super) struct Gate {
 pub(super) struct Turn<'a>(&'a Gate);
 
 impl Gate {
-    /// Waits for the turn to write.
+    /// Blocking for the turn to write.
     pub(super) fn pass(&self) -> Turn<'_> {
         let me = process::id();
         let mut waiting: Option<(u32, Instant)> = None;

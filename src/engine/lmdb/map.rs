@@ -19,14 +19,13 @@ use std::{
 use super::{gate::Gate, group, touches::Touches};
 use crate::{
     error::{Error, Result},
-    key::Key,
-    policy::Policy,
+    session::{key::LookupKey, policy::Policy},
     stats::Counters,
 };
 
 /// The beginning of the file.
 #[repr(C)]
-pub(super) struct Head {
+pub(super) struct ShmHeader {
     /// `MAGIC` in a file of this kind and layout.
     pub magic: AtomicU64,
     /// The boot of the machine in which the store was used last.
@@ -52,7 +51,7 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sssmap\x00\x02");
 
 /// Where the cells begin.
 const CELLS: usize = 8 << 10;
-const _: () = assert!(size_of::<Head>() <= CELLS && align_of::<Head>() <= 4096);
+const _: () = assert!(size_of::<ShmHeader>() <= CELLS && align_of::<ShmHeader>() <= 4096);
 
 pub(super) struct Map {
     memory: NonNull<u8>,
@@ -81,8 +80,8 @@ impl Map {
         }
     }
 
-    pub(super) fn head(&self) -> &Head {
-        // SAFETY: the mapping is page-aligned and longer than a Head, lives as long as `self`, and has only atomics in it,
+    pub(super) fn header(&self) -> &ShmHeader {
+        // SAFETY: the mapping is page-aligned and longer than a ShmHeader, lives as long as `self`, and has only atomics in it,
         // for which any bytes are valid.
         unsafe { self.memory.cast().as_ref() }
     }
@@ -91,11 +90,11 @@ impl Map {
         let count = (self.len - CELLS) / size_of::<AtomicU64>();
         // SAFETY: inside the mapping, aligned, and atomics as above.
         let cells = unsafe { std::slice::from_raw_parts(self.memory.add(CELLS).cast().as_ptr(), count) };
-        Touches { cells, generations: &self.head().generations }
+        Touches { cells, generations: &self.header().generations }
     }
 
     /// Begins to fetch the cell of a session, and what pages of the map are on the way to it.
-    pub(super) fn prefetch_cell(&self, key: &Key) {
+    pub(super) fn prefetch_cell(&self, key: &LookupKey) {
         let touches = self.touches();
         prefetch(touches.cells.as_ptr().wrapping_add(touches.home(key)).cast());
     }

@@ -34,14 +34,19 @@ use self::{
     step::{Effects, Row, Step, Way},
     touches::{Place, Seen, Touches},
 };
-use super::{Context, Engine, Found, Reader, Usage, Waits};
+use super::{Blocking, Context, Engine, Found, Reader};
 use crate::{
+    crypto::keys::SALT_LEN,
     error::{Error, ErrorKind, Result},
-    fork::PerProcess,
-    key::{Key, PrincipalKey, SALT},
-    policy::{FOREVER, Moment},
-    record::{Entry, Grace, Meta, Stored, Write},
-    stats::Count,
+    session::{
+        alias::Grace,
+        header::{Entry, Meta, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::{FOREVER, StepTime},
+        write::Write,
+    },
+    stats::{Count, EngineUsage},
+    sync::per_process::PerProcess,
     url::Url,
 };
 
@@ -63,7 +68,7 @@ const SHORTEST_COARSE_MS: i64 = 1000;
 pub(crate) struct Lmdb {
     path: PathBuf,
     wishes: Wishes,
-    salt: [u8; SALT],
+    salt: [u8; SALT_LEN],
     /// This process's own; a parent's is left alone.
     database: PerProcess<OnceCell<Arc<Database>>>,
 }
@@ -77,19 +82,19 @@ enum Acknowledged {
 
 impl Lmdb {
     /// Opens the store in a directory, or makes it. With it comes the store's salt.
-    pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT])> {
+    pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT_LEN])> {
         Lmdb::wished(path, Wishes::new(url, has_secret)).map(|(lmdb, salt, _)| (lmdb, salt))
     }
 
     /// Opens the store that is in a directory, as it was used last but for what the URL says. Also whether it seals.
-    pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT], bool)> {
+    pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
         let (mut lmdb, salt, seals) = Lmdb::wished(path, Wishes { follows: true, ..Wishes::new(url, false) })?;
         lmdb.wishes.seals = seals;
         lmdb.wishes.survives_power_cut = lmdb.here()?.group.is_some();
         Ok((lmdb, salt, seals))
     }
 
-    fn wished(path: &Path, wishes: Wishes) -> Result<(Lmdb, [u8; SALT], bool)> {
+    fn wished(path: &Path, wishes: Wishes) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
         let opened = Database::open(path, &wishes)?;
         let (salt, seals) = (opened.get().salt, opened.get().seals);
         let lmdb = Lmdb { path: path.to_owned(), wishes, salt, database: PerProcess::new() };
@@ -218,12 +223,12 @@ impl Lmdb {
 
     /// Whether a use has to be written into the record.
     fn must_refresh(&self, open: &Open, cx: &Context, row: &Row) -> bool {
-        let idle = row.head.own.or(cx.policy.timeouts()).idle;
+        let idle = row.header.own.or(cx.policy.timeouts()).idle;
         let coarse = (idle / COARSE).max(SHORTEST_COARSE_MS);
-        open.group.is_some() && idle != FOREVER && row.head.last_seen.saturating_sub(row.recorded) >= coarse
+        open.group.is_some() && idle != FOREVER && row.header.last_seen.saturating_sub(row.recorded) >= coarse
     }
 
-    fn refresh(&self, cx: &Context, key: &Key) -> Result<Meta> {
+    fn refresh(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
         self.write(cx, Acknowledged::No, |step| step.refresh(key))
     }
 }
@@ -264,7 +269,12 @@ impl From<Error> for Unanswered {
 }
 
 /// Whether a session of a snapshot lives.
-fn lives(row: &mut Row, touches: &Touches, moment: &Moment, is_settled: bool) -> std::result::Result<bool, Unanswered> {
+fn lives(
+    row: &mut Row,
+    touches: &Touches,
+    moment: &StepTime,
+    is_settled: bool,
+) -> std::result::Result<bool, Unanswered> {
     if row.is_stale() && !is_settled {
         return Err(Unanswered::Stale);
     }
@@ -302,27 +312,27 @@ impl Engine for Lmdb {
         Ok(self.here()?.context())
     }
 
-    fn waits(&self) -> Waits {
+    fn may_block(&self) -> Blocking {
         // With `durability=power` some reads write that the session was used. (Else only those do that find its last use
         // lost with sss.map.)
-        Waits { reads: self.wishes.survives_power_cut, writes: true }
+        Blocking { reads: self.wishes.survives_power_cut, writes: true }
     }
 
-    fn reopened(&self) -> Option<Box<dyn Engine>> {
+    fn reopen_after_fork(&self) -> Option<Box<dyn Engine>> {
         let (path, wishes) = (self.path.clone(), self.wishes.clone());
         Some(Box::new(Lmdb { path, wishes, salt: self.salt, database: PerProcess::new() }))
     }
 
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+    fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
         self.grow(cx, write.content.stored_len(0), |step| step.rewrite(None, key, write, &Grace::NONE))
     }
 
-    fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
+    fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()> {
         let (open, seals) = (self.here()?, self.seals());
         let touches = open.map.touches();
         open.map.prefetch_cell(key);
         let must_refresh = self.look(open, |txn, is_settled| {
-            let moment = cx.moment();
+            let moment = cx.step_time();
             let Some(Way { mut row, payload, until, aliases }) = step::follow(txn, key, open, &moment, seals)? else {
                 return Err(miss(cx, key).into());
             };
@@ -338,11 +348,15 @@ impl Engine for Lmdb {
                 false => None,
             };
             if slides {
-                row.head = row.head.seen(moment.now);
+                row.header = row.header.touched_at(moment.now);
             }
-            let mut meta = row.head.meta(moment.timeouts);
+            let mut meta = row.header.meta(moment.timeouts);
             meta.expires_ms = meta.expires_ms.min(until);
-            reader(Found { stored: Stored { key: row.key, head: &row.head, bytes: payload }, meta, way: &aliases })?;
+            reader(Found {
+                record: StoredRecord { key: row.key, header: &row.header, payload },
+                meta,
+                alias_chain: &aliases,
+            })?;
             cx.counters.count(Count::Hits, key);
             noted.into_iter().for_each(Use::confirm);
             Ok(slides && (!can_note || self.must_refresh(open, cx, &row)))
@@ -357,13 +371,13 @@ impl Engine for Lmdb {
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
         let open = self.here()?;
         let touches = open.map.touches();
         let noted = self.look(open, |txn, is_settled| {
             let bytes = txn.session(key)?.ok_or_else(Error::not_found)?;
             let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
-            let moment = cx.moment();
+            let moment = cx.step_time();
             if !lives(&mut row, &touches, &moment, is_settled)? {
                 return Err(Error::not_found().into());
             }
@@ -371,28 +385,28 @@ impl Engine for Lmdb {
                 return Ok(None);
             }
             Use::begin(touches, &row, moment.now)?.confirm();
-            row.head = row.head.seen(moment.now);
-            Ok((!self.must_refresh(open, cx, &row)).then(|| row.head.meta(moment.timeouts)))
+            row.header = row.header.touched_at(moment.now);
+            Ok((!self.must_refresh(open, cx, &row)).then(|| row.header.meta(moment.timeouts)))
         })?;
         noted.map_or_else(|| self.refresh(cx, key), Ok)
     }
 
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+    fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
         self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(key), key, write, &Grace::NONE))
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
+    fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
         self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(old), new, write, grace))
     }
 
-    fn delete(&self, cx: &Context, key: &Key) -> Result<()> {
+    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
         self.write(cx, Acknowledged::Yes, |step| step.delete(key))
     }
 
-    fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
+    fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
         let (open, seals) = (self.here()?, self.seals());
         self.look(open, |txn, is_settled| {
-            let moment = cx.moment();
+            let moment = cx.step_time();
             let mut way = step::follow(txn, key, open, &moment, seals)?.ok_or_else(Error::not_found)?;
             match lives(&mut way.row, &open.map.touches(), &moment, is_settled)? {
                 true => Ok(way.row.key),
@@ -424,21 +438,21 @@ impl Engine for Lmdb {
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
         let (open, seals) = (self.here()?, self.seals());
         self.look(open, |txn, is_settled| {
-            let moment = cx.moment();
-            let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &Key(0, 0)).to_vec());
+            let moment = cx.step_time();
+            let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &LookupKey(0, 0)).to_vec());
             while let Some(key) = step::next_of(txn, principal, &mut next)? {
                 let Some(bytes) = txn.session(&key)? else { continue };
                 let (mut row, _) = Row::read(key, bytes, &open.map.touches(), seals)?;
                 if lives(&mut row, &open.map.touches(), &moment, is_settled)? {
                     entries.try_reserve(1).map_err(|_| Error::no_memory())?;
-                    entries.push(row.head.entry(key, row.payload_len(seals), moment.timeouts));
+                    entries.push(row.header.entry(key, row.payload_len(seals), moment.timeouts));
                 }
             }
             Ok(entries)
         })
     }
 
-    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
         let mut revoked = 0;
         loop {
             // Each time from the beginning: what was renewed meanwhile may be anywhere.
@@ -454,9 +468,9 @@ impl Engine for Lmdb {
         }
     }
 
-    fn usage(&self, _: &Context) -> Result<Usage> {
+    fn usage(&self, _: &Context) -> Result<EngineUsage> {
         let txn = self.here()?.env.read()?;
-        Ok(Usage { sessions: txn.entries(Table::Sessions)?, bytes: step::bytes_held(&txn)?, hits: 0, misses: 0 })
+        Ok(EngineUsage { sessions: txn.entries(Table::Sessions)?, bytes: step::bytes_held(&txn)?, hits: 0, misses: 0 })
     }
 
     fn timeouts_shortened(&self) -> Result<()> {
@@ -470,7 +484,7 @@ impl Engine for Lmdb {
 }
 
 /// Counts a read that found nothing.
-fn miss(cx: &Context, key: &Key) -> Error {
+fn miss(cx: &Context, key: &LookupKey) -> Error {
     cx.counters.count(Count::Misses, key);
     Error::not_found()
 }

@@ -13,12 +13,12 @@ use super::{
     ffi::{Env, READERS},
     files::{self, Directory},
     group::Group,
-    map::{self, Head, Hold, Lock, Locks, MAGIC, Map},
+    map::{self, Hold, Lock, Locks, MAGIC, Map, ShmHeader},
     verify,
 };
 use crate::{
-    clock,
     error::{Error, ErrorKind, Result},
+    os::clock,
 };
 
 /// LMDB needs some room of its own, however little is to be stored.
@@ -50,7 +50,7 @@ impl Open {
         }
         map::lock(&locks, Lock::Leaving, Hold::Not)?;
         drop(doing);
-        let (salt, seals) = salt(&env, &map.head().gate, &wishes)?;
+        let (salt, seals) = salt(&env, &map.header().gate, &wishes)?;
         let group = match wishes.survives_power_cut {
             true => Some(Group::new(files::open(&directory.data())?)),
             false => None,
@@ -74,9 +74,9 @@ impl Open {
             len if len < map::size_for(0) as u64 => return Err(foreign("sss.map")),
             len => Some(Map::new(file, usize_of(len)?)?),
         };
-        let known = match old.as_ref().map_or(0, |old| old.head().magic.load(Ordering::Acquire)) {
+        let known = match old.as_ref().map_or(0, |old| old.header().magic.load(Ordering::Acquire)) {
             0 => None,
-            MAGIC => old.as_ref().map(Map::head),
+            MAGIC => old.as_ref().map(Map::header),
             _ => return Err(foreign("sss.map")),
         };
         if there > 0 && known.is_none() {
@@ -84,16 +84,16 @@ impl Open {
             return Err(foreign("data.mdb"));
         }
         let is_untorn = known.is_some_and(is_untorn);
-        let is_whole = is_untorn || known.is_some_and(|head| head.survives_power_cut.load(Ordering::Acquire) == 1);
+        let is_whole = is_untorn || known.is_some_and(|header| header.survives_power_cut.load(Ordering::Acquire) == 1);
         if wishes.follows {
-            let Some(head) = known.filter(|_| is_whole && there > 0) else {
+            let Some(header) = known.filter(|_| is_whole && there > 0) else {
                 return Err(Error::fixed(
                     ErrorKind::Corrupt,
                     "the machine stopped while the store was open: its server will begin anew",
                 ));
             };
-            wishes.survives_power_cut = head.survives_power_cut.load(Ordering::Acquire) == 1;
-            wishes.manual_clock = Some(head.manual_clock.load(Ordering::Acquire) == 1);
+            wishes.survives_power_cut = header.survives_power_cut.load(Ordering::Acquire) == 1;
+            wishes.manual_clock = Some(header.manual_clock.load(Ordering::Acquire) == 1);
         }
         if there > 0 && !is_whole {
             set_aside(directory)?;
@@ -102,8 +102,8 @@ impl Open {
         let wanted = if wishes.follows { Some(there) } else { wishes.policy().max_bytes };
         let wanted = wanted.unwrap_or(MAX_BYTES).max(SMALLEST_FILE).next_multiple_of(64 << 10);
         let file_size = wanted.max(there);
-        if let Some(head) = known.filter(|_| there > 0) {
-            check_data(directory, head, wishes, file_size)?;
+        if let Some(header) = known.filter(|_| there > 0) {
+            check_data(directory, header, wishes, file_size)?;
         }
 
         if there == 0 || !is_untorn {
@@ -123,26 +123,26 @@ impl Open {
             map::reserve(&data, file_size).inspect_err(|_| _ = data.set_len(there))?;
         }
         let map = Map::new(file, len)?;
-        let head = map.head();
-        let before = known.filter(|_| there > 0).map(|head| head.policy.timeouts());
+        let header = map.header();
+        let before = known.filter(|_| there > 0).map(|header| header.policy.timeouts());
         let boot = files::boot();
-        head.boot.iter().zip(boot).for_each(|(kept, now)| kept.store(now, Ordering::Release));
-        head.clean.store(0, Ordering::Release);
-        head.survives_power_cut.store(wishes.survives_power_cut.into(), Ordering::Release);
-        head.manual_clock.store(u32::from(wishes.manual_clock == Some(true)), Ordering::Release);
-        head.pid_namespace.store(files::pid_namespace(), Ordering::Release);
-        if head.manual_ms.load(Ordering::Acquire) == 0 {
-            head.manual_ms.store(clock::wall_ms(), Ordering::Release);
+        header.boot.iter().zip(boot).for_each(|(kept, now)| kept.store(now, Ordering::Release));
+        header.clean.store(0, Ordering::Release);
+        header.survives_power_cut.store(wishes.survives_power_cut.into(), Ordering::Release);
+        header.manual_clock.store(u32::from(wishes.manual_clock == Some(true)), Ordering::Release);
+        header.pid_namespace.store(files::pid_namespace(), Ordering::Release);
+        if header.manual_ms.load(Ordering::Acquire) == 0 {
+            header.manual_ms.store(clock::wall_ms(), Ordering::Release);
         }
         if !wishes.follows {
-            head.policy.reset(&wishes.policy());
+            header.policy.reset(&wishes.policy());
         } else {
-            head.policy.tighten(&wishes.policy);
+            header.policy.tighten(&wishes.policy);
         }
         if there == 0 {
-            head.disk_failed.store(0, Ordering::Release);
+            header.disk_failed.store(0, Ordering::Release);
         }
-        head.magic.store(MAGIC, Ordering::Release);
+        header.magic.store(MAGIC, Ordering::Release);
         // Before anything is written to the data: from now on a power cut matters.
         map.sync()?;
         directory.sync()?;
@@ -151,9 +151,9 @@ impl Open {
             make_data(directory, file_size, wishes.survives_power_cut)?;
         }
         let env = Env::open(&directory.path, usize_of(file_size)?, wishes.survives_power_cut)?;
-        map.head().gate.reset();
-        map.head().group.reset(if wishes.survives_power_cut { env.last_transaction()? } else { 0 });
-        let now = map.head().policy.timeouts();
+        map.header().gate.reset();
+        map.header().group.reset(if wishes.survives_power_cut { env.last_transaction()? } else { 0 });
+        let now = map.header().policy.timeouts();
         let is_shorter = before.is_some_and(|before| now.absolute < before.absolute || now.idle < before.idle);
         Ok((env, map, file_size, is_shorter))
     }
@@ -165,16 +165,16 @@ impl Open {
             return Err(foreign("sss.map"));
         }
         let map = Map::new(file, usize_of(len)?)?;
-        if map.head().magic.load(Ordering::Acquire) != MAGIC {
+        if map.header().magic.load(Ordering::Acquire) != MAGIC {
             return Err(Error::fixed(ErrorKind::Exists, "another version of the library has the lmdb: store open"));
         }
-        if map.head().pid_namespace.load(Ordering::Acquire) != files::pid_namespace() {
+        if map.header().pid_namespace.load(Ordering::Acquire) != files::pid_namespace() {
             return Err(Error::fixed(
                 ErrorKind::Unsupported,
                 "the lmdb: store is open in another PID namespace (another container): let them share one, or use redis:",
             ));
         }
-        let survives_power_cut = map.head().survives_power_cut.load(Ordering::Acquire) == 1;
+        let survives_power_cut = map.header().survives_power_cut.load(Ordering::Acquire) == 1;
         if wishes.follows {
             wishes.survives_power_cut = survives_power_cut;
         } else if survives_power_cut != wishes.survives_power_cut {
@@ -187,15 +187,15 @@ impl Open {
 }
 
 /// Whether all is as it was left: in this boot of the machine, or on the disk since.
-fn is_untorn(head: &Head) -> bool {
-    let here = head.boot.iter().zip(files::boot()).all(|(kept, now)| kept.load(Ordering::Acquire) == now);
-    here || head.clean.load(Ordering::Acquire) == 1
+fn is_untorn(header: &ShmHeader) -> bool {
+    let here = header.boot.iter().zip(files::boot()).all(|(kept, now)| kept.load(Ordering::Acquire) == now);
+    here || header.clean.load(Ordering::Acquire) == 1
 }
 
 /// Looks at the data before they are mapped, and has them on the disk where they shall outlive a power cut.
-fn check_data(directory: &Directory, head: &Head, wishes: &Wishes, file_size: u64) -> Result<()> {
+fn check_data(directory: &Directory, header: &ShmHeader, wishes: &Wishes, file_size: u64) -> Result<()> {
     let data = files::open(&directory.data())?;
-    if wishes.survives_power_cut && head.disk_failed.load(Ordering::Acquire) != 0 {
+    if wishes.survives_power_cut && header.disk_failed.load(Ordering::Acquire) != 0 {
         map::forget_cached(&data);
     }
     verify::verify(&data, file_size).map_err(|why| {
@@ -205,7 +205,7 @@ fn check_data(directory: &Directory, head: &Head, wishes: &Wishes, file_size: u6
     if wishes.survives_power_cut {
         // They may have been written without waiting for the disk, and the map is about to say that they are there.
         let synced = data.sync_data().map_err(|error| files::failed("write data.mdb to disk", error));
-        head.disk_failed.store(synced.is_err().into(), Ordering::Release);
+        header.disk_failed.store(synced.is_err().into(), Ordering::Release);
         synced?;
     }
     Ok(())

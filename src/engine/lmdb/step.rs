@@ -10,15 +10,18 @@ use super::{
     touches::{Place, Seen, Touches},
 };
 use crate::{
+    crypto::{aead::OVERHEAD, zeroize::ZeroizeOnDrop},
     engine::Context,
     error::{Error, ErrorKind, Result},
-    format::{self, Private},
-    key::{Key, PrincipalKey, Ref},
-    policy::Moment,
-    record::{Alias, Grace, Head, Meta, PrincipalChange, Stored, Write},
-    seal::OVERHEAD,
+    session::{
+        alias::{Alias, Grace},
+        codec::{self, EngineFields},
+        header::{Meta, RecordHeader, StoredRecord},
+        key::{LookupKey, PrincipalKey, Ref},
+        policy::StepTime,
+        write::{PrincipalChange, Write},
+    },
     stats::Count,
-    wiped::Wiped,
 };
 
 /// Expired sessions that a create clears, so that a store that nobody sweeps does not fill up.
@@ -29,12 +32,12 @@ const BYTES: &[u8] = b"bytes";
 
 /// A session, as its record and its cell say.
 pub(super) struct Row {
-    pub key: Key,
+    pub key: LookupKey,
     /// With the last use that is in the cell.
-    pub head: Head,
+    pub header: RecordHeader,
     /// The last use that is in the record.
     pub recorded: i64,
-    pub private: Private,
+    pub private: EngineFields,
     pub seen: Seen,
     pub stored_len: usize,
 }
@@ -64,30 +67,31 @@ pub(super) struct Step<'a, 'e> {
 
 impl Row {
     /// What a record says, and its payload as it is stored.
-    pub(super) fn read<'a>(key: Key, bytes: &'a [u8], touches: &Touches, seals: bool) -> Result<(Row, &'a [u8])> {
-        let record = format::decode(bytes, seals)?;
-        let (head, recorded) = (record.head, record.head.last_seen);
-        let seen = touches.seen(place(&record.private));
-        let mut row = Row { key, head, recorded, private: record.private, seen, stored_len: record.bytes.len() };
+    pub(super) fn read<'a>(key: LookupKey, bytes: &'a [u8], touches: &Touches, seals: bool) -> Result<(Row, &'a [u8])> {
+        let record = codec::decode(bytes, seals)?;
+        let (header, recorded) = (record.header, record.header.last_seen);
+        let seen = touches.seen(place(&record.engine_fields));
+        let mut row =
+            Row { key, header, recorded, private: record.engine_fields, seen, stored_len: record.payload.len() };
         row.see(seen);
-        Ok((row, record.bytes))
+        Ok((row, record.payload))
     }
 
     fn see(&mut self, seen: Seen) {
         self.seen = seen;
         if let Seen::At(ms) | Seen::Ending(ms) = seen {
-            self.head.last_seen = self.head.last_seen.max(ms);
+            self.header.last_seen = self.header.last_seen.max(ms);
         }
     }
 
     /// Whether the session lives. If it does not, nobody can use it any more from now on. `None`: a writer is just ending
     /// it, or was killed while he was.
-    pub(super) fn lives(&mut self, touches: &Touches, moment: &Moment) -> Option<bool> {
+    pub(super) fn lives(&mut self, touches: &Touches, moment: &StepTime) -> Option<bool> {
         loop {
             match self.seen {
                 Seen::Dead => return Some(false),
                 Seen::Ending(_) => return None,
-                _ if self.head.lives(moment) => return Some(true),
+                _ if self.header.is_live(moment) => return Some(true),
                 _ if touches.expire(self.place(), self.seen) => return Some(false),
                 // It was used just now.
                 _ => self.see(touches.seen(self.place())),
@@ -97,7 +101,7 @@ impl Row {
 
     /// Whether its cell is another session's by now: so this is an old snapshot, or the cells were lost.
     pub(super) fn is_stale(&self) -> bool {
-        self.seen == Seen::Unknown && self.private.cell != 0
+        self.seen == Seen::Unknown && self.private.last_used_slot != 0
     }
 
     pub(super) fn place(&self) -> Place {
@@ -136,35 +140,41 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 
     /// Writes a session whose key or principal may change, or that is new: from `old` (if any) to `new`.
-    pub(super) fn rewrite(&mut self, old: Option<&Key>, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
-        let moment = self.cx.moment();
+    pub(super) fn rewrite(
+        &mut self,
+        old: Option<&LookupKey>,
+        new: &LookupKey,
+        write: &Write,
+        grace: &Grace,
+    ) -> Result<Meta> {
+        let moment = self.cx.step_time();
         let moves = old != Some(new);
         let before = old.map(|key| self.used(key, &moment)).transpose()?;
-        let head = match &before {
+        let header = match &before {
             Some(before) => {
-                write.check_version(&before.head)?;
-                before.head.written(moment.now, write)
+                write.check_version(&before.header)?;
+                write.header_after(before.header, moment.now)
             }
-            None => Head::begin(moment.now, write),
+            None => write.new_header(moment.now),
         };
         if moves && self.holds(new)? {
             return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
         }
         let alias = match &before {
-            Some(before) if moves => grace.alias(before.key, *new, &head, &moment)?,
+            Some(before) if moves => grace.alias(before.key, *new, &header, &moment)?,
             _ => None,
         };
-        let surplus = match head.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
+        let surplus = match header.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
             Some(principal) => self.take_surplus(principal, [old, Some(new)], &moment)?,
             None => Vec::new(),
         };
 
-        let mut old_bytes = Wiped::new(Vec::new());
+        let mut old_bytes = ZeroizeOnDrop::new(Vec::new());
         if let Some(before) = &before {
             let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
-            let payload = format::decode(bytes, self.seals)?.bytes;
-            write.check_genuine(&Stored { key: before.key, head: &before.head, bytes: payload })?;
-            if write.content.reads_old() {
+            let payload = codec::decode(bytes, self.seals)?.payload;
+            write.check_genuine(&StoredRecord { key: before.key, header: &before.header, payload })?;
+            if write.content.needs_old_payload() {
                 old_bytes.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
                 old_bytes.extend_from_slice(payload);
             }
@@ -173,10 +183,10 @@ impl<'a, 'e> Step<'a, 'e> {
         let held = before.as_ref().map(|before| before.payload_len(self.seals));
         self.book(held, Some(payload_len(stored_len, self.seals)))?;
 
-        let deadline = head.deadline(moment.timeouts);
-        let mut private = Private { armed: deadline, ..Private::default() };
+        let deadline = header.deadline(moment.timeouts);
+        let mut private = EngineFields { indexed_deadline: deadline, ..EngineFields::default() };
         // Who finds the session expired by its old timeouts must not do so in the cell of the new ones.
-        let is_timed_anew = before.as_ref().is_some_and(|before| before.head.own != head.own);
+        let is_timed_anew = before.as_ref().is_some_and(|before| before.header.own != header.own);
         match &before {
             Some(before) if !moves => {
                 private = before.private;
@@ -185,14 +195,14 @@ impl<'a, 'e> Step<'a, 'e> {
                     self.effects.freed.push(before.place());
                 }
                 // What was armed is not later than the old deadline: it stands, unless the new one is nearer.
-                if deadline < private.armed {
-                    self.disarm(private.armed, new)?;
+                if deadline < private.indexed_deadline {
+                    self.disarm(private.indexed_deadline, new)?;
                     self.arm(deadline, new)?;
-                    private.armed = deadline;
+                    private.indexed_deadline = deadline;
                 }
-                if before.head.principal != head.principal {
+                if before.header.principal != header.principal {
                     self.unbind(before)?;
-                    self.bind(&head, new)?;
+                    self.bind(&header, new)?;
                 }
             }
             _ => {
@@ -201,15 +211,16 @@ impl<'a, 'e> Step<'a, 'e> {
                 }
                 self.give_cell(new, &mut private, &moment);
                 self.arm(deadline, new)?;
-                self.bind(&head, new)?;
+                self.bind(&header, new)?;
             }
         }
-        let out = self.txn.reserve(Table::Sessions, &new.bytes(), format::record_len(&head, stored_len))?;
-        let out = format::encode(&head, &private, self.seals, out);
-        let replaced = before.as_ref().map(|before| Stored { key: before.key, head: &before.head, bytes: &old_bytes });
-        write.content.fill(new, &head, replaced, out)?;
+        let out = self.txn.reserve(Table::Sessions, &new.bytes(), codec::record_len(&header, stored_len))?;
+        let out = codec::encode(&header, &private, self.seals, out);
+        let replaced =
+            before.as_ref().map(|before| StoredRecord { key: before.key, header: &before.header, payload: &old_bytes });
+        write.content.write_to(new, &header, replaced, out)?;
         if let Some(alias) = alias {
-            self.txn.put(Table::Aliases, &alias.key.bytes(), &format::encode_alias(&alias))?;
+            self.txn.put(Table::Aliases, &alias.key.bytes(), &codec::encode_alias(&alias))?;
             self.txn.put(Table::Expiry, &deadline_key(alias.until, &alias.key), OF_ALIAS)?;
         }
         if before.is_none() {
@@ -218,32 +229,32 @@ impl<'a, 'e> Step<'a, 'e> {
         // Last, when nothing else can fail: to others they are gone from here on, or wait to be seen anew.
         self.end(&surplus)?;
         self.end(before.filter(|_| is_timed_anew).as_slice())?;
-        Ok(head.meta(moment.timeouts))
+        Ok(header.meta(moment.timeouts))
     }
 
-    pub(super) fn delete(&mut self, key: &Key) -> Result<()> {
-        let row = self.used(key, &self.cx.moment())?;
+    pub(super) fn delete(&mut self, key: &LookupKey) -> Result<()> {
+        let row = self.used(key, &self.cx.step_time())?;
         self.remove(&row)
     }
 
     /// Writes into a session's record when it was used last, and gives it a cell if it has none.
-    pub(super) fn refresh(&mut self, key: &Key) -> Result<Meta> {
-        let moment = self.cx.moment();
+    pub(super) fn refresh(&mut self, key: &LookupKey) -> Result<Meta> {
+        let moment = self.cx.step_time();
         let row = self.used(key, &moment)?;
-        let head = row.head.seen(moment.now);
+        let header = row.header.touched_at(moment.now);
         let mut private = row.private;
         if row.seen == Seen::Unknown {
             self.give_cell(key, &mut private, &moment);
         }
-        self.amend(key, head.last_seen, &private)?;
-        Ok(head.meta(moment.timeouts))
+        self.amend(key, header.last_seen, &private)?;
+        Ok(header.meta(moment.timeouts))
     }
 
     /// Ends the sessions of a principal but one, as many as fit into a transaction. False: there may be more.
-    pub(super) fn revoke(&mut self, principal: PrincipalKey, spared: Option<Key>) -> Result<bool> {
+    pub(super) fn revoke(&mut self, principal: PrincipalKey, spared: Option<LookupKey>) -> Result<bool> {
         const MOST: usize = 4096;
         let mut keys = Vec::new();
-        let mut next = pair_key(principal, &Key(0, 0)).to_vec();
+        let mut next = pair_key(principal, &LookupKey(0, 0)).to_vec();
         while let Some(key) = next_of(self.txn, principal, &mut next)? {
             if Some(key) != spared {
                 keys.try_reserve(1).map_err(|_| Error::no_memory())?;
@@ -253,7 +264,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 break;
             }
         }
-        let moment = self.cx.moment();
+        let moment = self.cx.step_time();
         for key in &keys {
             if let Some(mut row) = self.find(key)? {
                 let lives = self.lives(&mut row, &moment);
@@ -273,15 +284,15 @@ impl<'a, 'e> Step<'a, 'e> {
     fn take_surplus(
         &mut self,
         principal: PrincipalKey,
-        spared: [Option<&Key>; 2],
-        moment: &Moment,
+        spared: [Option<&LookupKey>; 2],
+        moment: &StepTime,
     ) -> Result<Vec<Row>> {
         let most = self.cx.policy.limits().max_per_principal;
         let mut living = Vec::new();
         if most == u64::MAX {
             return Ok(living);
         }
-        let mut next = pair_key(principal, &Key(0, 0)).to_vec();
+        let mut next = pair_key(principal, &LookupKey(0, 0)).to_vec();
         while let Some(key) = next_of(self.txn, principal, &mut next)? {
             if spared.contains(&Some(&key)) {
                 continue;
@@ -292,7 +303,7 @@ impl<'a, 'e> Step<'a, 'e> {
                 living.push(row);
             }
         }
-        living.sort_unstable_by_key(|row| (row.head.last_seen, row.head.created, row.key));
+        living.sort_unstable_by_key(|row| (row.header.last_seen, row.header.created, row.key));
         living.truncate((living.len() as u64 + 1).saturating_sub(most) as usize);
         living.iter().try_for_each(|row| self.remove(row))?;
         self.effects.revoked += living.len() as u64;
@@ -313,15 +324,15 @@ impl<'a, 'e> Step<'a, 'e> {
     }
 
     /// The session that `except` reads, which a revocation spares.
-    pub(super) fn spared(&self, except: Option<&Key>) -> Result<Option<Key>> {
+    pub(super) fn spared(&self, except: Option<&LookupKey>) -> Result<Option<LookupKey>> {
         let Some(key) = except else { return Ok(None) };
-        let moment = self.cx.moment();
+        let moment = self.cx.step_time();
         let Some(mut way) = follow(self.txn, key, self.open, &moment, self.seals)? else { return Ok(None) };
         Ok(self.lives(&mut way.row, &moment).then_some(way.row.key))
     }
 
     /// Whether a session lives. No other writer is ending it: this one has the write lock.
-    pub(super) fn lives(&self, row: &mut Row, moment: &Moment) -> bool {
+    pub(super) fn lives(&self, row: &mut Row, moment: &StepTime) -> bool {
         let touches = self.open.map.touches();
         if let Seen::Ending(_) = row.seen {
             touches.revive(row.place());
@@ -330,13 +341,13 @@ impl<'a, 'e> Step<'a, 'e> {
         row.lives(&touches, moment).unwrap_or(true)
     }
 
-    pub(super) fn find(&self, key: &Key) -> Result<Option<Row>> {
+    pub(super) fn find(&self, key: &LookupKey) -> Result<Option<Row>> {
         let bytes = self.txn.session(key)?;
         bytes.map(|bytes| Ok(Row::read(*key, bytes, &self.open.map.touches(), self.seals)?.0)).transpose()
     }
 
     /// A living session, which is used by this step: it cannot expire meanwhile.
-    fn used(&mut self, key: &Key, moment: &Moment) -> Result<Row> {
+    fn used(&mut self, key: &LookupKey, moment: &StepTime) -> Result<Row> {
         let touches = self.open.map.touches();
         let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
         if !self.lives(&mut row, moment) {
@@ -354,13 +365,13 @@ impl<'a, 'e> Step<'a, 'e> {
         }
     }
 
-    fn give_cell(&mut self, key: &Key, private: &mut Private, moment: &Moment) {
+    fn give_cell(&mut self, key: &LookupKey, private: &mut EngineFields, moment: &StepTime) {
         let place = self.open.map.touches().take(key, moment.now);
         self.effects.taken.push(place);
-        (private.cell, private.generation) = (place.cell, place.generation);
+        (private.last_used_slot, private.generation) = (place.cell, place.generation);
     }
 
-    fn holds(&self, key: &Key) -> Result<bool> {
+    fn holds(&self, key: &LookupKey) -> Result<bool> {
         let key = key.bytes();
         Ok(self.txn.get(Table::Sessions, &key)?.is_some() || self.txn.get(Table::Aliases, &key)?.is_some())
     }
@@ -373,7 +384,7 @@ impl<'a, 'e> Step<'a, 'e> {
 
     fn take_out(&mut self, row: &Row) -> Result<()> {
         self.txn.delete(Table::Sessions, &row.key.bytes())?;
-        self.disarm(row.private.armed, &row.key)?;
+        self.disarm(row.private.indexed_deadline, &row.key)?;
         self.unbind(row)?;
         self.effects.freed.push(row.place());
         Ok(())
@@ -398,22 +409,22 @@ impl<'a, 'e> Step<'a, 'e> {
         Ok(())
     }
 
-    pub(super) fn amend(&mut self, key: &Key, last_seen: i64, private: &Private) -> Result<()> {
+    pub(super) fn amend(&mut self, key: &LookupKey, last_seen: i64, private: &EngineFields) -> Result<()> {
         let key = key.bytes();
         let mut record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default().to_vec();
-        format::amend(&mut record, last_seen, private)?;
+        codec::patch_header(&mut record, last_seen, private)?;
         self.txn.put(Table::Sessions, &key, &record)
     }
 
-    fn bind(&mut self, head: &Head, key: &Key) -> Result<()> {
-        match head.principal {
+    fn bind(&mut self, header: &RecordHeader, key: &LookupKey) -> Result<()> {
+        match header.principal {
             Some(principal) => self.txn.put(Table::Principals, &pair_key(principal, key), &[]),
             None => Ok(()),
         }
     }
 
     fn unbind(&mut self, row: &Row) -> Result<()> {
-        if let Some(principal) = row.head.principal {
+        if let Some(principal) = row.header.principal {
             self.txn.delete(Table::Principals, &pair_key(principal, &row.key))?;
         }
         Ok(())
@@ -427,7 +438,7 @@ pub(super) fn bytes_held(txn: &Txn) -> Result<u64> {
 }
 
 /// The next session of a principal, from `next` on, which is moved behind it.
-pub(super) fn next_of(txn: &Txn, principal: PrincipalKey, next: &mut Vec<u8>) -> Result<Option<Key>> {
+pub(super) fn next_of(txn: &Txn, principal: PrincipalKey, next: &mut Vec<u8>) -> Result<Option<LookupKey>> {
     let Some((pair, _)) = txn.first_from(Table::Principals, next)? else { return Ok(None) };
     match pair.strip_prefix(&principal.bytes()) {
         None => Ok(None),
@@ -439,7 +450,7 @@ pub(super) fn next_of(txn: &Txn, principal: PrincipalKey, next: &mut Vec<u8>) ->
     }
 }
 
-pub(super) fn pair_key(principal: PrincipalKey, key: &Key) -> [u8; 64] {
+pub(super) fn pair_key(principal: PrincipalKey, key: &LookupKey) -> [u8; 64] {
     let mut pair = [0; 64];
     pair[..32].copy_from_slice(&principal.bytes());
     pair[32..].copy_from_slice(&key.bytes());
@@ -458,9 +469,9 @@ pub(super) struct Way<'t> {
 
 pub(super) fn follow<'t>(
     txn: &'t Txn,
-    key: &Key,
+    key: &LookupKey,
     open: &Open,
-    moment: &Moment,
+    moment: &StepTime,
     seals: bool,
 ) -> Result<Option<Way<'t>>> {
     let (mut key, mut until, mut aliases) = (*key, i64::MAX, Vec::new());
@@ -470,7 +481,7 @@ pub(super) fn follow<'t>(
             return Ok(Some(Way { row, payload, until, aliases }));
         }
         let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
-        let alias = format::decode_alias(key, bytes, seals)?;
+        let alias = codec::decode_alias(key, bytes, seals)?;
         // A target is always minted after what points to it, so only an edited file could lead round in a circle.
         if moment.now >= alias.until || aliases.len() as u64 > txn.entries(Table::Aliases)? {
             return Ok(None);
@@ -484,13 +495,13 @@ fn payload_len(stored_len: usize, seals: bool) -> u64 {
     stored_len.saturating_sub(if seals { OVERHEAD } else { 0 }) as u64
 }
 
-fn place(private: &Private) -> Place {
-    Place { cell: private.cell, generation: private.generation }
+fn place(private: &EngineFields) -> Place {
+    Place { cell: private.last_used_slot, generation: private.generation }
 }
 
-pub(super) fn parse_key(bytes: &[u8]) -> Result<Key> {
-    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| crate::seal::corrupt())?;
-    Ok(Key::from(&Ref(bytes)))
+pub(super) fn parse_key(bytes: &[u8]) -> Result<LookupKey> {
+    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| crate::error::Error::corrupt_record())?;
+    Ok(LookupKey::from(&Ref(bytes)))
 }
 
 /// The key that comes next in the order of bytes.

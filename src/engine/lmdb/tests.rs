@@ -1,6 +1,7 @@
 //! What others find who edit the tables, as far as it can only be shown from inside.
 
 use super::{ffi::Table, fixture::Fixture};
+use crate::session::key::LookupKey;
 use crate::{Access, ErrorKind, FOREVER, Options, Principal, Ref, Sid, Store, error::Result};
 
 const PLAIN: Options = Options { timeout_ms: 0, idle_timeout_ms: 0, principal: Principal::Keep, grace_ms: 0 };
@@ -150,7 +151,8 @@ fn error_of<T>(result: Result<T>) -> Option<ErrorKind> {
 }
 
 fn reference_in(inside: &Fixture, sid: &Sid) -> Ref {
-    crate::key::Keys::of_store(&inside.open().salt, None).session(sid.as_bytes()).0.into()
+    let digest = crate::crypto::keys::StoreKeys::for_shared_store(&inside.open().salt, None).session(sid.as_bytes()).0;
+    LookupKey::from(digest).into()
 }
 
 #[test]
@@ -177,7 +179,7 @@ fn a_session_whose_end_was_begun_by_a_killed_writer_lives_on() {
             inside.store.create(b"hello", &Options { principal: Principal::Set(b"alice"), ..PLAIN }).unwrap();
         let record = inside.value(Table::Sessions, &inside.store.reference(&sid).unwrap().0);
         let touches = inside.open().map.touches();
-        let (row, _) = super::step::Row::read(crate::key::Key(0, 0), &record, &touches, true).unwrap();
+        let (row, _) = super::step::Row::read(LookupKey(0, 0), &record, &touches, true).unwrap();
         // Here the writer is killed, before it commits.
         assert!(touches.end(row.place(), row.seen), "{name}");
         call(&inside.store, &sid).unwrap_or_else(|error| panic!("{name}: {error}"));

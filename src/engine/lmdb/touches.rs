@@ -22,7 +22,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::key::Key;
+use crate::session::key::LookupKey;
 
 /// A session's cell. Number 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,13 +66,13 @@ fn cell(generation: u16, rest: u64) -> u64 {
 
 impl Touches<'_> {
     /// Where the cell of a session is, or near there: known before its record is, so that it can be on its way meanwhile.
-    pub(super) fn home(&self, key: &Key) -> usize {
+    pub(super) fn home(&self, key: &LookupKey) -> usize {
         // Not the end of the key by which LMDB's tree is ordered: sessions that lie together should not crowd here.
         (key.1 as u64 % self.cells.len().max(1) as u64) as usize
     }
 
     /// Takes a free cell for a session that was used now. Under the write transaction.
-    pub(super) fn take(&self, key: &Key, now: i64) -> Place {
+    pub(super) fn take(&self, key: &LookupKey, now: i64) -> Place {
         let Some(ms) = fits(now) else { return Place::default() };
         let (count, first) = (self.cells.len(), self.home(key));
         // Never 0, so that no cell in use looks free.
@@ -172,7 +172,7 @@ mod tests {
 
     struct Cells(Vec<AtomicU64>, AtomicU32);
 
-    const KEY: Key = Key(1, 5);
+    const KEY: LookupKey = LookupKey(1, 5);
 
     impl Cells {
         fn new(count: usize) -> Cells {

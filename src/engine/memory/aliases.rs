@@ -7,7 +7,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use crate::record::Alias;
+use crate::session::alias::Alias;
 
 #[derive(Default)]
 pub(super) struct Aliases {

@@ -38,16 +38,21 @@ use self::{
     slots::Address,
     usage::Usage,
 };
-use super::{Context, Engine, Found, Reader, Waits};
+use super::{Blocking, Context, Engine, Found, Reader};
 use crate::{
-    clock::{self, Clock},
-    engine,
     error::{Error, ErrorKind, Result},
-    fork,
-    key::{Key, PrincipalKey},
-    policy::{Limits, Moment, Policy, PolicyOptions},
-    record::{Alias, Entry, Grace, Head, Meta, PrincipalChange, Write},
-    stats::{Count, Counters},
+    os::{
+        clock::{self, Clock},
+        fork_mark,
+    },
+    session::{
+        alias::{Alias, Grace},
+        header::{Entry, Meta, RecordHeader},
+        key::{LookupKey, PrincipalKey},
+        policy::{Limits, Policy, PolicyOptions, StepTime},
+        write::{PrincipalChange, Write},
+    },
+    stats::{Count, Counters, EngineUsage},
 };
 
 /// Four shards for each core, so that cores seldom meet, within these bounds: more shards make a small store larger (32 take some
@@ -88,8 +93,8 @@ struct Way<'a> {
     key: u128,
     shard: MutexGuard<'a, Shard>,
     at: Address,
-    head: Head,
-    moment: Moment,
+    header: RecordHeader,
+    moment: StepTime,
     /// When the way ends.
     until: i64,
     aliases: Vec<Alias>,
@@ -101,7 +106,7 @@ impl Memory {
         let shards = (4 * cores).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
         let pool = Pool::new();
         Memory {
-            generation: fork::generation(),
+            generation: fork_mark::generation(),
             offset_ms: clock::steady_offset_ms(),
             manual_ms: manual_clock.then(|| AtomicI64::new(clock::wall_ms())),
             policy: Policy::new(options),
@@ -135,11 +140,11 @@ impl Memory {
         let (mut none_left, mut expired) = (false, Expired::new());
         loop {
             let mut shard = self.lock(key);
-            let moment = cx.moment();
+            let moment = cx.step_time();
             shard.prefetch(key);
-            let head = Head::begin(moment.now, write);
-            let fill = |out: &mut [u8]| write.content.fill(&Key(key, 0), &head, None, out);
-            let at = shard.prepare(key, &head, head.deadline(moment.timeouts), stored_len, fill)?;
+            let header = write.new_header(moment.now);
+            let fill = |out: &mut [u8]| write.content.write_to(&LookupKey(key, 0), &header, None, out);
+            let at = shard.prepare(key, &header, header.deadline(moment.timeouts), stored_len, fill)?;
             if shard.holds(key) {
                 shard.slots.free(at);
                 return Err(taken());
@@ -154,7 +159,7 @@ impl Memory {
             self.take_neighbours(&moment, &mut shard, &mut expired);
             drop(shard);
             self.forget(&expired);
-            return Ok(head.meta(moment.timeouts));
+            return Ok(header.meta(moment.timeouts));
         }
     }
 
@@ -189,7 +194,7 @@ impl Memory {
     /// Takes expired sessions out of a locked shard and books them out, as many as `budget` and `max` allow.
     fn take_expired(
         &self,
-        moment: &Moment,
+        moment: &StepTime,
         shard: &mut Shard,
         cursor: &mut Cursor,
         budget: &mut u32,
@@ -203,7 +208,7 @@ impl Memory {
     }
 
     /// Takes a few expired sessions out of a shard in which one was created: nothing else makes a store grow.
-    fn take_neighbours(&self, moment: &Moment, shard: &mut Shard, expired: &mut Expired) {
+    fn take_neighbours(&self, moment: &StepTime, shard: &mut Shard, expired: &mut Expired) {
         let (mut cursor, mut budget) = (shard.neighbours, NEIGHBOURS);
         self.take_expired(moment, shard, &mut cursor, &mut budget, u64::MAX, expired);
         shard.neighbours = cursor;
@@ -216,9 +221,9 @@ impl Memory {
             self.lock(key).misses += 1;
             return Err(Error::not_found());
         };
-        let mut meta = way.head.meta(way.moment.timeouts);
+        let mut meta = way.header.meta(way.moment.timeouts);
         meta.expires_ms = meta.expires_ms.min(way.until);
-        reader(Found { stored: way.shard.slots.stored(way.at, &way.head), meta, way: &way.aliases })?;
+        reader(Found { record: way.shard.slots.stored(way.at, &way.header), meta, alias_chain: &way.aliases })?;
         way.shard.hits += 1;
         Ok(())
     }
@@ -230,13 +235,13 @@ impl Memory {
         // Ends: a target is always minted after what points to it.
         loop {
             let shard = self.lock(key);
-            let moment = cx.moment();
+            let moment = cx.step_time();
             // The clock may have moved since the first look, and whoever did it may have written since.
             if moment.now >= until {
                 return None;
             }
-            if let Some((at, head)) = shard.living(key, &moment) {
-                return Some(Way { key, shard, at, head, moment, until, aliases });
+            if let Some((at, header)) = shard.living(key, &moment) {
+                return Some(Way { key, shard, at, header, moment, until, aliases });
             }
             let alias = shard.aliases.find(key, moment.now)?;
             aliases.push(alias.clone());
@@ -247,7 +252,7 @@ impl Memory {
 
 impl Engine for Memory {
     fn enter(&self) -> Result<Context<'_>> {
-        if self.generation != fork::generation() {
+        if self.generation != fork_mark::generation() {
             return Err(Error::fixed(
                 ErrorKind::Forked,
                 "the memory: store was opened before fork and is not shared with this process; open one in the child, \
@@ -261,22 +266,22 @@ impl Engine for Memory {
         Ok(Context { clock, policy: &self.policy, counters: &self.counters })
     }
 
-    fn waits(&self) -> Waits {
-        Waits { reads: false, writes: false }
+    fn may_block(&self) -> Blocking {
+        Blocking { reads: false, writes: false }
     }
 
-    fn reopened(&self) -> Option<Box<dyn Engine>> {
+    fn reopen_after_fork(&self) -> Option<Box<dyn Engine>> {
         None
     }
 
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+    fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
         match write.principal {
             PrincipalChange::Set(_) => self.rewrite(cx, None, key.0, write, &Grace::NONE),
             _ => self.create_alone(cx, key.0, write),
         }
     }
 
-    fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
+    fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()> {
         let mut shard = self.lock(key.0);
         let Some(at) = shard.find(key.0) else {
             if shard.aliases.holds(key.0) {
@@ -286,31 +291,31 @@ impl Engine for Memory {
             shard.misses += 1;
             return Err(Error::not_found());
         };
-        let moment = cx.moment();
-        let head = shard.slots.head(at);
-        if !head.lives(&moment) {
+        let moment = cx.step_time();
+        let header = shard.slots.header(at);
+        if !header.is_live(&moment) {
             shard.misses += 1;
             return Err(Error::not_found());
         }
-        let seen = if peek { head } else { head.seen(moment.now) };
-        reader(Found { stored: shard.slots.stored(at, &seen), meta: seen.meta(moment.timeouts), way: &[] })?;
-        if seen.last_seen != head.last_seen {
+        let seen = if peek { header } else { header.touched_at(moment.now) };
+        reader(Found { record: shard.slots.stored(at, &seen), meta: seen.meta(moment.timeouts), alias_chain: &[] })?;
+        if seen.last_seen != header.last_seen {
             shard.slots.set_last_seen(at, seen.last_seen);
         }
         shard.hits += 1;
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
         let mut shard = self.lock(key.0);
-        let moment = cx.moment();
-        let (at, head) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
-        let seen = head.seen(moment.now);
+        let moment = cx.step_time();
+        let (at, header) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
+        let seen = header.touched_at(moment.now);
         shard.slots.set_last_seen(at, seen.last_seen);
         Ok(seen.meta(moment.timeouts))
     }
 
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
+    fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
         if write.principal != PrincipalChange::Keep {
             return self.rewrite(cx, Some(key.0), key.0, write, &Grace::NONE);
         }
@@ -318,10 +323,10 @@ impl Engine for Memory {
         let mut none_left = false;
         loop {
             let mut shard = self.lock(key.0);
-            let moment = cx.moment();
+            let moment = cx.step_time();
             let (at, before) = shard.living(key.0, &moment).ok_or_else(Error::not_found)?;
             write.check_version(&before)?;
-            let head = before.written(moment.now, write);
+            let header = write.header_after(before, moment.now);
             let len = write.content.stored_len(0);
             let sizes = [shard.slots.payload(at).len(), len].map(|stored_len| (1, self.payload_len(stored_len)));
             if !self.usage.change(sizes[0], sizes[1], &cx.policy.limits()) {
@@ -329,27 +334,27 @@ impl Engine for Memory {
                 self.make_room(cx, &mut none_left)?;
                 continue;
             }
-            let deadlines = [before, head].map(|head| head.deadline(moment.timeouts));
-            let fill = |out: &mut [u8]| write.content.fill(key, &head, None, out);
-            if let Err(error) = shard.update(key.0, at, &head, deadlines, len, fill) {
+            let deadlines = [before, header].map(|header| header.deadline(moment.timeouts));
+            let fill = |out: &mut [u8]| write.content.write_to(key, &header, None, out);
+            if let Err(error) = shard.update(key.0, at, &header, deadlines, len, fill) {
                 self.usage.change(sizes[1], sizes[0], &NO_LIMITS);
                 return Err(error);
             }
-            return Ok(head.meta(moment.timeouts));
+            return Ok(header.meta(moment.timeouts));
         }
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
+    fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
         self.rewrite(cx, Some(old.0), new.0, write, grace)
     }
 
-    fn delete(&self, cx: &Context, key: &Key) -> Result<()> {
+    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
         if key.1 != 0 {
             // A made-up reference: keys of this engine have 128 bits.
             return Err(Error::not_found());
         }
         let mut shard = self.lock(key.0);
-        shard.living(key.0, &cx.moment()).ok_or_else(Error::not_found)?;
+        shard.living(key.0, &cx.step_time()).ok_or_else(Error::not_found)?;
         if let Some(gone) = shard.remove(key.0) {
             let gone = [gone];
             self.book_out(&gone);
@@ -359,8 +364,8 @@ impl Engine for Memory {
         Ok(())
     }
 
-    fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
-        self.follow(cx, key.0).map(|way| Key(way.key, 0)).ok_or_else(Error::not_found)
+    fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
+        self.follow(cx, key.0).map(|way| LookupKey(way.key, 0)).ok_or_else(Error::not_found)
     }
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
@@ -374,7 +379,7 @@ impl Engine for Memory {
             unswept.retain(|(shard, cursor)| {
                 let mut budget = SWEEP_HOLD;
                 let mut locked = shard.lock();
-                let (moment, most) = (cx.moment(), max - removed);
+                let (moment, most) = (cx.step_time(), max - removed);
                 self.take_expired(&moment, &mut locked, cursor, &mut budget, most, &mut expired);
                 drop(locked);
                 removed += expired.len() as u64;
@@ -390,7 +395,7 @@ impl Engine for Memory {
                 let mut budget = TIDY_HOLD.min(u32::try_from(moves).unwrap_or(TIDY_HOLD));
                 let before = budget;
                 let mut locked = shard.lock();
-                locked.tidy(cx.moment().now, &mut budget);
+                locked.tidy(cx.step_time().now, &mut budget);
                 drop(locked);
                 moves -= u64::from(before - budget);
                 budget == 0
@@ -410,9 +415,9 @@ impl Engine for Memory {
         let pairs = self.principals.lock(Some(principal), None);
         let entry = |key: u128| {
             let shard = self.lock(key);
-            let moment = cx.moment();
-            let (at, head) = shard.living(key, &moment).filter(|(_, head)| head.principal == Some(principal))?;
-            Some(head.entry(Key(key, 0), self.payload_len(shard.slots.payload(at).len()), moment.timeouts))
+            let moment = cx.step_time();
+            let (at, header) = shard.living(key, &moment).filter(|(_, header)| header.principal == Some(principal))?;
+            Some(header.entry(LookupKey(key, 0), self.payload_len(shard.slots.payload(at).len()), moment.timeouts))
         };
         let mut entries = Vec::new();
         for entry in pairs.of(principal).filter_map(entry) {
@@ -422,7 +427,7 @@ impl Engine for Memory {
         Ok(entries)
     }
 
-    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
         let mut pairs = self.principals.lock(Some(principal), None);
         // Under the principal's lock, so that a renewal of the spared session is either before or after.
         let spared = except.and_then(|key| self.follow(cx, key.0)).map(|way| way.key);
@@ -435,10 +440,10 @@ impl Engine for Memory {
             }
             pairs.remove(principal, key);
             let mut shard = self.lock(key);
-            let Some(at) = shard.find(key).filter(|&at| shard.slots.head(at).principal == Some(principal)) else {
+            let Some(at) = shard.find(key).filter(|&at| shard.slots.header(at).principal == Some(principal)) else {
                 continue;
             };
-            *(if shard.slots.head(at).lives(&cx.moment()) { &mut revoked } else { &mut expired }) += 1;
+            *(if shard.slots.header(at).is_live(&cx.step_time()) { &mut revoked } else { &mut expired }) += 1;
             self.book_out(shard.remove(key).as_slice());
             drop(shard);
         }
@@ -447,9 +452,9 @@ impl Engine for Memory {
         Ok(revoked)
     }
 
-    fn usage(&self, _: &Context) -> Result<engine::Usage> {
+    fn usage(&self, _: &Context) -> Result<EngineUsage> {
         let (sessions, bytes) = self.usage.get();
-        let mut usage = engine::Usage { sessions, bytes, hits: 0, misses: 0 };
+        let mut usage = EngineUsage { sessions, bytes, hits: 0, misses: 0 };
         for shard in &self.shards {
             let shard = shard.lock();
             usage.hits += shard.hits;

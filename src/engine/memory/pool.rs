@@ -244,8 +244,9 @@ mod tests {
 
     fn check(pool: &Pool) {
         let regions = pool.regions.lock();
-        let count =
-            |bits: fn(&Region) -> u32| regions.all.iter().map(|region| bits(region).count_ones() as usize).sum();
+        let count = |bits: fn(&Region) -> u32| {
+            regions.all.iter().map(|region| bits(region).count_ones() as usize).sum::<usize>()
+        };
         assert_eq!(regions.warm, count(|region| region.warm));
         assert_eq!(pool.free.load(Ordering::Relaxed), count(|region| region.warm | region.cold));
         assert!(regions.all.iter().all(|region| region.warm & region.cold == 0));

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, ops::Bound};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::key::PrincipalKey;
+use crate::session::key::PrincipalKey;
 
 const SHARDS: usize = 16;
 

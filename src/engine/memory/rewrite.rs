@@ -11,13 +11,17 @@ use super::{
     taken,
 };
 use crate::{
+    crypto::zeroize::ZeroizeOnDrop,
     engine::Context,
     error::{Error, Result},
-    key::{Key, PrincipalKey},
-    policy::Moment,
-    record::{Grace, Head, Meta, Stored, Write},
+    session::{
+        alias::Grace,
+        header::{Meta, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::StepTime,
+        write::Write,
+    },
     stats::Count,
-    wiped::Wiped,
 };
 
 enum Attempt {
@@ -65,7 +69,7 @@ impl Memory {
         let from = match old {
             Some(key) => {
                 let shard = self.lock(key);
-                shard.living(key, &cx.moment()).ok_or_else(Error::not_found)?.1.principal
+                shard.living(key, &cx.step_time()).ok_or_else(Error::not_found)?.1.principal
             }
             None => None,
         };
@@ -74,28 +78,28 @@ impl Memory {
         let most = cx.policy.limits().max_per_principal;
         let rivals = to.map_or_else(SmallVec::new, |to| rivals(&pairs, to, [old, Some(new)], most));
         let mut shards = self.lock_all(old.into_iter().chain([new]).chain(rivals.iter().copied()));
-        let moment = cx.moment();
+        let moment = cx.step_time();
         let surplus = shards.surplus(&rivals, most, &moment);
 
         let before = match old {
             Some(key) => Some((key, shards.of(key).living(key, &moment).ok_or_else(Error::not_found)?)),
             None => None,
         };
-        if before.is_some_and(|(_, (_, head))| head.principal != from) {
+        if before.is_some_and(|(_, (_, header))| header.principal != from) {
             return Ok(Attempt::Again);
         }
-        let head = match before {
-            Some((_, (_, head))) => {
-                write.check_version(&head)?;
-                head.written(moment.now, write)
+        let header = match before {
+            Some((_, (_, header))) => {
+                write.check_version(&header)?;
+                write.header_after(header, moment.now)
             }
-            None => Head::begin(moment.now, write),
+            None => write.new_header(moment.now),
         };
         if moves && shards.of(new).holds(new) {
             return Err(taken());
         }
         let alias = match old {
-            Some(key) => grace.alias(Key(key, 0), Key(new, 0), &head, &moment)?,
+            Some(key) => grace.alias(LookupKey(key, 0), LookupKey(new, 0), &header, &moment)?,
             None => None,
         };
         if let Some(alias) = &alias {
@@ -104,19 +108,23 @@ impl Memory {
 
         // The new record, which nobody finds yet.
         let mut held = (0, 0);
-        let mut old_bytes = Wiped::new(Vec::new());
+        let mut old_bytes = ZeroizeOnDrop::new(Vec::new());
         if let Some((key, (at, _))) = before {
             let bytes = shards.of(key).slots.payload(at);
             held = (1, self.payload_len(bytes.len()));
-            if write.content.reads_old() {
+            if write.content.needs_old_payload() {
                 old_bytes.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory())?;
                 old_bytes.extend_from_slice(bytes);
             }
         }
         let stored_len = write.content.stored_len(old_bytes.len());
-        let replaced = before.as_ref().map(|(key, (_, head))| Stored { key: Key(*key, 0), head, bytes: &old_bytes });
-        let fill = |out: &mut [u8]| write.content.fill(&Key(new, 0), &head, replaced, out);
-        let at = shards.of(new).prepare(new, &head, head.deadline(moment.timeouts), stored_len, fill)?;
+        let replaced = before.as_ref().map(|(key, (_, header))| StoredRecord {
+            key: LookupKey(*key, 0),
+            header,
+            payload: &old_bytes,
+        });
+        let fill = |out: &mut [u8]| write.content.write_to(&LookupKey(new, 0), &header, replaced, out);
+        let at = shards.of(new).prepare(new, &header, header.deadline(moment.timeouts), stored_len, fill)?;
         for &key in &surplus {
             let shard = shards.of(key);
             if let Some(at) = shard.find(key) {
@@ -151,7 +159,7 @@ impl Memory {
         if old.is_none() {
             self.take_neighbours(&moment, shards.of(new), expired);
         }
-        Ok(Attempt::Done(head.meta(moment.timeouts)))
+        Ok(Attempt::Done(header.meta(moment.timeouts)))
     }
 
     fn lock_all(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {
@@ -183,8 +191,9 @@ impl LockedShards<'_> {
 
     /// The least recently used of these sessions, which have to end so that one more does not exceed the limit. Under
     /// the locks of all of them: one that died after it was counted would make room.
-    fn surplus(&mut self, rivals: &[u128], most: u64, moment: &Moment) -> SmallVec<[u128; 4]> {
-        let used = |&key: &u128| self.of(key).living(key, moment).map(|(_, head)| (head.last_seen, head.created, key));
+    fn surplus(&mut self, rivals: &[u128], most: u64, moment: &StepTime) -> SmallVec<[u128; 4]> {
+        let used =
+            |&key: &u128| self.of(key).living(key, moment).map(|(_, header)| (header.last_seen, header.created, key));
         let mut living: SmallVec<[_; 4]> = rivals.iter().filter_map(used).collect();
         let too_many = (living.len() as u64 + 1).saturating_sub(most) as usize;
         living.sort_unstable();

@@ -14,7 +14,10 @@ use super::{
     slots::{Address, Slots},
     table::{Table, tag_of},
 };
-use crate::{error::Result, key::PrincipalKey, policy::Moment, record::Head};
+use crate::{
+    error::Result,
+    session::{header::RecordHeader, key::PrincipalKey, policy::StepTime},
+};
 
 pub(super) struct Shard {
     table: Table,
@@ -73,23 +76,23 @@ impl Shard {
     }
 
     /// The session with this key, unless it has expired.
-    pub(super) fn living(&self, key: u128, moment: &Moment) -> Option<(Address, Head)> {
+    pub(super) fn living(&self, key: u128, moment: &StepTime) -> Option<(Address, RecordHeader)> {
         let at = self.find(key)?;
-        let head = self.slots.head(at);
-        head.lives(moment).then_some((at, head))
+        let header = self.slots.header(at);
+        header.is_live(moment).then_some((at, header))
     }
 
     /// Stores a session that nobody finds until it is linked: all that can fail, so that nothing else has to.
     pub(super) fn prepare(
         &mut self,
         key: u128,
-        head: &Head,
+        header: &RecordHeader,
         deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Address> {
         self.table.reserve(tag_of(key))?;
-        self.slots.store(key, head, deadline, len, fill)
+        self.slots.store(key, header, deadline, len, fill)
     }
 
     /// Links a session that was prepared. Its key is not taken.
@@ -98,24 +101,24 @@ impl Shard {
         self.table.insert(tag_of(key), at);
     }
 
-    /// Writes another head and payload over the session at `at`: in its slot if they fit its size class. `deadlines` are
+    /// Writes another header and payload over the session at `at`: in its slot if they fit its size class. `deadlines` are
     /// the session's before and after.
     pub(super) fn update(
         &mut self,
         key: u128,
         at: Address,
-        head: &Head,
+        header: &RecordHeader,
         deadlines: [i64; 2],
         len: usize,
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        if self.slots.overwrite(at, head, len, &fill)? {
+        if self.slots.overwrite(at, header, len, &fill)? {
             // What was armed is not later than the old deadline: it stands, and need not even be looked at.
             if deadlines[1] < deadlines[0] {
                 self.slots.arm(at, deadlines[1]);
             }
         } else {
-            let moved = self.prepare(key, head, deadlines[1], len, fill)?;
+            let moved = self.prepare(key, header, deadlines[1], len, fill)?;
             self.replace(key, at, moved);
         }
         Ok(())
@@ -135,7 +138,7 @@ impl Shard {
 
     fn remove_at(&mut self, key: u128, at: Address) -> Gone {
         debug_assert_eq!(self.slots.key(at), key, "the table points at another session");
-        let gone = Gone { key, principal: self.slots.head(at).principal, stored_len: self.slots.payload(at).len() };
+        let gone = Gone { key, principal: self.slots.header(at).principal, stored_len: self.slots.payload(at).len() };
         self.table.remove(tag_of(key), at);
         self.slots.free(at);
         gone
@@ -145,7 +148,7 @@ impl Shard {
     /// `budget`; when that is used up there may be more to find.
     pub(super) fn take_expired(
         &mut self,
-        moment: &Moment,
+        moment: &StepTime,
         cursor: &mut Cursor,
         budget: &mut u32,
         max: u64,
@@ -168,7 +171,7 @@ impl Shard {
                 return;
             }
             due.retain(|&mut at| {
-                let deadline = self.slots.head(at).deadline(moment.timeouts);
+                let deadline = self.slots.header(at).deadline(moment.timeouts);
                 if deadline > moment.now {
                     self.slots.arm(at, deadline);
                     return false;
@@ -208,7 +211,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::policy::{FOREVER, Timeouts};
+    use crate::session::policy::{FOREVER, Timeouts};
 
     struct Random(u64);
 
@@ -227,9 +230,15 @@ mod tests {
 
     const TIMEOUTS: Timeouts = Timeouts { absolute: FOREVER, idle: 1000 };
 
-    fn head(now: i64, principal: Option<u128>) -> Head {
+    fn header(now: i64, principal: Option<u128>) -> RecordHeader {
         let own = Timeouts { absolute: 0, idle: 0 };
-        Head { version: 1, created: now, last_seen: now, own, principal: principal.map(|key| PrincipalKey(key, 0)) }
+        RecordHeader {
+            version: 1,
+            created: now,
+            last_seen: now,
+            own,
+            principal: principal.map(|key| PrincipalKey(key, 0)),
+        }
     }
 
     /// Bytes that tell what they belong to.
@@ -242,7 +251,7 @@ mod tests {
             out.copy_from_slice(&payload(key, len));
             Ok(())
         };
-        let at = shard.prepare(key, &head(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
+        let at = shard.prepare(key, &header(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
         shard.link(key, at);
     }
 
@@ -284,14 +293,21 @@ mod tests {
                     }
                     (6, Some(key)) => {
                         let at = shard.find(key).unwrap();
-                        let before = shard.slots.head(at);
-                        let head = Head { last_seen: now, ..before };
+                        let before = shard.slots.header(at);
+                        let header = RecordHeader { last_seen: now, ..before };
                         let fill = |out: &mut [u8]| {
                             out.copy_from_slice(&payload(key, len));
                             Ok(())
                         };
                         shard
-                            .update(key, at, &head, [before, head].map(|head| head.deadline(TIMEOUTS)), len, fill)
+                            .update(
+                                key,
+                                at,
+                                &header,
+                                [before, header].map(|header| header.deadline(TIMEOUTS)),
+                                len,
+                                fill,
+                            )
                             .unwrap();
                         model.insert(key, len);
                         last_seen.insert(key, now);
@@ -302,7 +318,7 @@ mod tests {
                         last_seen.insert(key, now);
                     }
                     (8, _) => {
-                        let moment = Moment { now, timeouts: TIMEOUTS };
+                        let moment = StepTime { now, timeouts: TIMEOUTS };
                         let (mut cursor, mut budget) = (Cursor::default(), u32::MAX);
                         let mut gone = Expired::new();
                         shard.take_expired(&moment, &mut cursor, &mut budget, u64::MAX, &mut gone);
@@ -338,7 +354,7 @@ mod tests {
             let at = shard.find(*key).unwrap();
             shard.slots.set_last_seen(at, 500);
         }
-        let moment = Moment { now: 1000, timeouts: TIMEOUTS };
+        let moment = StepTime { now: 1000, timeouts: TIMEOUTS };
         let mut gone = Expired::new();
         shard.take_expired(&moment, &mut Cursor::default(), &mut 100, 1, &mut gone);
         assert_eq!(gone.iter().map(|gone| gone.key).collect::<Vec<_>>(), keys[19..]);

@@ -1,4 +1,4 @@
-//! Where sessions lie: head and payload together in one slot, slots of one size class together in chunks of 64 KiB.
+//! Where sessions lie: header and payload together in one slot, slots of one size class together in chunks of 64 KiB.
 //!
 //! ```text
 //! slot = key 16 | created 8 | last seen 8 | version 8 | length 4 | flags 4 | [own timeouts 16 | principal 16] | payload
@@ -18,9 +18,11 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    key::{Key, PrincipalKey},
-    policy::Timeouts,
-    record::{Head, Stored},
+    session::{
+        header::{RecordHeader, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::Timeouts,
+    },
 };
 
 /// A slot: the number of its chunk, and its place there in units of 16 bytes.
@@ -82,11 +84,11 @@ impl Slots {
         u128::from_le_bytes(field(self.slot(at), KEY))
     }
 
-    pub(super) fn head(&self, at: Address) -> Head {
+    pub(super) fn header(&self, at: Address) -> RecordHeader {
         let slot = self.slot(at);
         let flags = u32::from_le_bytes(field(slot, FLAGS));
         let time = |at| i64::from_le_bytes(field(slot, at));
-        let mut head = Head {
+        let mut header = RecordHeader {
             version: u64::from_le_bytes(field(slot, VERSION)),
             created: time(CREATED),
             last_seen: time(LAST_SEEN),
@@ -94,12 +96,12 @@ impl Slots {
             principal: None,
         };
         if flags & EXTENDED != 0 {
-            head.own = Timeouts { absolute: time(ABSOLUTE), idle: time(IDLE) };
+            header.own = Timeouts { absolute: time(ABSOLUTE), idle: time(IDLE) };
             if flags & HAS_PRINCIPAL != 0 {
-                head.principal = Some(PrincipalKey(u128::from_le_bytes(field(slot, PRINCIPAL)), 0));
+                header.principal = Some(PrincipalKey(u128::from_le_bytes(field(slot, PRINCIPAL)), 0));
             }
         }
-        head
+        header
     }
 
     /// The bytes that are stored of the payload.
@@ -113,8 +115,8 @@ impl Slots {
         &slot[start..start + u32::from_le_bytes(field(slot, LENGTH)) as usize]
     }
 
-    pub(super) fn stored<'a>(&'a self, at: Address, head: &'a Head) -> Stored<'a> {
-        Stored { key: Key(self.key(at), 0), head, bytes: self.payload(at) }
+    pub(super) fn stored<'a>(&'a self, at: Address, header: &'a RecordHeader) -> StoredRecord<'a> {
+        StoredRecord { key: LookupKey(self.key(at), 0), header, payload: self.payload(at) }
     }
 
     pub(super) fn set_last_seen(&mut self, at: Address, last_seen: i64) {
@@ -125,12 +127,12 @@ impl Slots {
     pub(super) fn store(
         &mut self,
         key: u128,
-        head: &Head,
+        header: &RecordHeader,
         deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<Address> {
-        let (class, large) = class_for(head, len);
+        let (class, large) = class_for(header, len);
         let large = match large {
             true => Some(self.keep_large(Payload::zeroed(len)?)?),
             false => None,
@@ -143,7 +145,7 @@ impl Slots {
             }
         };
         put(self.slot_mut(at), KEY, key.to_le_bytes());
-        self.write(at, head, len, large);
+        self.write(at, header, len, large);
         self.expiry.arm(at, self.space.place(at), deadline);
         if let Err(error) = fill(self.payload_mut(at)) {
             self.free(at);
@@ -152,24 +154,24 @@ impl Slots {
         Ok(at)
     }
 
-    /// Writes another head and payload into the slot. False, and nothing done, if they need a slot of another class.
+    /// Writes another header and payload into the slot. False, and nothing done, if they need a slot of another class.
     pub(super) fn overwrite(
         &mut self,
         at: Address,
-        head: &Head,
+        header: &RecordHeader,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<bool> {
         let old_flags = u32::from_le_bytes(field(self.slot(at), FLAGS));
-        let (class, large) = class_for(head, len);
+        let (class, large) = class_for(header, len);
         if large || old_flags & LARGE != 0 || class != self.space.class(at) {
             return Ok(false);
         }
         let old_end = header_len(old_flags) + self.payload(at).len();
-        self.write(at, head, len, None);
+        self.write(at, header, len, None);
         let payload = self.payload_mut(at);
         fill(payload)?;
-        let end = header_len(flags_of(head, false)) + len;
+        let end = header_len(flags_of(header, false)) + len;
         if end < old_end {
             wipe(&mut self.slot_mut(at)[end..old_end]);
         }
@@ -261,18 +263,18 @@ impl Slots {
         }
     }
 
-    fn write(&mut self, at: Address, head: &Head, len: usize, large: Option<u32>) {
-        let flags = flags_of(head, large.is_some());
+    fn write(&mut self, at: Address, header: &RecordHeader, len: usize, large: Option<u32>) {
+        let flags = flags_of(header, large.is_some());
         let slot = self.slot_mut(at);
-        put(slot, CREATED, head.created.to_le_bytes());
-        put(slot, LAST_SEEN, head.last_seen.to_le_bytes());
-        put(slot, VERSION, head.version.to_le_bytes());
+        put(slot, CREATED, header.created.to_le_bytes());
+        put(slot, LAST_SEEN, header.last_seen.to_le_bytes());
+        put(slot, VERSION, header.version.to_le_bytes());
         put(slot, LENGTH, (if large.is_some() { 0 } else { len as u32 }).to_le_bytes());
         put(slot, FLAGS, flags.to_le_bytes());
         if flags & EXTENDED != 0 {
-            put(slot, ABSOLUTE, head.own.absolute.to_le_bytes());
-            put(slot, IDLE, head.own.idle.to_le_bytes());
-            put(slot, PRINCIPAL, head.principal.map_or(0, |principal| principal.0).to_le_bytes());
+            put(slot, ABSOLUTE, header.own.absolute.to_le_bytes());
+            put(slot, IDLE, header.own.idle.to_le_bytes());
+            put(slot, PRINCIPAL, header.principal.map_or(0, |principal| principal.0).to_le_bytes());
         }
         if let Some(number) = large {
             put(slot, header_len(flags), number.to_le_bytes());
@@ -345,9 +347,9 @@ fn offset_of(at: Address) -> usize {
     (at % UNITS) as usize * UNIT
 }
 
-fn flags_of(head: &Head, large: bool) -> u32 {
-    let principal = if head.principal.is_some() { HAS_PRINCIPAL } else { 0 };
-    let extended = if principal != 0 || head.own != (Timeouts { absolute: 0, idle: 0 }) { EXTENDED } else { 0 };
+fn flags_of(header: &RecordHeader, large: bool) -> u32 {
+    let principal = if header.principal.is_some() { HAS_PRINCIPAL } else { 0 };
+    let extended = if principal != 0 || header.own != (Timeouts { absolute: 0, idle: 0 }) { EXTENDED } else { 0 };
     extended | principal | if large { LARGE } else { 0 }
 }
 
@@ -356,8 +358,8 @@ fn header_len(flags: u32) -> usize {
 }
 
 /// The size class that a session needs, and whether its payload needs memory of its own.
-fn class_for(head: &Head, len: usize) -> (usize, bool) {
-    let header = header_len(flags_of(head, false));
+fn class_for(header: &RecordHeader, len: usize) -> (usize, bool) {
+    let header = header_len(flags_of(header, false));
     match header.saturating_add(len) {
         size if size <= LARGEST_SLOT => (class_of(size), false),
         _ => (class_of(header + 4), true),

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::policy::Limits;
+use crate::session::policy::Limits;
 
 #[derive(Default)]
 pub(super) struct Usage {

@@ -9,16 +9,18 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    format,
-    key::{Key, PrincipalKey},
-    record::Head,
+    session::{
+        codec,
+        header::RecordHeader,
+        key::{LookupKey, PrincipalKey},
+    },
 };
 
 /// Whoever puts a session into a list stores it within a second, or not at all; some more for clocks that differ.
 const SLACK_MS: u64 = 60_000;
 
 /// Moves a session. Within the grace time of its old id that reads it also while it is on its way.
-pub(super) fn displace(calls: &Calls, from: &Key, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
+pub(super) fn displace(calls: &Calls, from: &LookupKey, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
     if let Some(join) = &to.join {
         calls.join(join)?;
     }
@@ -49,15 +51,16 @@ pub(super) fn displace(calls: &Calls, from: &Key, seen: &[u8], to: &Moved, made_
 pub(super) fn list(calls: &Calls, principal: PrincipalKey) -> Result<Vec<Row>> {
     let (mut rows, mut left_over) = (Vec::new(), Vec::new());
     for member in calls.members(principal)? {
-        let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
+        let key = names::key_of(&member).ok_or_else(crate::error::Error::corrupt_record)?;
         let look = calls.look(&key, false, false)?;
         match look.record {
-            Some(head) => {
-                let record = format::decode(&head, calls.open.seals)?;
-                let is_in = record.head.principal == Some(principal) && names::member(&key, &record.private) == member;
+            Some(header) => {
+                let record = codec::decode(&header, calls.open.seals)?;
+                let is_in =
+                    record.header.principal == Some(principal) && names::member(&key, &record.engine_fields) == member;
                 if is_in {
                     rows.try_reserve(1).map_err(|_| Error::no_memory())?;
-                    rows.push(Row { key, len: look.len, head });
+                    rows.push(Row { key, len: look.len, header });
                 }
             }
             None if names::age_ms(&member, calls.now(&key)?) > SLACK_MS => left_over.push(member),
@@ -70,12 +73,12 @@ pub(super) fn list(calls: &Calls, principal: PrincipalKey) -> Result<Vec<Row>> {
 
 /// Ends the sessions of a principal but the one that `except` reads. Meanwhile nobody comes into its list, so that what is in it
 /// is all there is; what is not stored yet must not be any more. (Such a one is not counted.)
-pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
     calls.close(principal)?;
     let spared = step::spared(calls, principal, except)?;
     let mut ended = 0;
     for member in calls.members(principal)? {
-        let key = names::key_of(&member).ok_or_else(crate::seal::corrupt)?;
+        let key = names::key_of(&member).ok_or_else(crate::error::Error::corrupt_record)?;
         if Some(key) == spared {
             continue;
         }
@@ -100,18 +103,18 @@ pub(super) fn end_surplus(calls: &Calls, join: &Join) -> Result<u64> {
             break;
         }
         let rows = list(calls, join.principal)?;
-        let mut others: Vec<(Head, [u8; 6], Key)> = Vec::new();
+        let mut others: Vec<(RecordHeader, [u8; 6], LookupKey)> = Vec::new();
         for row in rows.iter().filter(|row| row.key != join.key) {
-            let record = format::decode(&row.head, calls.open.seals)?;
-            others.push((record.head, names::number_of(&record.private), row.key));
+            let record = codec::decode(&row.header, calls.open.seals)?;
+            others.push((record.header, names::number_of(&record.engine_fields), row.key));
         }
-        others.sort_unstable_by_key(|(head, number, key)| (head.last_seen, head.created, *number, *key));
+        others.sort_unstable_by_key(|(header, number, key)| (header.last_seen, header.created, *number, *key));
         others.truncate((others.len() as u64 + 1).saturating_sub(most) as usize);
         if others.is_empty() {
             break;
         }
-        for (head, _, key) in &others {
-            if let Ended::Done { lived: true } = calls.end_of(join.principal, key, Some(head.last_seen))? {
+        for (header, _, key) in &others {
+            if let Ended::Done { lived: true } = calls.end_of(join.principal, key, Some(header.last_seen))? {
                 ended += 1;
             }
         }

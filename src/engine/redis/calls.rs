@@ -16,16 +16,17 @@ use super::{
 use crate::{
     engine::Context,
     error::{Error, ErrorKind, Result},
-    format::{self, Private},
-    key::{Key, PrincipalKey},
-    policy::Moment,
-    record::Alias,
-    seal::corrupt,
+    session::{
+        alias::Alias,
+        codec::{self, EngineFields},
+        key::{LookupKey, PrincipalKey},
+        policy::StepTime,
+    },
 };
 
-/// The length of what two writes never have the same: the longest head, and what is sealed up to the end of its nonce.
-const HEAD: usize = format::HEADER + format::PRINCIPAL + 17;
-const LAST_SEEN_END: usize = format::LAST_SEEN + 8;
+/// The length of what two writes never have the same: the longest header, and what is sealed up to the end of its nonce.
+const HEAD: usize = codec::HEADER + codec::PRINCIPAL + 17;
+const LAST_SEEN_END: usize = codec::LAST_SEEN + 8;
 /// How often a write is made up anew because it was the wrong time: each time the server's was learned.
 pub(super) const TRIES: usize = 3;
 /// Between two looks at a list that is closed.
@@ -39,7 +40,7 @@ pub(super) struct Calls<'a> {
 
 /// What is stored under a key.
 pub(super) struct Look {
-    pub moment: Moment,
+    pub moment: StepTime,
     /// A living session's record, or as much of it as says when it ends.
     pub record: Option<Vec<u8>>,
     /// Where the key leads to as an old id.
@@ -87,13 +88,13 @@ pub(super) enum Ended {
 /// Whose list a session comes into with a write, and as what.
 pub(super) struct Join {
     pub principal: PrincipalKey,
-    pub key: Key,
-    pub private: Private,
+    pub key: LookupKey,
+    pub private: EngineFields,
 }
 
 /// Where a session moves to.
 pub(super) struct Moved {
-    pub key: Key,
+    pub key: LookupKey,
     pub record: Vec<u8>,
     pub alias: Option<Alias>,
     pub join: Option<Join>,
@@ -101,9 +102,9 @@ pub(super) struct Moved {
 
 /// A session of a principal.
 pub(super) struct Row {
-    pub key: Key,
+    pub key: LookupKey,
     /// The beginning of its record.
-    pub head: Vec<u8>,
+    pub header: Vec<u8>,
     /// The length of its record.
     pub len: usize,
 }
@@ -114,38 +115,38 @@ impl<'a> Calls<'a> {
     }
 
     /// When a write to this key is made up: about the server's time.
-    pub(super) fn now(&self, key: &Key) -> Result<i64> {
+    pub(super) fn now(&self, key: &LookupKey) -> Result<i64> {
         match self.cx.clock.is_manual() {
             true => Ok(self.cx.clock.now_ms()),
             false => self.open.servers.now_ms(&self.open.names().session(key), self.until),
         }
     }
 
-    pub(super) fn moment(&self, now: i64) -> Moment {
-        Moment { now, timeouts: self.cx.policy.timeouts() }
+    pub(super) fn moment(&self, now: i64) -> StepTime {
+        StepTime { now, timeouts: self.cx.policy.timeouts() }
     }
 
     /// `whole`: the whole record. `uses`: and notes the use.
-    pub(super) fn look(&self, key: &Key, uses: bool, whole: bool) -> Result<Look> {
+    pub(super) fn look(&self, key: &LookupKey, uses: bool, whole: bool) -> Result<Look> {
         self.look_again(key, uses, whole, None)
     }
 
     /// The same after something was tried, which is taken back.
-    pub(super) fn look_again(&self, key: &Key, uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
+    pub(super) fn look_again(&self, key: &LookupKey, uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
         self.look_at(key, &self.open.names().session(key), uses, whole, tried)
     }
 
-    fn look_at(&self, key: &Key, name: &[u8], uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
+    fn look_at(&self, key: &LookupKey, name: &[u8], uses: bool, whole: bool, tried: Option<&Tried>) -> Result<Look> {
         let alias = self.open.names().alias(key);
         let (uses, whole): (&[u8], &[u8]) =
-            (if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"head" });
+            (if uses { b"use" } else { b"peek" }, if whole { b"whole" } else { b"header" });
         let (expiry, before) = tried.map_or_else(Default::default, |tried| (text(tried.expiry), text(tried.before)));
         let args: [&[u8]; 5] = [uses, whole, &alias, &expiry, &before];
         let (now, mut rest) = self.call(&script::READ, Kind::Read, &[name], 0, &args)?;
         rest.resize_with(3, || Reply::Nil);
-        let [record, alias, len] = <[Reply; 3]>::try_from(rest).map_err(|_| corrupt())?;
+        let [record, alias, len] = <[Reply; 3]>::try_from(rest).map_err(|_| Error::corrupt_record())?;
         let alias = match alias.bytes().filter(|alias| !alias.is_empty()) {
-            Some(alias) => Some(format::decode_alias(*key, alias, self.open.seals)?),
+            Some(alias) => Some(codec::decode_alias(*key, alias, self.open.seals)?),
             None => None,
         };
         Ok(Look {
@@ -157,11 +158,11 @@ impl<'a> Calls<'a> {
     }
 
     /// Takes back a use of a session.
-    pub(super) fn unread(&self, key: &Key, used: i64, before: i64) -> Result<()> {
+    pub(super) fn unread(&self, key: &LookupKey, used: i64, before: i64) -> Result<()> {
         self.session(&script::UNREAD, Kind::Read, key, 0, &[&text(used), &text(before)]).map(|_| ())
     }
 
-    pub(super) fn create(&self, key: &Key, record: &[u8], made_at: i64, join: Option<&Join>) -> Result<Outcome> {
+    pub(super) fn create(&self, key: &LookupKey, record: &[u8], made_at: i64, join: Option<&Join>) -> Result<Outcome> {
         let names = self.open.names();
         let args: [&[u8]; 2] = [record, &names.alias(key)];
         self.joining(&script::CREATE, Kind::Write, &[names.session(key)], made_at, join, &args)
@@ -170,7 +171,7 @@ impl<'a> Calls<'a> {
     /// Replaces what has these first bytes by a new record.
     pub(super) fn replace(
         &self,
-        key: &Key,
+        key: &LookupKey,
         seen: &[u8],
         record: &[u8],
         made_at: i64,
@@ -180,32 +181,32 @@ impl<'a> Calls<'a> {
     }
 
     /// Moves what has these first bytes to a new key, and leaves the alias.
-    pub(super) fn displace(&self, from: &Key, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
+    pub(super) fn displace(&self, from: &LookupKey, seen: &[u8], to: &Moved, made_at: i64) -> Result<Outcome> {
         if self.is_apart() {
             return apart::displace(self, from, seen, to, made_at);
         }
         let names = self.open.names();
         let keys = [names.session(from), names.alias(from), names.session(&to.key), names.alias(&to.key)];
         let (alias, until) =
-            to.alias.as_ref().map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
+            to.alias.as_ref().map_or((Vec::new(), 0), |alias| (codec::encode_alias(alias), alias.until));
         let args: [&[u8]; 4] = [seen, &to.record, &alias, &text(until)];
         // What was moved and then moved again would not be known again.
         self.joining(&script::MOVE, Kind::Once, &keys, made_at, to.join.as_ref(), &args)
     }
 
-    /// Ends a session. Its head, if there was one.
-    pub(super) fn end(&self, key: &Key, which: Which) -> Result<Option<Vec<u8>>> {
+    /// Ends a session. Its header, if there was one.
+    pub(super) fn end(&self, key: &LookupKey, which: Which) -> Result<Option<Vec<u8>>> {
         let which: &[u8] = if which == Which::Living { b"living" } else { b"expired" };
         let (_, mut rest) = self.session(&script::DELETE, Kind::Once, key, 0, &[which])?;
         match rest.pop() {
-            Some(Reply::Bytes(head)) if rest.len() == 1 => Ok(Some(head)),
+            Some(Reply::Bytes(header)) if rest.len() == 1 => Ok(Some(header)),
             Some(Reply::Bytes(outcome)) if outcome == b"gone" => Ok(None),
             _ => Err(nonsense()),
         }
     }
 
     /// Takes a session that is gone out of its principal's list. This may fail: what is left there is not taken for it.
-    pub(super) fn unlist(&self, principal: PrincipalKey, key: &Key, private: &Private) {
+    pub(super) fn unlist(&self, principal: PrincipalKey, key: &LookupKey, private: &EngineFields) {
         let list = self.open.names().principal(principal);
         let _ = self.zrem(&list, &names::member(key, private));
     }
@@ -226,15 +227,15 @@ impl<'a> Calls<'a> {
         let mut rows = Vec::new();
         rows.try_reserve_exact(items.len() / 3).map_err(|_| Error::no_memory())?;
         for item in items.chunks(3) {
-            let [Reply::Bytes(member), Reply::Bytes(head), Reply::Int(len)] = item else { return Err(nonsense()) };
-            let key = names::key_of(member).ok_or_else(corrupt)?;
-            rows.push(Row { key, head: head.clone(), len: usize::try_from(*len).unwrap_or_default() });
+            let [Reply::Bytes(member), Reply::Bytes(header), Reply::Int(len)] = item else { return Err(nonsense()) };
+            let key = names::key_of(member).ok_or_else(Error::corrupt_record)?;
+            rows.push(Row { key, header: header.clone(), len: usize::try_from(*len).unwrap_or_default() });
         }
         Ok(rows)
     }
 
     /// Ends the sessions of a principal but one, and says how many; `None`: that one is not there.
-    pub(super) fn revoke(&self, principal: PrincipalKey, spared: Option<&Key>) -> Result<Option<u64>> {
+    pub(super) fn revoke(&self, principal: PrincipalKey, spared: Option<&LookupKey>) -> Result<Option<u64>> {
         let names = self.open.names();
         let mut args = self.about(principal, b"", 0, false);
         args.push(spared.map_or(Vec::new(), |key| names.session(key)));
@@ -256,7 +257,8 @@ impl<'a> Calls<'a> {
     /// Puts a session into its principal's list before it is stored. While the list is closed it waits.
     pub(super) fn join(&self, join: &Join) -> Result<()> {
         let names = self.open.names();
-        let mut about = self.about(join.principal, &names::member(&join.key, &join.private), join.private.armed, false);
+        let mut about =
+            self.about(join.principal, &names::member(&join.key, &join.private), join.private.indexed_deadline, false);
         about.push(names.closed(join.principal));
         let about: Vec<&[u8]> = about.iter().map(Vec::as_slice).collect();
         loop {
@@ -298,27 +300,27 @@ impl<'a> Calls<'a> {
     }
 
     /// Takes away what has these first bytes, to be stored at another key, and leaves the alias.
-    pub(super) fn take(&self, key: &Key, seen: &[u8], alias: Option<&Alias>, made_at: i64) -> Result<Outcome> {
+    pub(super) fn take(&self, key: &LookupKey, seen: &[u8], alias: Option<&Alias>, made_at: i64) -> Result<Outcome> {
         let names = self.open.names();
-        let (encoded, until) = alias.map_or((Vec::new(), 0), |alias| (format::encode_alias(alias), alias.until));
+        let (encoded, until) = alias.map_or((Vec::new(), 0), |alias| (codec::encode_alias(alias), alias.until));
         let args: [&[u8]; 5] = [seen, &encoded, &names.alias(key), &text(until), &names.moving(key)];
         let (now, rest) = self.session(&script::TAKE, Kind::Once, key, made_at, &args)?;
         outcome(now, rest)
     }
 
     /// What an old id reads of a session that is on its way.
-    pub(super) fn on_its_way(&self, key: &Key, whole: bool) -> Result<Look> {
+    pub(super) fn on_its_way(&self, key: &LookupKey, whole: bool) -> Result<Look> {
         self.look_at(key, &self.open.names().moving(key), false, whole, None)
     }
 
     /// A session that was on its way is at its new key.
-    pub(super) fn arrived(&self, old: &Key) -> Result<()> {
+    pub(super) fn arrived(&self, old: &LookupKey) -> Result<()> {
         let name = self.open.names().moving(old);
         self.open.servers.command(&name, Kind::Write, &[b"DEL", &name], self.until).map(|_| ())
     }
 
     /// Ends a session of a principal, if it was used then last.
-    pub(super) fn end_of(&self, principal: PrincipalKey, key: &Key, last_seen: Option<i64>) -> Result<Ended> {
+    pub(super) fn end_of(&self, principal: PrincipalKey, key: &LookupKey, last_seen: Option<i64>) -> Result<Ended> {
         let names = self.open.names();
         let last_seen = last_seen.map_or(Vec::new(), text);
         let args: [&[u8]; 4] = [&principal.bytes(), &names.alias(key), &names.moving(key), &last_seen];
@@ -375,7 +377,7 @@ impl<'a> Calls<'a> {
         let about = match join {
             Some(join) => {
                 let member = names::member(&join.key, &join.private);
-                self.about(join.principal, &member, join.private.armed, true)
+                self.about(join.principal, &member, join.private.indexed_deadline, true)
             }
             None => vec![Vec::new(); 5],
         };
@@ -393,7 +395,7 @@ impl<'a> Calls<'a> {
         &self,
         script: &Script,
         kind: Kind,
-        key: &Key,
+        key: &LookupKey,
         made_at: i64,
         args: &[&[u8]],
     ) -> Result<(i64, Vec<Reply>)> {
@@ -447,13 +449,13 @@ pub(super) fn first_bytes(record: &[u8]) -> Vec<u8> {
 
 /// The same, what is before the last use and what is behind it.
 pub(super) fn first_parts(record: &[u8]) -> (&[u8], &[u8]) {
-    let head = &record[..record.len().min(HEAD)];
-    (&head[..head.len().min(format::LAST_SEEN)], head.get(LAST_SEEN_END..).unwrap_or_default())
+    let header = &record[..record.len().min(HEAD)];
+    (&header[..header.len().min(codec::LAST_SEEN)], header.get(LAST_SEEN_END..).unwrap_or_default())
 }
 
 /// The beginning of a record with these first bytes, and any last use.
 pub(super) fn as_head(first_bytes: &[u8]) -> Vec<u8> {
-    let (before, after) = first_bytes.split_at(first_bytes.len().min(format::LAST_SEEN));
+    let (before, after) = first_bytes.split_at(first_bytes.len().min(codec::LAST_SEEN));
     [before, &[0; 8], after].concat()
 }
 
@@ -474,9 +476,9 @@ mod tests {
     fn the_scripts_and_this_agree_on_where_things_are() {
         for line in [
             format!("local HEAD = {HEAD}\n"),
-            format!("local SHORTEST = {}\n", format::HEADER),
-            format!("local LAST_SEEN = {}\n", format::LAST_SEEN),
-            format!("local IDLE = {}\n", format::IDLE),
+            format!("local SHORTEST = {}\n", codec::HEADER),
+            format!("local LAST_SEEN = {}\n", codec::LAST_SEEN),
+            format!("local IDLE = {}\n", codec::IDLE),
             format!("local KEY = {}\n", names::SPELLED),
         ] {
             assert!(script::CREATE.source.contains(&line), "{line}");
@@ -487,12 +489,12 @@ mod tests {
     fn the_last_use_is_not_among_the_first_bytes() {
         let record: Vec<u8> = (0..200).collect();
         let mut used = record.clone();
-        used[format::LAST_SEEN] = 99;
+        used[codec::LAST_SEEN] = 99;
         assert_eq!(first_bytes(&record), first_bytes(&used));
         assert!(is_same(&record, &used));
         used[150] = 0;
         assert!(!is_same(&record, &used));
-        let head = as_head(&first_bytes(&record));
-        assert_eq!((head.len(), &head[..16], &head[24..]), (HEAD, &record[..16], &record[24..HEAD]));
+        let header = as_head(&first_bytes(&record));
+        assert_eq!((header.len(), &header[..16], &header[24..]), (HEAD, &record[..16], &record[24..HEAD]));
     }
 }

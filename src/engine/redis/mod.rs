@@ -35,15 +35,19 @@ use self::{
     open::{Open, Shared, Wishes},
     slide::Met,
 };
-use super::{Context, Engine, Found, Reader, Usage, Waits};
+use super::{Blocking, Context, Engine, Found, Reader};
 use crate::{
+    crypto::{aead, keys::SALT_LEN},
     error::{Error, ErrorKind, Result},
-    fork::PerProcess,
-    format,
-    key::{Key, PrincipalKey, Ref, SALT},
-    record::{Entry, Grace, Meta, Stored, Write},
-    seal,
-    stats::Count,
+    session::{
+        alias::Grace,
+        codec,
+        header::{Entry, Meta, StoredRecord},
+        key::{LookupKey, PrincipalKey, Ref},
+        write::Write,
+    },
+    stats::{Count, EngineUsage},
+    sync::per_process::PerProcess,
     url::{RedisUrl, Url},
 };
 
@@ -55,7 +59,7 @@ pub(crate) struct Redis {
 
 impl Redis {
     /// Opens the store, without asking its servers for anything. With it comes the store's salt.
-    pub(crate) fn open(redis: &RedisUrl, url: &Url) -> Result<(Redis, [u8; SALT])> {
+    pub(crate) fn open(redis: &RedisUrl, url: &Url) -> Result<(Redis, [u8; SALT_LEN])> {
         let wishes =
             Wishes { url: redis.clone(), policy: url.policy, manual_clock: url.manual_clock, seals: url.seals() };
         let opened = Redis { wishes, shared: PerProcess::new() };
@@ -74,14 +78,14 @@ impl Redis {
     }
 
     fn payload_len(&self, stored_len: usize) -> u64 {
-        stored_len.saturating_sub(if self.wishes.seals { seal::OVERHEAD } else { 0 }) as u64
+        stored_len.saturating_sub(if self.wishes.seals { aead::OVERHEAD } else { 0 }) as u64
     }
 }
 
 /// A use of a session that is noted, but taken back unless it is forgotten.
 struct Use<'a> {
     calls: &'a Calls<'a>,
-    key: &'a Key,
+    key: &'a LookupKey,
     from: i64,
     to: i64,
 }
@@ -106,20 +110,20 @@ impl Engine for Redis {
         self.here()?.agree_on_the_time()
     }
 
-    fn waits(&self) -> Waits {
-        Waits { reads: true, writes: true }
+    fn may_block(&self) -> Blocking {
+        Blocking { reads: true, writes: true }
     }
 
-    fn reopened(&self) -> Option<Box<dyn Engine>> {
+    fn reopen_after_fork(&self) -> Option<Box<dyn Engine>> {
         Some(Box::new(Redis { wishes: self.wishes.clone(), shared: PerProcess::new() }))
     }
 
-    fn create(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
-        let head = step::create(&Calls::new(self.here()?, cx), key, write)?;
-        Ok(head.meta(cx.policy.timeouts()))
+    fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
+        let header = step::create(&Calls::new(self.here()?, cx), key, write)?;
+        Ok(header.meta(cx.policy.timeouts()))
     }
 
-    fn read(&self, cx: &Context, key: &Key, peek: bool, reader: Reader) -> Result<()> {
+    fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()> {
         let open = self.here()?;
         let calls = Calls::new(open, cx);
         let met = match !peek && slide::is_likely(&calls, key) {
@@ -136,52 +140,56 @@ impl Engine for Redis {
             cx.counters.count(Count::Misses, key);
             return Err(Error::not_found());
         };
-        let record = format::decode(&way.record, open.seals)?;
+        let record = codec::decode(&way.record, open.seals)?;
         let uses = !peek && way.aliases.is_empty();
-        let before = record.head.last_seen;
+        let before = record.header.last_seen;
         if uses {
             slide::learn(&calls, &record, &way.moment);
         }
-        let head = if uses { record.head.seen(way.moment.now) } else { record.head };
-        let mut meta = head.meta(way.moment.timeouts);
-        meta.expires_ms = meta.expires_ms.min(way.until).min(record.private.armed);
-        let used = Use { calls: &calls, key: &way.key, from: before, to: head.last_seen };
-        reader(Found { stored: Stored { key: way.key, head: &head, bytes: record.bytes }, meta, way: &way.aliases })?;
+        let header = if uses { record.header.touched_at(way.moment.now) } else { record.header };
+        let mut meta = header.meta(way.moment.timeouts);
+        meta.expires_ms = meta.expires_ms.min(way.until).min(record.engine_fields.indexed_deadline);
+        let used = Use { calls: &calls, key: &way.key, from: before, to: header.last_seen };
+        reader(Found {
+            record: StoredRecord { key: way.key, header: &header, payload: record.payload },
+            meta,
+            alias_chain: &way.aliases,
+        })?;
         std::mem::forget(used);
         cx.counters.count(Count::Hits, key);
         open.heads.put(&way.key, &way.record);
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &Key) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
         let open = self.here()?;
         let look = Calls::new(open, cx).look(key, true, false)?;
         let record = look.record.ok_or_else(Error::not_found)?;
-        let record = format::decode(&record, open.seals)?;
-        let meta = record.head.seen(look.moment.now).meta(look.moment.timeouts);
-        Ok(Meta { expires_ms: meta.expires_ms.min(record.private.armed), ..meta })
+        let record = codec::decode(&record, open.seals)?;
+        let meta = record.header.touched_at(look.moment.now).meta(look.moment.timeouts);
+        Ok(Meta { expires_ms: meta.expires_ms.min(record.engine_fields.indexed_deadline), ..meta })
     }
 
-    fn put(&self, cx: &Context, key: &Key, write: &Write) -> Result<Meta> {
-        let head = step::put(&Calls::new(self.here()?, cx), key, write)?;
-        Ok(head.meta(cx.policy.timeouts()))
+    fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
+        let header = step::put(&Calls::new(self.here()?, cx), key, write)?;
+        Ok(header.meta(cx.policy.timeouts()))
     }
 
-    fn renew(&self, cx: &Context, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Meta> {
-        let head = step::renew(&Calls::new(self.here()?, cx), old, new, write, grace)?;
-        Ok(head.meta(cx.policy.timeouts()))
+    fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
+        let header = step::renew(&Calls::new(self.here()?, cx), old, new, write, grace)?;
+        Ok(header.meta(cx.policy.timeouts()))
     }
 
-    fn delete(&self, cx: &Context, key: &Key) -> Result<()> {
+    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
         let open = self.here()?;
         let calls = Calls::new(open, cx);
         open.heads.forget(key);
-        let head = calls.end(key, Which::Living)?.ok_or_else(Error::not_found)?;
-        step::unlist(&calls, key, &head);
+        let header = calls.end(key, Which::Living)?.ok_or_else(Error::not_found)?;
+        step::unlist(&calls, key, &header);
         Ok(())
     }
 
-    fn resolve(&self, cx: &Context, key: &Key) -> Result<Key> {
+    fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
         let way = step::follow(&Calls::new(self.here()?, cx), key, false)?;
         way.map(|way| way.key).ok_or_else(Error::not_found)
     }
@@ -197,10 +205,10 @@ impl Engine for Redis {
         }
         if cx.clock.is_manual() {
             open.servers.walk(&names.all_sessions(), &[&[b"EXISTS"]], calls.until, |name, _| {
-                if let Some(key) = names.key_in(name).map(|key| Key::from(&Ref(key)))
-                    && let Some(head) = calls.end(&key, Which::Expired)?
+                if let Some(key) = names.key_in(name).map(|key| LookupKey::from(&Ref(key)))
+                    && let Some(header) = calls.end(&key, Which::Expired)?
                 {
-                    step::unlist(&calls, &key, &head);
+                    step::unlist(&calls, &key, &header);
                     removed += 1;
                 }
                 Ok(removed < max)
@@ -225,29 +233,29 @@ impl Engine for Redis {
         let rows = Calls::new(open, cx).list(principal)?;
         let timeouts = cx.policy.timeouts();
         let entry = |row: &calls::Row| {
-            let record = format::decode(&row.head, open.seals)?;
-            let stored_len = row.len.saturating_sub(row.head.len() - record.bytes.len());
-            Ok(record.head.entry(row.key, self.payload_len(stored_len), timeouts))
+            let record = codec::decode(&row.header, open.seals)?;
+            let stored_len = row.len.saturating_sub(row.header.len() - record.payload.len());
+            Ok(record.header.entry(row.key, self.payload_len(stored_len), timeouts))
         };
         rows.iter().map(entry).collect()
     }
 
-    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+    fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
         let revoked = step::revoke(&Calls::new(self.here()?, cx), principal, except)?;
         cx.counters.add(Count::Revoked, revoked);
         Ok(revoked)
     }
 
     /// Looks at every session: nobody counts them.
-    fn usage(&self, cx: &Context) -> Result<Usage> {
+    fn usage(&self, cx: &Context) -> Result<EngineUsage> {
         let open = self.here()?;
         let calls = Calls::new(open, cx);
-        let mut usage = Usage { sessions: 0, bytes: 0, hits: 0, misses: 0 };
+        let mut usage = EngineUsage { sessions: 0, bytes: 0, hits: 0, misses: 0 };
         let asks: [&[&[u8]]; 2] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"]];
         open.servers.walk(&open.names().all_sessions(), &asks, calls.until, |_, replies| {
             let len = replies[0].int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
             // It may have gone meanwhile.
-            if let Some(stored_len) = replies[1].bytes().and_then(|start| format::stored_len(start, len)) {
+            if let Some(stored_len) = replies[1].bytes().and_then(|start| codec::stored_len(start, len)) {
                 usage.sessions += 1;
                 usage.bytes += self.payload_len(stored_len);
             }

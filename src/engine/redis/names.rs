@@ -3,9 +3,9 @@
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
-use crate::{
-    format::Private,
-    key::{Key, PrincipalKey, Ref},
+use crate::session::{
+    codec::EngineFields,
+    key::{LookupKey, PrincipalKey, Ref},
 };
 
 /// The length of a key in a name.
@@ -16,17 +16,17 @@ pub(super) struct Names<'a> {
 
 impl Names<'_> {
     /// The record of a session.
-    pub(super) fn session(&self, key: &Key) -> Vec<u8> {
+    pub(super) fn session(&self, key: &LookupKey) -> Vec<u8> {
         self.name("s", &key.bytes())
     }
 
     /// Where an old id leads to.
-    pub(super) fn alias(&self, key: &Key) -> Vec<u8> {
+    pub(super) fn alias(&self, key: &LookupKey) -> Vec<u8> {
         self.name("a", &key.bytes())
     }
 
     /// Where an old id reads the session while that is on its way to another server.
-    pub(super) fn moving(&self, key: &Key) -> Vec<u8> {
+    pub(super) fn moving(&self, key: &LookupKey) -> Vec<u8> {
         self.name("m", &key.bytes())
     }
 
@@ -83,18 +83,18 @@ fn parse(spelled: &[u8]) -> Option<[u8; 32]> {
 
 /// A number that tells the order of writes, from a time in microseconds: nine years of them, in what a record has for its
 /// engine.
-pub(super) fn number(us: u64) -> Private {
-    Private { cell: us as u32, generation: (us >> 32) as u16, armed: 0 }
+pub(super) fn number(us: u64) -> EngineFields {
+    EngineFields { last_used_slot: us as u32, generation: (us >> 32) as u16, indexed_deadline: 0 }
 }
 
 /// A session in its principal's list: its key as it is spelled in its name, and the number as it is in its record. Whoever
 /// writes the lists' scripts knows this.
-pub(super) fn member(key: &Key, private: &Private) -> Vec<u8> {
+pub(super) fn member(key: &LookupKey, private: &EngineFields) -> Vec<u8> {
     [&spell(&key.bytes())[..], &number_of(private)].concat()
 }
 
-pub(super) fn number_of(private: &Private) -> [u8; 6] {
-    let ([a, b], [c, d, e, f]) = (private.generation.to_le_bytes(), private.cell.to_le_bytes());
+pub(super) fn number_of(private: &EngineFields) -> [u8; 6] {
+    let ([a, b], [c, d, e, f]) = (private.generation.to_le_bytes(), private.last_used_slot.to_le_bytes());
     [a, b, c, d, e, f]
 }
 
@@ -106,8 +106,8 @@ pub(super) fn age_ms(member: &[u8], now_ms: i64) -> u64 {
 }
 
 /// The session that a member is of.
-pub(super) fn key_of(member: &[u8]) -> Option<Key> {
-    parse(member.get(..SPELLED)?).map(|key| Key::from(&Ref(key)))
+pub(super) fn key_of(member: &[u8]) -> Option<LookupKey> {
+    parse(member.get(..SPELLED)?).map(|key| LookupKey::from(&Ref(key)))
 }
 
 #[cfg(test)]
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_name_gives_its_key_back() {
-        let (names, key) = (Names { prefix: "app:1:" }, Key(1 << 100, 7));
+        let (names, key) = (Names { prefix: "app:1:" }, LookupKey(1 << 100, 7));
         let name = names.session(&key);
         assert_eq!(names.key_in(&name), Some(key.bytes()));
         assert!(name.starts_with(&names.of_sessions()));
@@ -128,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_member_gives_its_key_back() {
-        let member = member(&Key(3, 4), &number(0x0605_0403_0201));
-        assert_eq!(key_of(&member), Some(Key(3, 4)));
+        let member = member(&LookupKey(3, 4), &number(0x0605_0403_0201));
+        assert_eq!(key_of(&member), Some(LookupKey(3, 4)));
         assert_eq!(member[SPELLED..], [5, 6, 1, 2, 3, 4], "as in a record");
         assert_eq!(key_of(&member[..SPELLED - 1]), None);
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_member_knows_its_age() {
         let made_ms = 1_790_000_000_000;
-        let member = member(&Key(3, 4), &number(made_ms as u64 * 1000));
+        let member = member(&LookupKey(3, 4), &number(made_ms as u64 * 1000));
         assert_eq!(age_ms(&member, made_ms + 5), 5);
     }
 }

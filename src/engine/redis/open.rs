@@ -19,13 +19,18 @@ use super::{
     servers::{Kind, Servers},
 };
 use crate::{
-    clock::{self, Clock},
     engine::Context,
     error::{Error, ErrorKind, Result},
-    fork::{self, PerProcess},
-    format::Private,
-    policy::{Policy, PolicyOptions},
+    os::{
+        clock::{self, Clock},
+        fork_mark::{self},
+    },
+    session::{
+        codec::EngineFields,
+        policy::{Policy, PolicyOptions},
+    },
     stats::Counters,
+    sync::per_process::PerProcess,
     url::RedisUrl,
 };
 
@@ -75,7 +80,7 @@ impl Shared {
             }
         }
         let open = Open::new(wishes, inherited.map(Shared::get))?;
-        let shared = Arc::new(Shared { open: Some(Box::new(open)), generation: fork::generation() });
+        let shared = Arc::new(Shared { open: Some(Box::new(open)), generation: fork_mark::generation() });
         registry.push(Arc::downgrade(&shared));
         Ok(shared)
     }
@@ -91,7 +96,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let open = self.open.take();
-        if self.generation != fork::generation() {
+        if self.generation != fork_mark::generation() {
             // The parent's: its connections stay open here and unused, and what its threads were changing is not looked at.
             std::mem::forget(open);
         }
@@ -142,7 +147,7 @@ impl Open {
     }
 
     /// The number of a write that happens about now: greater than all before it in this process.
-    pub(super) fn number(&self, now_ms: i64) -> Private {
+    pub(super) fn number(&self, now_ms: i64) -> EngineFields {
         // A test's clock may be anywhere.
         let now_us = now_ms.unsigned_abs().saturating_mul(1000).min(u64::MAX >> 1);
         let next = |last: u64| Some(now_us.max(last + 1));

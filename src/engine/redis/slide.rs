@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    format::{self, Record},
-    key::Key,
-    policy::{FOREVER, Moment, Timeouts},
+    session::{
+        codec::{self, Record},
+        key::LookupKey,
+        policy::{FOREVER, StepTime, Timeouts},
+    },
 };
 
 /// By so much a guess of the server's time may be late before a slide is taken for somebody else's.
@@ -30,19 +32,19 @@ pub(super) enum Met {
 }
 
 /// Whether it is likely that nothing will be left to do: by what was seen last of this session, or else of another one.
-pub(super) fn is_likely(calls: &Calls, key: &Key) -> bool {
+pub(super) fn is_likely(calls: &Calls, key: &LookupKey) -> bool {
     let timeouts = calls.cx.policy.timeouts();
     if calls.cx.clock.is_manual() || !(2..FOREVER).contains(&timeouts.idle) {
         return false;
     }
     let Some(seen) = calls.open.heads.get(key) else { return calls.open.slides.load(Ordering::Relaxed) };
-    let head = calls::as_head(&seen);
-    let record = format::decode(&head, calls.open.seals);
+    let header = calls::as_head(&seen);
+    let record = codec::decode(&header, calls.open.seals);
     record.is_ok_and(|record| calls.now(key).is_ok_and(|now| is_enough(&record, timeouts, now)))
 }
 
 /// Reads a session and slides it.
-pub(super) fn read(calls: &Calls, key: &Key) -> Result<Met> {
+pub(super) fn read(calls: &Calls, key: &LookupKey) -> Result<Met> {
     let timeouts = calls.cx.policy.timeouts();
     let (idle, name) = (timeouts.idle, calls.open.names().session(key));
     // The key goes when its expiry is over. GT: who has a longer timeout, or none, keeps it.
@@ -58,14 +60,14 @@ pub(super) fn read(calls: &Calls, key: &Key) -> Result<Met> {
     let used = |expiry: i64| expiry.saturating_add(1).saturating_sub(idle);
     let now = used(expiry);
     if let Reply::Bytes(bytes) = bytes
-        && let Ok(record) = format::decode(bytes, calls.open.seals)
-        && record.head.last_seen == -idle
+        && let Ok(record) = codec::decode(bytes, calls.open.seals)
+        && record.header.last_seen == -idle
         && is_enough(&record, timeouts, now)
         // If it was not slid, somebody else has in the same millisecond, or too far.
         && (slid || (expiry == before && now <= calls.now(key)?.saturating_add(LATE_MS)))
     {
-        let private = record.private;
-        format::amend(bytes, used(before), &private)?;
+        let private = record.engine_fields;
+        codec::patch_header(bytes, used(before), &private)?;
         let record = std::mem::take(bytes);
         let way = Way { moment: calls.moment(now), key: *key, record, until: i64::MAX, aliases: Vec::new() };
         return Ok(Met::All(way));
@@ -74,7 +76,7 @@ pub(super) fn read(calls: &Calls, key: &Key) -> Result<Met> {
 }
 
 /// Notes how a use of a session was noted: that of the next may be the same.
-pub(super) fn learn(calls: &Calls, record: &Record, at: &Moment) {
+pub(super) fn learn(calls: &Calls, record: &Record, at: &StepTime) {
     let slides = is_enough(record, at.timeouts, at.now);
     // A line of memory that all threads read.
     if calls.open.slides.load(Ordering::Relaxed) != slides {
@@ -84,6 +86,6 @@ pub(super) fn learn(calls: &Calls, record: &Record, at: &Moment) {
 
 /// Whether the key's expiry tells the last use of a session that is used now. common.lua knows this rule.
 fn is_enough(record: &Record, timeouts: Timeouts, now: i64) -> bool {
-    let ends = record.head.seen(now).deadline(timeouts).min(record.private.armed);
-    record.head.own.idle == 0 && ends == now.saturating_add(timeouts.idle)
+    let ends = record.header.touched_at(now).deadline(timeouts).min(record.engine_fields.indexed_deadline);
+    record.header.own.idle == 0 && ends == now.saturating_add(timeouts.idle)
 }

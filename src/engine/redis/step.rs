@@ -7,10 +7,14 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind, Result},
-    format::{self, Private},
-    key::{Key, PrincipalKey},
-    policy::{FOREVER, Moment},
-    record::{Alias, Content, Grace, Head, Stored, Write},
+    session::{
+        alias::{Alias, Grace},
+        codec::{self, EngineFields},
+        header::{RecordHeader, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::{FOREVER, StepTime},
+        write::{Content, Write},
+    },
     stats::Count,
 };
 
@@ -19,8 +23,8 @@ const LONGEST_WAY: usize = 64;
 
 /// The way from a key over aliases to a session.
 pub(super) struct Way {
-    pub moment: Moment,
-    pub key: Key,
+    pub moment: StepTime,
+    pub key: LookupKey,
     pub record: Vec<u8>,
     /// When the way ends.
     pub until: i64,
@@ -28,12 +32,12 @@ pub(super) struct Way {
 }
 
 /// The session that a key reads.
-pub(super) fn follow(calls: &Calls, key: &Key, whole: bool) -> Result<Option<Way>> {
+pub(super) fn follow(calls: &Calls, key: &LookupKey, whole: bool) -> Result<Option<Way>> {
     follow_from(calls, key, whole, calls.look(key, false, whole)?)
 }
 
 /// The same, if this is what is there. A use is for a session's own key only: what comes then is not used.
-pub(super) fn follow_from(calls: &Calls, key: &Key, whole: bool, first: Look) -> Result<Option<Way>> {
+pub(super) fn follow_from(calls: &Calls, key: &LookupKey, whole: bool, first: Look) -> Result<Option<Way>> {
     let mut first = Some(first);
     let (mut key, mut until, mut aliases): (_, _, Vec<Alias>) = (*key, i64::MAX, Vec::new());
     let mut again = 0;
@@ -71,13 +75,13 @@ pub(super) fn follow_from(calls: &Calls, key: &Key, whole: bool, first: Look) ->
     Ok(None)
 }
 
-pub(super) fn create(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
+pub(super) fn create(calls: &Calls, key: &LookupKey, write: &Write) -> Result<RecordHeader> {
     for _ in 0..TRIES {
         let now = calls.now(key)?;
-        let head = Head::begin(now, write);
-        let private = private(calls, &head, calls.open.number(now));
-        let record = record(calls, key, &head, &private, &write.content, None)?;
-        let join = head.principal.map(|principal| Join { principal, key: *key, private });
+        let header = write.new_header(now);
+        let private = private(calls, &header, calls.open.number(now));
+        let record = record(calls, key, &header, &private, &write.content, None)?;
+        let join = header.principal.map(|principal| Join { principal, key: *key, private });
         match calls.create(key, &record, now, join.as_ref())? {
             Outcome::Done(_, ended) => calls.cx.counters.add(Count::Revoked, ended),
             // The answer to the first attempt was lost.
@@ -86,12 +90,12 @@ pub(super) fn create(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
             Outcome::Late => continue,
         }
         calls.open.heads.put(key, &record);
-        return Ok(head);
+        return Ok(header);
     }
     Err(out_of_step())
 }
 
-pub(super) fn put(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
+pub(super) fn put(calls: &Calls, key: &LookupKey, write: &Write) -> Result<RecordHeader> {
     let open = calls.open;
     // What was seen of it last: by this process, and if that is not what is there, in the server's answer.
     let mut seen = open.heads.get(key).map(Vec::from).unwrap_or_default();
@@ -99,8 +103,8 @@ pub(super) fn put(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
     while late < TRIES {
         let now = calls.now(key)?;
         let known = calls::as_head(&seen);
-        let old = if seen.is_empty() { None } else { Some(format::decode(&known, open.seals)?) };
-        let old = old.filter(|old| write.check_version(&old.head).is_ok());
+        let old = if seen.is_empty() { None } else { Some(codec::decode(&known, open.seals)?) };
+        let old = old.filter(|old| write.check_version(&old.header).is_ok());
         let made = match &old {
             Some(old) => Some(replacement(calls, key, old, write, now)?),
             None => None,
@@ -124,60 +128,66 @@ pub(super) fn put(calls: &Calls, key: &Key, write: &Write) -> Result<Head> {
             }
             // The answer to the first attempt was lost.
             (Outcome::Other(Some(there)), Some(made)) if calls::is_same(&there, &made.record) => {
-                format::decode(&there, open.seals)?.head.last_seen
+                codec::decode(&there, open.seals)?.header.last_seen
             }
             (Outcome::Other(Some(there)), _) => {
-                let stored = format::decode(&there, open.seals)?;
-                write.check_version(&stored.head)?;
-                write.check_genuine(&Stored { key: *key, head: &stored.head, bytes: stored.bytes })?;
+                let stored = codec::decode(&there, open.seals)?;
+                write.check_version(&stored.header)?;
+                write.check_genuine(&StoredRecord { key: *key, header: &stored.header, payload: stored.payload })?;
                 seen = calls::first_bytes(&there);
                 continue;
             }
-            (Outcome::Other(None) | Outcome::Done(..), _) => return Err(crate::seal::corrupt()),
+            (Outcome::Other(None) | Outcome::Done(..), _) => return Err(crate::error::Error::corrupt_record()),
         };
-        let (Some(old), Some(made)) = (old, made) else { return Err(crate::seal::corrupt()) };
+        let (Some(old), Some(made)) = (old, made) else { return Err(crate::error::Error::corrupt_record()) };
         open.heads.put(key, &made.record);
-        if let Some(principal) = old.head.principal.filter(|_| old.head.principal != made.head.principal) {
-            calls.unlist(principal, key, &old.private);
+        if let Some(principal) = old.header.principal.filter(|_| old.header.principal != made.header.principal) {
+            calls.unlist(principal, key, &old.engine_fields);
         }
-        return Ok(Head { last_seen, ..made.head });
+        return Ok(RecordHeader { last_seen, ..made.header });
     }
     Err(out_of_step())
 }
 
 struct Made {
-    head: Head,
+    header: RecordHeader,
     record: Vec<u8>,
     join: Option<Join>,
 }
 
 /// What a session becomes by a write. It comes into its principal's list if that is another one, or if it may now live longer
 /// than was said there.
-fn replacement(calls: &Calls, key: &Key, old: &format::Record, write: &Write, now: i64) -> Result<Made> {
-    let head = old.head.written(now, write);
-    let is_new = head.principal != old.head.principal;
-    let private = private(calls, &head, if is_new { calls.open.number(now) } else { old.private });
-    let joins = head.principal.filter(|_| is_new || private.armed > old.private.armed);
-    let record = record(calls, key, &head, &private, &write.content, None)?;
-    Ok(Made { head, record, join: joins.map(|principal| Join { principal, key: *key, private }) })
+fn replacement(calls: &Calls, key: &LookupKey, old: &codec::Record, write: &Write, now: i64) -> Result<Made> {
+    let header = write.header_after(old.header, now);
+    let is_new = header.principal != old.header.principal;
+    let private = private(calls, &header, if is_new { calls.open.number(now) } else { old.engine_fields });
+    let joins = header.principal.filter(|_| is_new || private.indexed_deadline > old.engine_fields.indexed_deadline);
+    let record = record(calls, key, &header, &private, &write.content, None)?;
+    Ok(Made { header, record, join: joins.map(|principal| Join { principal, key: *key, private }) })
 }
 
-pub(super) fn renew(calls: &Calls, old: &Key, new: &Key, write: &Write, grace: &Grace) -> Result<Head> {
+pub(super) fn renew(
+    calls: &Calls,
+    old: &LookupKey,
+    new: &LookupKey,
+    write: &Write,
+    grace: &Grace,
+) -> Result<RecordHeader> {
     let open = calls.open;
     let mut there = calls.look(old, false, true)?.record.ok_or_else(Error::not_found)?;
     let mut late = 0;
     while late < TRIES {
-        let before = format::decode(&there, open.seals)?;
-        let stored = || Stored { key: *old, head: &before.head, bytes: before.bytes };
+        let before = codec::decode(&there, open.seals)?;
+        let stored = || StoredRecord { key: *old, header: &before.header, payload: before.payload };
         write.check_genuine(&stored())?;
         let now = calls.now(old)?;
-        let head = before.head.written(now, write);
-        let private = private(calls, &head, open.number(now));
+        let header = write.header_after(before.header, now);
+        let private = private(calls, &header, open.number(now));
         let moved = Moved {
             key: *new,
-            record: record(calls, new, &head, &private, &write.content, Some(stored()))?,
-            alias: grace.anew()?.alias(*old, *new, &head, &calls.moment(now))?,
-            join: head.principal.map(|principal| Join { principal, key: *new, private }),
+            record: record(calls, new, &header, &private, &write.content, Some(stored()))?,
+            alias: grace.with_fresh_nonce()?.alias(*old, *new, &header, &calls.moment(now))?,
+            join: header.principal.map(|principal| Join { principal, key: *new, private }),
         };
         match calls.displace(old, &calls::first_bytes(&there), &moved, now)? {
             Outcome::Done(_, ended) => calls.cx.counters.add(Count::Revoked, ended),
@@ -194,16 +204,16 @@ pub(super) fn renew(calls: &Calls, old: &Key, new: &Key, write: &Write, grace: &
         }
         open.heads.forget(old);
         open.heads.put(new, &moved.record);
-        if let Some(principal) = before.head.principal {
-            calls.unlist(principal, old, &before.private);
+        if let Some(principal) = before.header.principal {
+            calls.unlist(principal, old, &before.engine_fields);
         }
-        return Ok(head);
+        return Ok(header);
     }
     Err(out_of_step())
 }
 
 /// Ends the sessions of a principal but the one that `except` reads.
-pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<u64> {
+pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
     if calls.is_apart() {
         return apart::revoke(calls, principal, except);
     }
@@ -217,48 +227,48 @@ pub(super) fn revoke(calls: &Calls, principal: PrincipalKey, except: Option<&Key
 }
 
 /// The session that `except` reads, if it is the principal's.
-pub(super) fn spared(calls: &Calls, principal: PrincipalKey, except: Option<&Key>) -> Result<Option<Key>> {
+pub(super) fn spared(calls: &Calls, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<Option<LookupKey>> {
     let Some(except) = except else { return Ok(None) };
     let Some(way) = follow(calls, except, false)? else { return Ok(None) };
-    let record = format::decode(&way.record, calls.open.seals)?;
-    Ok((record.head.principal == Some(principal)).then_some(way.key))
+    let record = codec::decode(&way.record, calls.open.seals)?;
+    Ok((record.header.principal == Some(principal)).then_some(way.key))
 }
 
 /// Takes a session that is gone out of its principal's list.
-pub(super) fn unlist(calls: &Calls, key: &Key, head: &[u8]) {
-    if let Ok(record) = format::decode(head, calls.open.seals)
-        && let Some(principal) = record.head.principal
+pub(super) fn unlist(calls: &Calls, key: &LookupKey, header: &[u8]) {
+    if let Ok(record) = codec::decode(header, calls.open.seals)
+        && let Some(principal) = record.header.principal
     {
-        calls.unlist(principal, key, &record.private);
+        calls.unlist(principal, key, &record.engine_fields);
     }
 }
 
 /// What the engine keeps in a record for itself: the number by which it is known in its principal's list, and until when it
 /// is there at the least. It does not live longer, so that `revoke` finds it.
-fn private(calls: &Calls, head: &Head, number: Private) -> Private {
-    let armed = match head.principal {
-        Some(_) => head.own.or(calls.cx.policy.timeouts()).deadline(head.created, FOREVER),
+fn private(calls: &Calls, header: &RecordHeader, number: EngineFields) -> EngineFields {
+    let armed = match header.principal {
+        Some(_) => header.own.or(calls.cx.policy.timeouts()).deadline(header.created, FOREVER),
         None => FOREVER,
     };
-    Private { armed, ..number }
+    EngineFields { indexed_deadline: armed, ..number }
 }
 
 /// A record as it is stored. Under a nonce of its own: another one that was made up before may have been seen.
 fn record(
     calls: &Calls,
-    key: &Key,
-    head: &Head,
-    private: &Private,
+    key: &LookupKey,
+    header: &RecordHeader,
+    private: &EngineFields,
     content: &Content,
-    old: Option<Stored>,
+    old: Option<StoredRecord>,
 ) -> Result<Vec<u8>> {
-    let content = content.anew()?;
-    let len = format::record_len(head, content.stored_len(old.as_ref().map_or(0, |old| old.bytes.len())));
+    let content = content.with_fresh_nonce()?;
+    let len = codec::record_len(header, content.stored_len(old.as_ref().map_or(0, |old| old.payload.len())));
     let mut record = Vec::new();
     record.try_reserve_exact(len).map_err(|_| Error::no_memory())?;
     record.resize(len, 0);
-    let out = format::encode(head, private, calls.open.seals, &mut record);
-    content.fill(key, head, old, out)?;
+    let out = codec::encode(header, private, calls.open.seals, &mut record);
+    content.write_to(key, header, old, out)?;
     Ok(record)
 }
 

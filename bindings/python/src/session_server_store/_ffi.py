@@ -101,7 +101,7 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "sss_open": (c_int32, (*_DATA, POINTER(c_uint64))),
     "sss_open_global": (c_int32, _DATA),
     "sss_close": (c_int32, (c_uint64,)),
-    "sss_waits": (c_int32, (c_uint64, POINTER(c_uint32))),
+    "sss_may_block": (c_int32, (c_uint64, POINTER(c_uint32))),
     "sss_create": (c_int32, (c_uint64, *_DATA, _OPTIONS, c_void_p, _META)),
     "sss_get": (c_int32, (c_uint64, *_SID, c_uint32, c_void_p, c_size_t, POINTER(c_size_t), _META)),
     "sss_put": (c_int32, (c_uint64, *_SID, *_DATA, _OPTIONS, _META)),
@@ -188,7 +188,7 @@ HELD, RELEASED = _open(LIBRARY)
 def faces(store: c_uint64) -> tuple[ctypes.CDLL, ctypes.CDLL]:
     """The faces for the reads and for the writes of a store; which of them may wait, the library knows."""
     waits = c_uint32()
-    status = HELD.sss_waits(store, byref(waits))
+    status = HELD.sss_may_block(store, byref(waits))
     if status:
         raise failure(status)
     reads, writes = (RELEASED if waits.value & flag else HELD for flag in (WAITS_READS, WAITS_WRITES))

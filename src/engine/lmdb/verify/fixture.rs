@@ -295,7 +295,7 @@ pub(super) const USUAL: Style = Style { shortest_key: 1, longest_key: 64, longes
 pub(super) const LARGE: Style = Style { shortest_key: 1, longest_key: 511, longest_value: 20_000, operations: 300 };
 /// Few entries fit into a page, so that trees are as deep as they get.
 pub(super) const DEEP: Style = Style { shortest_key: 380, longest_key: 511, longest_value: 30, operations: 2000 };
-/// Keys that come again and again.
+/// StoreKeys that come again and again.
 pub(super) const NARROW: Style = Style { shortest_key: 1, longest_key: 2, longest_value: 5000, operations: 400 };
 pub(super) const TINY: Style = Style { shortest_key: 1, longest_key: 30, longest_value: 3000, operations: 12 };
 

@@ -10,12 +10,12 @@ use std::{
 
 use parking_lot::Mutex;
 use rustler::{Decoder, NifResult, Resource, ResourceArc, Term};
-use sss::{Error, ErrorKind, Store, Striped, Waits};
+use sss::{Blocking, Error, ErrorKind, ShardedLock, Store};
 
 use crate::terms::atoms;
 
 /// `None` once it is closed.
-pub struct Handle(Striped<Option<Store>>);
+pub struct Handle(ShardedLock<Option<Store>>);
 
 /// The application's store. It is not a resource that the application keeps in a persistent term: OTP 25 calls the
 /// destructor of such a resource when the term is erased, also while a process still holds the reference.
@@ -40,11 +40,11 @@ impl Handle {
     /// Lends the store to an operation; `None` if the operation is one of those that may wait there.
     pub fn with<R>(
         &self,
-        may_wait: impl FnOnce(Waits) -> bool,
+        may_wait: impl FnOnce(Blocking) -> bool,
         f: impl FnOnce(&Store) -> Result<R, Error>,
     ) -> Option<Result<R, Error>> {
         match self.0.read().as_ref() {
-            Some(store) if may_wait(store.waits()) => None,
+            Some(store) if may_wait(store.may_block()) => None,
             Some(store) => Some(f(store)),
             None => Some(Err(closed())),
         }
@@ -66,7 +66,7 @@ impl Drop for Handle {
     /// written to the disk.
     fn drop(&mut self) {
         let Some(store) = self.0.write().replace(None) else { return };
-        if !store.waits().writes && store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
+        if !store.may_block().writes && store.stats().is_ok_and(|stats| stats.sessions <= FEW_SESSIONS) {
             return;
         }
         // If no thread can be had, the closure is dropped here, and the store with it.

@@ -31,7 +31,7 @@ fn given<'p>(env: Env, payload: &'p Binary, most: usize) -> Result<&'p [u8], Err
     Ok(payload.as_slice())
 }
 
-/// `reads` or `writes` (of `sss::Waits`), the names of the two, the arguments, the operation and what makes an answer of its
+/// `reads` or `writes` (of `sss::Blocking`), the names of the two, the arguments, the operation and what makes an answer of its
 /// result. `most` is the longest payload that the operation may handle; to a longer one its result is `TooSmall`. The types
 /// are in brackets because rustler has to see their tokens, and it knows an `env` of its own only.
 macro_rules! operations {
@@ -65,7 +65,7 @@ operations! {
     reads get get_waiting |env, store, most, sid: [Binary<'a>], peek: [bool]| -> answer {
         let access = if peek { Access::Peek } else { Access::Slide };
         // The payload is copied once, from the store into the binary that Elixir gets.
-        store.read_at_most(sid.as_slice(), access, most, |payload, m| {
+        store.read_up_to(sid.as_slice(), access, most, |payload, m| {
             account(env, payload);
             Ok((binary(env, payload), meta(env, m), store.authenticates()))
         })

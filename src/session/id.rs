@@ -1,14 +1,13 @@
-//! Session ids: how one is minted. Nothing parses an id: it is only ever hashed (see `key`), and what was never
-//! minted is not found.
+//! Session ids: how one is generated. Nothing parses an id: it is only hashed (see `crypto::keys`), and an id that was never
+//! generated is not found.
 
 use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use rand::{TryRng, rngs::SysRng};
 
 use crate::{
+    crypto::{random::random, zeroize::ZeroizeOnDrop},
     error::{Error, ErrorKind, Result},
-    wiped::Wiped,
 };
 
 /// The length of a session id in characters.
@@ -18,18 +17,17 @@ pub const SID_LEN: usize = 128;
 const RANDOM_LEN: usize = 96;
 
 /// A session id: 96 bytes of the operating system's randomness as 128 characters of base64url (RFC 4648 section 5,
-/// without padding). Whoever holds it is the session's bearer: it belongs into a cookie or header and nowhere else.
+/// without padding). It is a bearer token: it belongs into a cookie or header and nowhere else.
 ///
 /// It is wiped when dropped, and `Debug` does not show it.
 // On the heap: moving it must not leave copies on the stack.
-pub struct Sid(Box<Wiped<[u8; SID_LEN]>>);
+pub struct Sid(Box<ZeroizeOnDrop<[u8; SID_LEN]>>);
 
 impl Sid {
-    /// Straight from the operating system: a generator in user space repeats itself after `fork`.
-    pub(crate) fn mint() -> Result<Sid> {
-        let mut random = Wiped::new([0; RANDOM_LEN]);
-        fill_random(random.as_mut_slice())?;
-        let mut sid = Sid(Box::new(Wiped::new([0; SID_LEN])));
+    /// A new id.
+    pub(crate) fn generate() -> Result<Sid> {
+        let random = random::<RANDOM_LEN>()?;
+        let mut sid = Sid(Box::new(ZeroizeOnDrop::new([0; SID_LEN])));
         // Constant time: base64 by table lookup would leave traces of the id in the cache.
         Base64UrlUnpadded::encode(random.as_slice(), sid.0.as_mut_slice())
             .map_err(|_| Error::fixed(ErrorKind::Random, "an id could not be encoded"))?;
@@ -59,11 +57,12 @@ impl fmt::Debug for Sid {
     }
 }
 
-/// Random bytes of the operating system. Blocks only while its source is not yet seeded, early at boot.
-pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<()> {
-    SysRng
-        .try_fill_bytes(bytes)
-        .map_err(|_| Error::fixed(ErrorKind::Random, "the operating system gave no random bytes"))
+/// The id that a client sent, as it is hashed. Bytes of another length become an id that cannot have been minted, so that a
+/// malformed id costs the same hash and the same lookup as a well-formed one.
+#[inline]
+pub(crate) fn normalize(sid: &[u8]) -> &[u8] {
+    const MALFORMED: &[u8] = &[0; SID_LEN];
+    if sid.len() == SID_LEN { sid } else { MALFORMED }
 }
 
 #[cfg(test)]
@@ -71,8 +70,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_128_characters_of_base64url_and_hidden_from_debug() {
-        let sid = Sid::mint().unwrap();
+    fn id_is_base64url_and_hidden_from_debug() {
+        let sid = Sid::generate().unwrap();
         assert_eq!(sid.as_str().len(), SID_LEN);
         assert!(sid.as_str().bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
         assert_eq!(format!("{sid:?}"), "Sid(..)");

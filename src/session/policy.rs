@@ -38,7 +38,7 @@ impl Timeouts {
 /// When a step happens, and the timeouts in force. An engine takes it inside the atomic step, under the step's locks: a
 /// thread that read the clock before and was slow would bring back what others have seen dead.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
+pub(crate) struct StepTime {
     pub now: i64,
     pub timeouts: Timeouts,
 }

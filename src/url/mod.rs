@@ -9,7 +9,7 @@ pub(crate) use self::redis::{Host, Password, RedisUrl, Servers, Tls};
 
 use crate::{
     error::{Error, ErrorKind, Result},
-    policy::{FOREVER, PolicyOptions},
+    session::policy::{FOREVER, PolicyOptions},
 };
 
 /// A URL, taken apart.

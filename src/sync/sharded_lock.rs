@@ -1,6 +1,6 @@
-//! A lock for what every call looks at and hardly any changes. An ordinary lock for readers and writers lets readers in
-//! together, but each of them writes into it: two threads that do nothing else then get less done than one. Here each
-//! thread has a lock nearly of its own, and whoever changes the value takes all of them.
+//! A readers-writer lock for a value that every call reads and that rarely changes. Readers of an ordinary lock all write
+//! into it, so two threads that only read get less done than one. Here each thread reads through one of several locks, on
+//! cache lines of its own, and a writer takes all of them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,16 +9,16 @@ use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 const STRIPES: usize = 16;
 
 /// Like an `RwLock`, for values of which copies are as good.
-pub struct Striped<T>([Stripe<T>; STRIPES]);
+pub struct ShardedLock<T>([Stripe<T>; STRIPES]);
 
 /// Two cache lines of its own: the prefetcher fetches pairs.
 #[repr(align(128))]
 struct Stripe<T>(RwLock<T>);
 
 /// All copies, locked by who may change them.
-pub struct Exclusive<'a, T>([RwLockWriteGuard<'a, T>; STRIPES]);
+pub struct ShardedLockWriteGuard<'a, T>([RwLockWriteGuard<'a, T>; STRIPES]);
 
-impl<T: Clone> Striped<T> {
+impl<T: Clone> ShardedLock<T> {
     /// The value, for as long as nobody changes it. Whoever holds this must not ask for it again: a writer that waits in
     /// between would wait for ever.
     #[inline]
@@ -27,30 +27,30 @@ impl<T: Clone> Striped<T> {
     }
 
     /// The value when nobody reads it any more, so that it can be changed.
-    pub fn write(&self) -> Exclusive<'_, T> {
+    pub fn write(&self) -> ShardedLockWriteGuard<'_, T> {
         // All writers in the same order.
-        Exclusive(std::array::from_fn(|i| self.0[i].0.write()))
+        ShardedLockWriteGuard(std::array::from_fn(|i| self.0[i].0.write()))
     }
 
-    /// A copy, unless the value is just being changed. Waits for nobody: a thread of a parent process would never be done.
-    pub fn peek(&self) -> Option<T> {
+    /// A copy, unless the value is just being changed. Blocking for nobody: a thread of a parent process would never be done.
+    pub fn try_get(&self) -> Option<T> {
         self.0.iter().find_map(|stripe| stripe.0.try_read()).map(|value| value.clone())
     }
 }
 
-impl<T: Clone> From<T> for Striped<T> {
-    fn from(value: T) -> Striped<T> {
-        Striped(std::array::from_fn(|_| Stripe(RwLock::new(value.clone()))))
+impl<T: Clone> From<T> for ShardedLock<T> {
+    fn from(value: T) -> ShardedLock<T> {
+        ShardedLock(std::array::from_fn(|_| Stripe(RwLock::new(value.clone()))))
     }
 }
 
-impl<T: Clone + Default> Default for Striped<T> {
-    fn default() -> Striped<T> {
+impl<T: Clone + Default> Default for ShardedLock<T> {
+    fn default() -> ShardedLock<T> {
         T::default().into()
     }
 }
 
-impl<T: Clone> Exclusive<'_, T> {
+impl<T: Clone> ShardedLockWriteGuard<'_, T> {
     /// The value.
     pub fn get(&self) -> &T {
         &self.0[0]
@@ -87,13 +87,13 @@ mod tests {
 
     #[test]
     fn every_thread_sees_the_value_that_was_put_in_last() {
-        let striped = Striped::from(0);
+        let striped = ShardedLock::from(0);
         for round in 1..50 {
             assert_eq!(striped.write().replace(round), round - 1);
             assert_eq!(*striped.write().get(), round);
             thread::scope(|scope| {
                 for _ in 0..2 * STRIPES {
-                    scope.spawn(|| assert_eq!((*striped.read(), striped.peek()), (round, Some(round))));
+                    scope.spawn(|| assert_eq!((*striped.read(), striped.try_get()), (round, Some(round))));
                 }
             });
         }
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn a_change_waits_for_every_reader_and_drops_the_value_when_they_are_gone() {
-        let striped = Striped::from(Some(Arc::new(())));
-        let value = striped.peek().flatten().unwrap();
+        let striped = ShardedLock::from(Some(Arc::new(())));
+        let value = striped.try_get().flatten().unwrap();
         let (reading, done) = (Barrier::new(2 * STRIPES + 1), Barrier::new(2 * STRIPES + 1));
         thread::scope(|scope| {
             for _ in 0..2 * STRIPES {

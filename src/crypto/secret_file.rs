@@ -9,18 +9,15 @@ use std::{
     path::Path,
 };
 
-use crate::{
-    error::{Error, ErrorKind, Result},
-    seal::Ring,
-    wiped::Wiped,
-};
+use super::{keyring::Keyring, zeroize::ZeroizeOnDrop};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Far more than anyone has: a wrong file is noticed before it is read.
 const LONGEST_FILE: u64 = 64 << 10;
 const DIGITS: usize = 64;
 
 /// The secrets in the file.
-pub(crate) fn read(path: &Path) -> Result<Ring> {
+pub(crate) fn read(path: &Path) -> Result<Keyring> {
     let io = |error: io::Error| Error::new(ErrorKind::Io, format!("the secret_file cannot be read: {error}"));
     let mut file = File::open(path).map_err(io)?;
     let about = file.metadata().map_err(io)?;
@@ -31,34 +28,34 @@ pub(crate) fn read(path: &Path) -> Result<Ring> {
         return Err(bad("is not a short file of text"));
     }
     // Room for all of it at once: growing would leave copies of secrets behind.
-    let mut bytes = Wiped::new(Vec::with_capacity(about.len() as usize + 1));
+    let mut bytes = ZeroizeOnDrop::new(Vec::with_capacity(about.len() as usize + 1));
     (&mut file).take(LONGEST_FILE).read_to_end(&mut bytes).map_err(io)?;
     parse(&bytes)
 }
 
-fn parse(text: &[u8]) -> Result<Ring> {
-    let mut ring = Ring::default();
+fn parse(text: &[u8]) -> Result<Keyring> {
+    let mut keyring = Keyring::default();
     for (i, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
         let secret = secret(line).ok_or_else(|| bad(format!("has no 64 hex digits in line {}", i + 1)))?;
-        if !ring.add(&secret) {
+        if !keyring.add(&secret) {
             return Err(bad(format!("has the same secret again in line {}", i + 1)));
         }
     }
-    if ring.is_empty() {
+    if keyring.is_empty() {
         return Err(bad("holds no secret: 64 hex digits a line are wanted (openssl rand -hex 32)"));
     }
-    Ok(ring)
+    Ok(keyring)
 }
 
-fn secret(line: &[u8]) -> Option<Wiped<[u8; DIGITS / 2]>> {
+fn secret(line: &[u8]) -> Option<ZeroizeOnDrop<[u8; DIGITS / 2]>> {
     if line.len() != DIGITS {
         return None;
     }
-    let mut secret = Wiped::new([0; DIGITS / 2]);
+    let mut secret = ZeroizeOnDrop::new([0; DIGITS / 2]);
     for (byte, digits) in secret.iter_mut().zip(line.chunks_exact(2)) {
         let digit = |i: usize| char::from(digits[i]).to_digit(16);
         *byte = (digit(0)? * 16 + digit(1)?) as u8;

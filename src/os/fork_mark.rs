@@ -1,6 +1,5 @@
-//! The two things taken straight from the operating system: a cheap clock, and a page that the kernel wipes in
-//! a forked child. It knows nothing of sessions. Other `unsafe` is in `capi`, and in an engine where a foreign library, the
-//! kernel or the memory itself demands it: `git grep 'allow(unsafe_code)'` lists the files.
+//! Detects `fork` without a system call and without a lock: a page that the kernel zeroes in a forked child. A child can
+//! then refuse inherited state at once, because a lock that a thread of the parent held at the fork never opens there.
 #![allow(unsafe_code)]
 
 use std::{
@@ -8,35 +7,32 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// Linux's coarse clock costs a quarter of the precise one and is exact to one timer tick (1 to 10 ms).
-#[cfg(target_os = "linux")]
-const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
-#[cfg(not(target_os = "linux"))]
-const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+use once_cell::race::OnceBox;
 
-/// Milliseconds of a clock that no clock step moves; only differences mean anything.
-#[allow(clippy::unnecessary_cast)] // On 32-bit systems both are shorter.
-pub(crate) fn monotonic_ms() -> i64 {
-    let now = clock(CLOCK);
-    now.tv_sec as i64 * 1000 + now.tv_nsec as i64 / 1_000_000
+/// The number of this process among its ancestors: never zero, and different from the number of every ancestor.
+pub(crate) fn generation() -> u32 {
+    static MARK: OnceBox<ForkMark> = OnceBox::new();
+    let mark = MARK.get_or_init(|| Box::new(ForkMark::new())).get();
+    match mark.load(Ordering::Acquire) {
+        0 => next_generation(mark),
+        generation => generation,
+    }
 }
 
-/// The same clock read precisely and rounded up: never less than `monotonic_ms` at the same moment.
-#[allow(clippy::unnecessary_cast)]
-pub(crate) fn monotonic_ms_ceil() -> i64 {
-    let now = clock(libc::CLOCK_MONOTONIC);
-    now.tv_sec as i64 * 1000 + (now.tv_nsec as i64 + 999_999) / 1_000_000
-}
-
-fn clock(id: libc::clockid_t) -> libc::timespec {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec to write to. The call cannot fail: the clock id is one that the system has.
-    unsafe { libc::clock_gettime(id, &mut now) };
-    now
+/// The first call in a process. Threads may race here; all of them return the same number.
+#[cold]
+fn next_generation(mark: &AtomicU32) -> u32 {
+    // Ordinary memory: the child continues the parent's count.
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let next = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    match mark.compare_exchange(0, next, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => next,
+        Err(winner) => winner,
+    }
 }
 
 /// A number that is zero in a process that has just been forked, whatever the parent had stored there.
-pub(crate) struct ForkMark(NonNull<AtomicU32>);
+struct ForkMark(NonNull<AtomicU32>);
 
 // SAFETY: it points at an atomic in memory that is never unmapped.
 unsafe impl Send for ForkMark {}
@@ -45,11 +41,11 @@ unsafe impl Sync for ForkMark {}
 
 impl ForkMark {
     /// Maps a page for the mark, or falls back to a handler that runs in the child.
-    pub(crate) fn new() -> ForkMark {
+    fn new() -> ForkMark {
         wiped_page().unwrap_or_else(ForkMark::with_handler)
     }
 
-    pub(crate) fn get(&self) -> &AtomicU32 {
+    fn get(&self) -> &AtomicU32 {
         // SAFETY: points at a live, aligned AtomicU32 for the rest of the process's life (see `wiped_page` and
         // `with_handler`); a wiped page reads as zero, which is a valid AtomicU32.
         unsafe { self.0.as_ref() }

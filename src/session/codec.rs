@@ -1,0 +1,286 @@
+//! The binary format of sessions and aliases outside the process: one versioned format for every shared engine.
+//! docs/FORMAT.md describes it, and tests/vectors.txt has examples. Numbers are little-endian.
+
+use super::{
+    alias::Alias,
+    header::RecordHeader,
+    key::{LookupKey, PrincipalKey, Ref},
+    policy::Timeouts,
+};
+use crate::{
+    crypto::aead::WRAPPED_KEY_LEN,
+    error::{Error, Result},
+};
+
+const FORMAT: u8 = 1;
+const HAS_PRINCIPAL: u8 = 1;
+const SEALED: u8 = 2;
+const HAS_WRAPPED_KEY: u8 = 4;
+
+const GENERATION: usize = 2;
+const LAST_USED_SLOT: usize = 4;
+const CREATED: usize = 8;
+pub(crate) const LAST_SEEN: usize = 16;
+const VERSION: usize = 24;
+const ABSOLUTE: usize = 32;
+pub(crate) const IDLE: usize = 40;
+const INDEXED_DEADLINE: usize = 48;
+pub(crate) const HEADER: usize = 56;
+pub(crate) const PRINCIPAL: usize = 32;
+
+/// What an engine keeps in a record for its own use. Not part of the session, and not sealed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct EngineFields {
+    /// `lmdb:`: the slot of the table of last uses; 0 for none.
+    pub last_used_slot: u32,
+    /// The slot's generation.
+    pub generation: u16,
+    /// The deadline under which the engine's index of deadlines has the session.
+    pub indexed_deadline: i64,
+}
+
+/// A record, decoded.
+pub(crate) struct Record<'a> {
+    pub header: RecordHeader,
+    pub engine_fields: EngineFields,
+    /// The payload as it is stored.
+    pub payload: &'a [u8],
+}
+
+/// The length of a record whose payload takes `stored_len` bytes.
+pub(crate) fn record_len(header: &RecordHeader, stored_len: usize) -> usize {
+    header_len(header.principal.is_some()) + stored_len
+}
+
+fn header_len(has_principal: bool) -> usize {
+    HEADER + if has_principal { PRINCIPAL } else { 0 }
+}
+
+/// The length of the stored payload in a record that has this start and length; `None` if it is not a record.
+pub(crate) fn stored_len(start: &[u8], record_len: usize) -> Option<usize> {
+    match *start.first_chunk()? {
+        [FORMAT, flags] => record_len.checked_sub(header_len(flags & HAS_PRINCIPAL != 0)),
+        _ => None,
+    }
+}
+
+/// Writes everything but the payload into `out`, which has the length `record_len`, and returns the part for the payload.
+pub(crate) fn encode<'a>(
+    header: &RecordHeader,
+    engine_fields: &EngineFields,
+    sealed: bool,
+    out: &'a mut [u8],
+) -> &'a mut [u8] {
+    let (fields, payload) = out.split_at_mut(header_len(header.principal.is_some()));
+    fields[0] = FORMAT;
+    fields[1] = if header.principal.is_some() { HAS_PRINCIPAL } else { 0 } | if sealed { SEALED } else { 0 };
+    put(fields, GENERATION, engine_fields.generation.to_le_bytes());
+    put(fields, LAST_USED_SLOT, engine_fields.last_used_slot.to_le_bytes());
+    put(fields, CREATED, header.created.to_le_bytes());
+    put(fields, LAST_SEEN, header.last_seen.to_le_bytes());
+    put(fields, VERSION, header.version.to_le_bytes());
+    put(fields, ABSOLUTE, header.own.absolute.to_le_bytes());
+    put(fields, IDLE, header.own.idle.to_le_bytes());
+    put(fields, INDEXED_DEADLINE, engine_fields.indexed_deadline.to_le_bytes());
+    if let Some(principal) = header.principal {
+        put(fields, HEADER, principal.bytes());
+    }
+    payload
+}
+
+/// Changes the parts of a record that are not sealed: the last use and the engine's own fields.
+pub(crate) fn patch_header(record: &mut [u8], last_seen: i64, engine_fields: &EngineFields) -> Result<()> {
+    let header = record.get_mut(..HEADER).ok_or_else(Error::corrupt_record)?;
+    put(header, GENERATION, engine_fields.generation.to_le_bytes());
+    put(header, LAST_USED_SLOT, engine_fields.last_used_slot.to_le_bytes());
+    put(header, LAST_SEEN, last_seen.to_le_bytes());
+    put(header, INDEXED_DEADLINE, engine_fields.indexed_deadline.to_le_bytes());
+    Ok(())
+}
+
+/// The record in `bytes`. It must be sealed if the store seals and must not be otherwise: a record that differs was planted.
+pub(crate) fn decode(bytes: &[u8], sealed: bool) -> Result<Record<'_>> {
+    let (&[format, flags], true) = (bytes.first_chunk().ok_or_else(Error::corrupt_record)?, bytes.len() >= HEADER)
+    else {
+        return Err(Error::corrupt_record());
+    };
+    if format != FORMAT || flags & !HAS_PRINCIPAL != if sealed { SEALED } else { 0 } {
+        return Err(Error::corrupt_record());
+    }
+    let has_principal = flags & HAS_PRINCIPAL != 0;
+    let (header, payload) = bytes.split_at_checked(header_len(has_principal)).ok_or_else(Error::corrupt_record)?;
+    let time = |at| i64::from_le_bytes(field(header, at));
+    Ok(Record {
+        header: RecordHeader {
+            version: u64::from_le_bytes(field(header, VERSION)),
+            created: time(CREATED),
+            last_seen: time(LAST_SEEN),
+            own: Timeouts { absolute: time(ABSOLUTE), idle: time(IDLE) },
+            principal: has_principal.then(|| PrincipalKey::from(field::<PRINCIPAL>(header, HEADER))),
+        },
+        engine_fields: EngineFields {
+            last_used_slot: u32::from_le_bytes(field(header, LAST_USED_SLOT)),
+            generation: u16::from_le_bytes(field(header, GENERATION)),
+            indexed_deadline: time(INDEXED_DEADLINE),
+        },
+        payload,
+    })
+}
+
+const TARGET: usize = 2;
+const UNTIL: usize = TARGET + 32;
+const ALIAS: usize = UNTIL + 8;
+
+/// The alias as it is stored under its key.
+pub(crate) fn encode_alias(alias: &Alias) -> Vec<u8> {
+    let mut out = vec![0; ALIAS];
+    out[0] = FORMAT;
+    put(&mut out, TARGET, alias.target.bytes());
+    put(&mut out, UNTIL, alias.until.to_le_bytes());
+    if let Some(wrapped_key) = &alias.wrapped_key {
+        out[1] = HAS_WRAPPED_KEY;
+        out.extend_from_slice(wrapped_key.as_slice());
+    }
+    out
+}
+
+/// The alias that is stored under `key`.
+pub(crate) fn decode_alias(key: LookupKey, bytes: &[u8], sealed: bool) -> Result<Alias> {
+    let (fields, wrapped_key) = bytes.split_at_checked(ALIAS).ok_or_else(Error::corrupt_record)?;
+    let flags = if sealed { HAS_WRAPPED_KEY } else { 0 };
+    if fields[..2] != [FORMAT, flags] || wrapped_key.len() != if sealed { WRAPPED_KEY_LEN } else { 0 } {
+        return Err(Error::corrupt_record());
+    }
+    Ok(Alias {
+        key,
+        target: LookupKey::from(&Ref(field(fields, TARGET))),
+        until: i64::from_le_bytes(field(fields, UNTIL)),
+        wrapped_key: wrapped_key.first_chunk().map(|key| Box::new(*key)),
+    })
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut field = [0; N];
+    field.copy_from_slice(&bytes[at..at + N]);
+    field
+}
+
+fn put<const N: usize>(out: &mut [u8], at: usize, bytes: [u8; N]) {
+    out[at..at + N].copy_from_slice(&bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{aead, keyring::Keyring, keys::StoreKeys},
+        error::ErrorKind,
+        session::{alias::Grace, policy::StepTime},
+    };
+
+    fn header(principal: Option<PrincipalKey>) -> RecordHeader {
+        RecordHeader {
+            version: 3,
+            created: 1000,
+            last_seen: 2000,
+            own: Timeouts { absolute: -1, idle: 60_000 },
+            principal,
+        }
+    }
+
+    const ENGINE_FIELDS: EngineFields = EngineFields { last_used_slot: 7, generation: 9, indexed_deadline: i64::MAX };
+
+    fn encoded(principal: Option<PrincipalKey>, sealed: bool) -> Vec<u8> {
+        let mut out = vec![0; record_len(&header(principal), 5)];
+        encode(&header(principal), &ENGINE_FIELDS, sealed, &mut out).copy_from_slice(b"hello");
+        out
+    }
+
+    #[test]
+    fn record_round_trips() {
+        for principal in [None, Some(PrincipalKey(1 << 100, 5))] {
+            let mut bytes = encoded(principal, true);
+            let record = decode(&bytes, true).unwrap();
+            assert_eq!(format!("{:?}", record.header), format!("{:?}", header(principal)));
+            assert_eq!((record.engine_fields, record.payload), (ENGINE_FIELDS, &b"hello"[..]));
+            let changed = EngineFields { last_used_slot: 1, generation: 2, indexed_deadline: 3 };
+            patch_header(&mut bytes, 4000, &changed).unwrap();
+            let record = decode(&bytes, true).unwrap();
+            assert_eq!((record.header.last_seen, record.engine_fields, record.payload), (4000, changed, &b"hello"[..]));
+        }
+    }
+
+    #[test]
+    fn malformed_record_is_corrupt() {
+        let good = encoded(Some(PrincipalKey(1, 2)), true);
+        let is_corrupt =
+            |bytes: &[u8], sealed| decode(bytes, sealed).err().is_some_and(|error| error.kind() == ErrorKind::Corrupt);
+        for len in 0..good.len() - 5 {
+            assert!(is_corrupt(&good[..len], true), "cut to {len}");
+        }
+        for bit in 0..16 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            // Without the flag of the principal it is a shorter record: for the seal to notice.
+            assert!(is_corrupt(&bad, true) || bit == 8, "bit {bit}");
+        }
+        assert!(is_corrupt(&good, false), "a sealed one in a store that does not seal");
+        assert!(is_corrupt(&encoded(None, false), true), "a planted one that is not sealed");
+    }
+
+    #[test]
+    fn alias_round_trips() {
+        for sealed in [false, true] {
+            let wrapped_key = sealed.then(|| Box::new([3; WRAPPED_KEY_LEN]));
+            let alias = Alias { key: LookupKey(1, 2), target: LookupKey(3, 4), until: -5, wrapped_key };
+            let bytes = encode_alias(&alias);
+            let again = decode_alias(LookupKey(1, 2), &bytes, sealed).unwrap();
+            assert_eq!((again.target, again.until, &again.wrapped_key), (alias.target, -5, &alias.wrapped_key));
+            assert!(decode_alias(LookupKey(1, 2), &bytes, !sealed).is_err());
+            assert!((0..bytes.len()).all(|len| decode_alias(LookupKey(1, 2), &bytes[..len], sealed).is_err()));
+        }
+    }
+
+    /// The examples that docs/FORMAT.md refers to: the inputs are here, the outputs in the file.
+    #[test]
+    fn encoding_matches_golden_vectors() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors.txt");
+        let text = std::fs::read_to_string(path).unwrap();
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+            line.unwrap_or_else(|| panic!("tests/vectors.txt has no {name}")).to_owned()
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let number = |i: usize| u8::try_from(i).unwrap();
+        let salt: [u8; 32] = std::array::from_fn(number);
+        let secret: [u8; 32] = std::array::from_fn(|i| 0x80 + number(i));
+        let nonce = std::array::from_fn(|i| 0xF0 + number(i));
+        let (old, new) = ([b'A'; 128], [b'B'; 128]);
+        for (name, with_secret) in [("without secret", false), ("with secret", true)] {
+            let mut keyring = Keyring::default();
+            assert!(!with_secret || keyring.add(&secret));
+            let keys = StoreKeys::for_shared_store(&salt, Some(keyring));
+            let ((old_key, from), (new_key, to)) = (keys.session(&old), keys.session(&new));
+            let (from, to) = (from.unwrap(), to.unwrap());
+            let (old_key, new_key) = (LookupKey::from(old_key), LookupKey::from(new_key));
+            let principal = PrincipalKey::from(keys.principal(b"alice"));
+            assert_eq!(hex(&old_key.bytes()), value("lookup key of A"));
+            assert_eq!(hex(&new_key.bytes()), value("lookup key of B"));
+            assert_eq!(hex(&principal.bytes()), value("principal key of alice"));
+
+            let own = Timeouts { absolute: 0, idle: 60_000 };
+            let header = RecordHeader { version: 3, created: 1000, last_seen: 2000, own, principal: Some(principal) };
+            let mut record = vec![0; record_len(&header, 5 + aead::OVERHEAD)];
+            let engine_fields = EngineFields { last_used_slot: 7, generation: 9, indexed_deadline: 62_000 };
+            let payload = encode(&header, &engine_fields, true, &mut record);
+            header.seal(&from, nonce, &old_key, b"hello", payload).unwrap();
+            assert_eq!(hex(&record), value(&format!("record of A, {name}")));
+
+            // From the deadline that the vectors name: 5000.
+            let time = StepTime { now: 0, timeouts: Timeouts { absolute: 10_000, idle: 10_000 } };
+            let grace = Grace { ms: 5000, keys: Some((&from, &to, nonce)) };
+            let alias = grace.alias(old_key, new_key, &header, &time).unwrap().unwrap();
+            assert_eq!(hex(&encode_alias(&alias)), value(&format!("alias of A to B, {name}")));
+        }
+    }
+}

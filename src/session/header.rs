@@ -1,0 +1,191 @@
+//! What a session's record begins with, and what callers learn from it. The header says when a session was created and last
+//! used, by which timeouts it ends and to which principal it belongs; encrypted payloads are bound to it.
+
+use super::{
+    key::{LookupKey, PrincipalKey, Ref},
+    policy::{StepTime, Timeouts},
+};
+use crate::{
+    crypto::{
+        aead::{DataKey, Nonce},
+        zeroize::ZeroizeOnDrop,
+    },
+    error::Result,
+};
+
+/// What is known of a session besides its payload. Times are Unix milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// 1 when created, and one more with every new payload.
+    pub version: u64,
+    /// When the session began. Renewing the id does not change it.
+    pub created_ms: i64,
+    /// When it was used last.
+    pub last_seen_ms: i64,
+    /// When it dies unless it is used before: the earlier of the absolute and the idle deadline, `FOREVER` if neither.
+    pub expires_ms: i64,
+}
+
+/// One session in a principal's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Names the session to `Store::delete_ref`. Never an id.
+    pub reference: Ref,
+    /// The length of the payload in bytes.
+    pub payload_len: u64,
+    /// Version and times.
+    pub meta: Meta,
+}
+
+/// What a session's record begins with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordHeader {
+    pub version: u64,
+    pub created: i64,
+    pub last_seen: i64,
+    /// The session's own timeouts; 0 follows the store.
+    pub own: Timeouts,
+    pub principal: Option<PrincipalKey>,
+}
+
+impl RecordHeader {
+    /// The header after a use. A clock that went back (shared engines) does not move it back.
+    pub(crate) fn touched_at(self, now: i64) -> RecordHeader {
+        RecordHeader { last_seen: self.last_seen.max(now), ..self }
+    }
+
+    pub(crate) fn deadline(&self, store: Timeouts) -> i64 {
+        self.own.or(store).deadline(self.created, self.last_seen)
+    }
+
+    pub(crate) fn is_live(&self, time: &StepTime) -> bool {
+        time.now < self.deadline(time.timeouts)
+    }
+
+    pub(crate) fn meta(&self, store: Timeouts) -> Meta {
+        Meta {
+            version: self.version,
+            created_ms: self.created,
+            last_seen_ms: self.last_seen,
+            expires_ms: self.deadline(store),
+        }
+    }
+
+    pub(crate) fn entry(&self, key: LookupKey, payload_len: u64, store: Timeouts) -> Entry {
+        Entry { reference: key.into(), payload_len, meta: self.meta(store) }
+    }
+
+    /// Encrypts the payload of a record with this header into `out`, which is `aead::OVERHEAD` longer.
+    pub(crate) fn seal(
+        &self,
+        data_key: &DataKey,
+        nonce: Nonce,
+        key: &LookupKey,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<()> {
+        data_key.seal(nonce, &self.associated_data(key), payload, out)
+    }
+
+    /// What an encrypted payload is bound to. The last use is not part of it, because a get writes it; it is bounded by the
+    /// absolute deadline, which is.
+    fn associated_data(&self, key: &LookupKey) -> [u8; ASSOCIATED_DATA_LEN] {
+        concat_exact([
+            &[ASSOCIATED_DATA_FORMAT, SealedKind::Payload as u8],
+            &key.bytes(),
+            &self.created.to_le_bytes(),
+            &self.own.absolute.to_le_bytes(),
+            &self.own.idle.to_le_bytes(),
+            &[self.principal.is_some().into()],
+            &self.principal.map_or([0; 32], |principal| principal.bytes()),
+            &self.version.to_le_bytes(),
+        ])
+    }
+}
+
+const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 3 * 8 + 33 + 8;
+
+pub(super) const ASSOCIATED_DATA_FORMAT: u8 = 1;
+
+/// What is encrypted, so that one kind of text is never accepted as another one under the same key.
+#[repr(u8)]
+pub(super) enum SealedKind {
+    Payload = 1,
+    DataKey = 2,
+}
+
+/// The parts one behind the other; together they are `N` bytes long.
+pub(super) fn concat_exact<const PARTS: usize, const N: usize>(parts: [&[u8]; PARTS]) -> [u8; N] {
+    let mut data = [0; N];
+    let mut at = 0;
+    for part in parts {
+        data[at..at + part.len()].copy_from_slice(part);
+        at += part.len();
+    }
+    debug_assert_eq!(at, N);
+    data
+}
+
+/// A record as its engine holds it.
+pub(crate) struct StoredRecord<'a> {
+    pub key: LookupKey,
+    pub header: &'a RecordHeader,
+    /// The payload as it is stored: encrypted if the store seals.
+    pub payload: &'a [u8],
+}
+
+impl StoredRecord<'_> {
+    /// The decrypted payload; `CORRUPT` if it, the header or the key was changed since it was sealed.
+    pub(crate) fn open(&self, data_key: &DataKey) -> Result<ZeroizeOnDrop<Vec<u8>>> {
+        data_key.open(&self.header.associated_data(&self.key), self.payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{
+            aead::{OVERHEAD, random_nonce},
+            keyring::Keyring,
+        },
+        error::ErrorKind,
+    };
+
+    fn header() -> RecordHeader {
+        RecordHeader {
+            version: 3,
+            created: 1000,
+            last_seen: 2000,
+            own: Timeouts { absolute: 0, idle: 60_000 },
+            principal: Some(PrincipalKey(7, 0)),
+        }
+    }
+
+    #[test]
+    fn edited_header_or_key_is_corrupt() {
+        let keyring = Keyring::default();
+        let data_key = DataKey::new(&[1; 32], &keyring);
+        let mut sealed = vec![0; 9 + OVERHEAD];
+        header().seal(&data_key, random_nonce().unwrap(), &LookupKey(1, 2), b"role=user", &mut sealed).unwrap();
+        let open = |key, header: &RecordHeader| StoredRecord { key, header, payload: &sealed }.open(&data_key);
+        assert_eq!(*open(LookupKey(1, 2), &header()).unwrap(), b"role=user");
+        assert!(open(LookupKey(1, 2), &RecordHeader { last_seen: 9999, ..header() }).is_ok(), "a get changes it");
+        let edits: [RecordHeader; 7] = [
+            RecordHeader { version: 4, ..header() },
+            RecordHeader { created: 1001, ..header() },
+            RecordHeader { own: Timeouts { absolute: 1, idle: 60_000 }, ..header() },
+            RecordHeader { own: Timeouts { absolute: 0, idle: 60_001 }, ..header() },
+            RecordHeader { principal: Some(PrincipalKey(8, 0)), ..header() },
+            RecordHeader { principal: Some(PrincipalKey(7, 1)), ..header() },
+            RecordHeader { principal: None, ..header() },
+        ];
+        let is_corrupt =
+            |key, header: &RecordHeader| open(key, header).is_err_and(|error| error.kind() == ErrorKind::Corrupt);
+        for edited in edits {
+            assert!(is_corrupt(LookupKey(1, 2), &edited), "{edited:?}");
+        }
+        assert!(is_corrupt(LookupKey(2, 2), &header()));
+        assert!(is_corrupt(LookupKey(1, 3), &header()));
+    }
+}
