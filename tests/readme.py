@@ -1,7 +1,7 @@
 """Runs every snippet and every shell command of README.md as written there, and fails if one of them fails.
 
-Two things are replaced: the directory of the store and the port of the servers. The script needs what the tests before it
-have built: target/release, the virtual environment and the Elixir project.
+Two things are replaced: the directory of the store and the port of the servers. The script needs
+what the tests before it have built: target/release, the virtual environment and the Elixir project.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ STATE = "/var/lib/app"
 ADDRESS = "127.0.0.1:8000"
 PATIENCE_SECONDS = 30
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+# The id of the session alone, beside malformed cookies of other applications, and behind an id that
+# is unknown.
+COOKIES = ("sid={}", 'theme="dark; a,b=c; sid={}', f"sid={'A' * 128}; sid={{}}")
 
 
 def run(language: str, code: str, scratch: Path) -> None:
@@ -82,9 +85,11 @@ def command(words: list[str], scratch: Path) -> None:
     try:
         expect(server, address, "", "nobody")
         sid = in_app("print(sessions.create({'user': 'alice'}))", scratch)
-        expect(server, address, sid, "alice")
+        for cookies in COOKIES:
+            expect(server, address, cookies.format(sid), "alice")
         in_app(f"assert sessions.delete({sid!r})", scratch)
-        expect(server, address, sid, "nobody")
+        for cookies in COOKIES:
+            expect(server, address, cookies.format(sid), "nobody")
         server.terminate()
         assert server.wait(timeout=PATIENCE_SECONDS) == 0, f"{words[0]} ended with {server.returncode}"
     except BaseException:
@@ -107,10 +112,10 @@ def in_app(code: str, scratch: Path) -> str:
     return done.stdout.strip()
 
 
-def expect(server: subprocess.Popen[bytes], address: str, sid: str, answer: str) -> None:
-    """From whichever workers answer."""
+def expect(server: subprocess.Popen[bytes], address: str, cookies: str, answer: str) -> None:
+    """Asks often enough for several workers to answer."""
     end = time.monotonic() + PATIENCE_SECONDS
-    request = urllib.request.Request(f"http://{address}/", headers={"Cookie": f"sid={sid}"})
+    request = urllib.request.Request(f"http://{address}/", headers={"Cookie": cookies} if cookies else {})
     for _ in range(20):
         while True:
             try:

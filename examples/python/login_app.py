@@ -33,7 +33,7 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 import pages
 import walk
 
-from session_server_store import ConflictError, Session, SessionStoreError, Store
+from session_server_store import ConflictError, Session, SessionStoreError, Store, cookie_values
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -81,8 +81,9 @@ STALE = (
 
 @dataclass(frozen=True)
 class Request:
-    sid: str  # what the cookie says, which may be anything
-    session: Optional[Session]  # None: there is no such session
+    sids: list[str]  # the values of the cookie, which may be anything
+    sid: str  # the id of the session, "" without one
+    session: Optional[Session]
     form: dict[str, str]
 
     @property
@@ -143,7 +144,7 @@ class LoginApp:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def answer(self, environ: WSGIEnvironment) -> Answer:
-        method, sid = environ["REQUEST_METHOD"], cookie(environ, "sid")
+        method = environ["REQUEST_METHOD"]
         views = self.routes.get(environ["PATH_INFO"])
         if views is None:
             raise Refusal(404, "Not found", "There is no such page.")
@@ -152,9 +153,9 @@ class LoginApp:
             allow = ", ".join([*views, "HEAD"] if "GET" in views else views)
             raise Refusal(405, "Method not allowed", f"This page answers to {allow}.", ("Allow", allow))
         form = read_form(environ) if method == "POST" else {}
-        # The one way from a cookie to a session. Unknown, made up, expired, logged out: all the same, there is none.
-        session = self.store.get(sid) if sid else None
-        request = Request(sid, session, form)
+        sids = cookie_values(environ.get("HTTP_COOKIE", ""), "sid")
+        sid, session = self.find_session(sids)
+        request = Request(sids, sid, session, form)
         if method == "POST" and not same(form.get("csrf"), request.data.get("csrf")):
             raise Refusal(403, "That did not work", STALE)
         return view(request)
@@ -192,7 +193,9 @@ class LoginApp:
         return redirect("/", carry(sid))
 
     def log_out(self, request: Request) -> Answer:
-        self.store.delete(request.sid)  # on the server, so that copies of the cookie are dead too
+        # On the server, so that copies of the cookies do not work either. All of them: after a logout none may log in.
+        for sid in request.sids:
+            self.store.delete(sid)
         return redirect("/", FORGET)
 
     def devices(self, request: Request) -> Answer:
@@ -222,6 +225,14 @@ class LoginApp:
         return redirect("/devices")
 
     # Sessions.
+
+    def find_session(self, sids: list[str]) -> tuple[str, Optional[Session]]:
+        """The first cookie that names a living session. An ended or planted id in front must not hide it."""
+        for sid in sids:
+            session = self.store.get(sid)
+            if session is not None:
+                return sid, session
+        return "", None
 
     def change(self, sid: str, session: Optional[Session], update: Callable[[Data], Data]) -> Optional[Session]:
         """Read, compute, write if nobody else did in between, else again: parallel requests lose nothing."""
@@ -294,15 +305,6 @@ class Server(ThreadingMixIn, WSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # a client that hangs up or sleeps is no news
             super().handle_error(request, client_address)
-
-
-def cookie(environ: WSGIEnvironment, name: str) -> str:
-    """By hand: http.cookies drops every cookie when one of them is malformed."""
-    for pair in environ.get("HTTP_COOKIE", "").split(";"):
-        key, _, value = pair.partition("=")
-        if key.strip() == name:
-            return str(value.strip())
-    return ""
 
 
 def read_form(environ: WSGIEnvironment) -> dict[str, str]:

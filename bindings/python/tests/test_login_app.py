@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
+from urllib.parse import urlencode
 
 import pytest
 from website import APP, EXAMPLES, FORM, Site, serving
@@ -300,9 +301,33 @@ def test_garbage_in_the_cookie_is_no_session(site: Site, cookie: str) -> None:
     assert [site.ask("GET", path, cookie).status for path in PAGES] == [200, 200, 200, 303]
 
 
-def test_garbage_beside_the_cookie_does_not_hide_it(site: Site) -> None:
+@pytest.mark.parametrize("neighbours", ['[bad]=1; x="; {{}}; =; sid={}; ,=', "a,b=c;sid={}", "x={{}}; sid={}"])
+def test_session_with_odd_neighbour_cookies(site: Site, neighbours: str) -> None:
     sid = site.get("/visits").sid
-    assert site.ask("GET", "/visits", f'[bad]=1; x="; {{}}; =; sid={sid}; ,=').visits == 2
+    assert site.ask("GET", "/visits", neighbours.format(sid)).visits == 2
+
+
+@pytest.mark.parametrize(
+    "cookies", ["sid={dead}; sid={sid}", "sid={sid}; sid={dead}", "sid=; sid=x; sid={dead}; sid={sid}"]
+)
+def test_session_beside_ended_session(site: Site, cookies: str) -> None:
+    dead = site.log_in()
+    site.post("/logout", dead, site.get("/devices", dead).csrf)
+    sid = site.log_in()
+    both = cookies.format(dead=dead, sid=sid)
+    page = site.ask("GET", "/devices", both)
+    assert (page.status, page.cookie) == (200, "")
+    form = urlencode({"csrf": page.csrf})
+    assert site.ask("POST", "/logout", both, form, Content_Type=FORM).location == "/"
+    assert site.get("/devices", sid).location == "/login"
+
+
+def test_logout_ends_every_session_of_the_request(site: Site) -> None:
+    first, second = site.log_in(), site.log_in()
+    csrf = site.get("/devices", first).csrf
+    form = urlencode({"csrf": csrf})
+    assert site.ask("POST", "/logout", f"sid={first}; sid={second}", form, Content_Type=FORM).location == "/"
+    assert [site.get("/devices", sid).location for sid in (first, second)] == ["/login"] * 2
 
 
 def test_what_users_type_is_escaped(site: Site) -> None:

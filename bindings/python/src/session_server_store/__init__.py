@@ -23,6 +23,7 @@ from ._global import stats as stats
 from ._global import sweep as sweep
 from ._global import touch as touch
 from ._version import __version__ as __version__
+from .cookies import cookie_values
 from .errors import (
     ClosedError,
     ConflictError,
@@ -63,4 +64,5 @@ __all__ = [
     "UnavailableError",
     "UnsupportedError",
     "UrlError",
+    "cookie_values",
 ]
