@@ -2,35 +2,29 @@
 //! The first one seals, all of them open: to change the secret without logging anyone out, put the new one in front and
 //! take the old one away when the last session under it has ended.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    os::unix::fs::MetadataExt,
-    path::Path,
-};
+use std::{io, os::unix::fs::MetadataExt, path::Path};
 
 use super::{keyring::Keyring, zeroize::ZeroizeOnDrop};
-use crate::error::{Error, ErrorKind, Result};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    os::file::read_small_regular_file,
+};
 
-/// Far more than anyone has: a wrong file is noticed before it is read.
-const LONGEST_FILE: u64 = 64 << 10;
+/// Room for about a thousand secrets.
+const MAX_LEN: u64 = 64 << 10;
 const DIGITS: usize = 64;
 
 /// The secrets in the file.
 pub(crate) fn read(path: &Path) -> Result<Keyring> {
-    let io = |error: io::Error| Error::new(ErrorKind::Io, format!("the secret_file cannot be read: {error}"));
-    let mut file = File::open(path).map_err(io)?;
-    let about = file.metadata().map_err(io)?;
+    let mut text = ZeroizeOnDrop::new(Vec::new());
+    let about = read_small_regular_file(path, MAX_LEN, &mut text).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => bad(error),
+        _ => Error::new(ErrorKind::Io, format!("the secret_file cannot be read: {error}")),
+    })?;
     if about.mode() & 0o027 != 0 {
         return Err(bad("may be read by others or written by its group: chmod it to 0600 or 0640"));
     }
-    if !about.is_file() || about.len() > LONGEST_FILE {
-        return Err(bad("is not a short file of text"));
-    }
-    // Room for all of it at once: growing would leave copies of secrets behind.
-    let mut bytes = ZeroizeOnDrop::new(Vec::with_capacity(about.len() as usize + 1));
-    (&mut file).take(LONGEST_FILE).read_to_end(&mut bytes).map_err(io)?;
-    parse(&bytes)
+    parse(&text)
 }
 
 fn parse(text: &[u8]) -> Result<Keyring> {
@@ -106,5 +100,14 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(read(&path).err().unwrap().kind(), ErrorKind::Io);
+    }
+
+    #[test]
+    fn device_is_refused() {
+        let error = read(Path::new("/dev/zero")).err().unwrap();
+        assert_eq!(
+            (error.kind(), error.to_string()),
+            (ErrorKind::Invalid, "the secret_file is not a regular file".into())
+        );
     }
 }
