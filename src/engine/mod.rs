@@ -5,6 +5,8 @@
 pub(crate) mod lmdb;
 pub(crate) mod memory;
 pub(crate) mod redis;
+#[allow(dead_code)] // Its users follow.
+pub(crate) mod registry;
 
 use crate::{
     error::Result,
