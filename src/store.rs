@@ -12,12 +12,11 @@ use parking_lot::Mutex;
 use crate::{
     crypto::{
         aead::{self, DataKey},
-        keyring::Keyring,
         keys::StoreKeys,
-        secret_file,
     },
-    engine::{Blocking, Context, Engine, lmdb::Lmdb, memory::Memory, redis::Redis},
+    engine::{Blocking, Context, Engine},
     error::{Error, ErrorKind, Result},
+    open::{self, Opened},
     session::{
         alias::{Grace, open_through},
         header::{Entry, Meta},
@@ -28,7 +27,7 @@ use crate::{
     },
     stats::{Count, Stats},
     sync::per_process::PerProcess,
-    url::{EngineUrl, RedisUrl, Url},
+    url::{EngineUrl, Url},
 };
 
 /// Whether reading a session is a use of it.
@@ -102,6 +101,12 @@ impl fmt::Debug for Store {
     }
 }
 
+impl From<Opened> for Store {
+    fn from(opened: Opened) -> Store {
+        Store(Arc::new(Inner { engine: opened.engine, keys: Arc::new(opened.keys) }))
+    }
+}
+
 impl Store {
     /// Opens the store that the URL names. `memory:` is a new one in this process; `memory:NAME` is shared by all who
     /// open it in this process. A wrong URL is an error that names the part.
@@ -111,25 +116,15 @@ impl Store {
     pub fn open(url: &str) -> Result<Store> {
         static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
         let url = Url::parse(url)?;
-        let name = match &url.engine {
-            EngineUrl::Memory(None) => return Store::in_memory(&url),
-            EngineUrl::Memory(Some(name)) => name,
-            EngineUrl::Lmdb(directory) => {
-                let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
-                let (engine, salt) = Lmdb::open(directory, &url, !keyring.is_empty())?;
-                return Ok(Store::with_engine(
-                    engine,
-                    StoreKeys::for_shared_store(&salt, url.seals().then_some(keyring)),
-                ));
-            }
-            EngineUrl::Redis(redis) => return Store::in_redis(redis, &url),
+        let EngineUrl::Memory(Some(name)) = &url.engine else {
+            return open::open(&url).map(Store::from);
         };
         let mut named = NAMED.get().lock();
         if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
             return Store(inner).attach(&url);
         }
         named.retain(|_, store| store.strong_count() > 0);
-        let store = Store::in_memory(&url)?;
+        let store = Store::from(open::open(&url)?);
         named.insert(name.clone(), Arc::downgrade(&store.0));
         Ok(store)
     }
@@ -140,37 +135,7 @@ impl Store {
     ///
     /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for `memory:`.
     pub fn open_existing(url: &str) -> Result<Store> {
-        let url = Url::parse(url)?;
-        let directory = match &url.engine {
-            EngineUrl::Lmdb(directory) => directory,
-            // There is nothing that opening could change.
-            EngineUrl::Redis(redis) => return Store::in_redis(redis, &url),
-            EngineUrl::Memory(_) => {
-                return Err(Error::fixed(
-                    ErrorKind::Unsupported,
-                    "a memory: store lives in the process that opened it: nobody else can reach it",
-                ));
-            }
-        };
-        let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
-        let (engine, salt, seals) = Lmdb::open_existing(directory, &url)?;
-        Ok(Store::with_engine(engine, StoreKeys::for_shared_store(&salt, seals.then_some(keyring))))
-    }
-
-    fn in_redis(redis: &RedisUrl, url: &Url) -> Result<Store> {
-        let keyring = url.secret_file.as_deref().map_or(Ok(Keyring::default()), secret_file::read)?;
-        let (engine, salt) = Redis::open(redis, url)?;
-        Ok(Store::with_engine(engine, StoreKeys::for_shared_store(&salt, url.seals().then_some(keyring))))
-    }
-
-    fn in_memory(url: &Url) -> Result<Store> {
-        let overhead = if url.seals() { aead::OVERHEAD } else { 0 };
-        let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead);
-        Ok(Store::with_engine(engine, StoreKeys::for_process(url.seals())?))
-    }
-
-    fn with_engine(engine: impl Engine + 'static, keys: StoreKeys) -> Store {
-        Store(Arc::new(Inner { engine: Box::new(engine), keys: Arc::new(keys) }))
+        open::open_existing(&Url::parse(url)?).map(Store::from)
     }
 
     /// This store for a forked child, which opens it anew; `None` where the engine cannot be used there.

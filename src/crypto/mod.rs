@@ -5,5 +5,6 @@ pub(crate) mod aead;
 pub(crate) mod keyring;
 pub(crate) mod keys;
 pub(crate) mod random;
+#[cfg(any(feature = "lmdb", feature = "redis"))]
 pub(crate) mod secret_file;
 pub(crate) mod zeroize;

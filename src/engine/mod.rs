@@ -2,8 +2,10 @@
 //! engine is shared (`list` and `revoke`: in the set of sessions, `sweep`: for each session); the rules that a step
 //! applies come from `record` and `policy`.
 
+#[cfg(feature = "lmdb")]
 pub(crate) mod lmdb;
 pub(crate) mod memory;
+#[cfg(feature = "redis")]
 pub(crate) mod redis;
 #[allow(dead_code)] // Its users follow.
 pub(crate) mod registry;

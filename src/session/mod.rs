@@ -3,6 +3,7 @@
 //! and knows no engine.
 
 pub(crate) mod alias;
+#[cfg(any(feature = "lmdb", feature = "redis"))]
 pub(crate) mod codec;
 pub(crate) mod header;
 pub(crate) mod id;
