@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import enum
+import errno
+import json
+import re
+import sys
+from collections import OrderedDict
+from typing import Any, Callable, Optional
 
 import pytest
 
 import session_server_store as sss
 from session_server_store import JSON, RAW, Store
+from session_server_store.errors import from_status
 
 EMPTY: list[Any] = [None, {}, [], (), "", b"", set(), range(0)]
 
 
 class Marked:
-    """A serializer of the user's own. ``broken`` makes reading fail."""
+    """A serializer that an application brings. ``error`` makes reading fail."""
 
-    broken = False
+    error: Optional[BaseException] = None
 
     def dumps(self, obj: Any) -> bytes:
         return b"marked:" + repr(obj).encode()
 
     def loads(self, data: bytes) -> Any:
-        if self.broken:
-            raise KeyError(data)
+        if self.error is not None:
+            raise self.error
         return data.decode()
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Size(enum.IntEnum):
+    LARGE = 3
+
+
+class json_without_wrapper:  # noqa: N801 - stands for a module
+    @staticmethod
+    def dumps(obj: Any) -> bytes:
+        return json.dumps(obj).encode()
+
+    loads = staticmethod(json.loads)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +57,7 @@ class Marked:
         "text",
         "ü\u20ac\U0001f600",
         "\udcff lone surrogate",
+        "\ud83d\ude00 surrogates in a pair",
         "\0",
         0,
         False,
@@ -57,6 +81,53 @@ def test_json_refuses_what_it_cannot_write(store: Store, value: Any) -> None:
     with pytest.raises(TypeError):
         store.create(value)
     assert store.stats().sessions == 0
+
+
+@pytest.mark.parametrize("key", [1, -7, 1.5, -0.0, 1e300, True, False, None, (1, 2), b"x", Size.LARGE], ids=repr)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: data,
+        lambda data: {"nested": data},
+        lambda data: [1, ["x", data]],
+        lambda data: {"a": ({"b": [data]},)},
+        lambda data: OrderedDict(a=OrderedDict(data)),
+    ],
+    ids=["top", "dict", "list", "deep", "subclass"],
+)
+def test_json_refuses_non_string_key(key: Any, wrap: Callable[[Any], Any]) -> None:
+    with Store() as store:
+        sid = store.create("x")
+        for call in (store.create, lambda data: store.put(sid, data), lambda data: store.renew(sid, data)):
+            with pytest.raises(
+                TypeError, match=f"^keys of session data must be str, not {type(key).__name__}: {re.escape(repr(key))}$"
+            ):
+                call(wrap({"other": 0, key: 1}))
+        assert (store.stats().created, store.stats().puts, store.stats().renewed) == (1, 0, 0)
+
+
+def test_json_refuses_keys_that_would_collide() -> None:
+    with pytest.raises(TypeError, match="must be str, not int: 1"):
+        JSON.dumps({1: "a", "1": "b"})
+
+
+@pytest.mark.parametrize("value", [{"1": 2, "true": {"null": 3}, "-0.5": []}, {"a": '"1":'}, {Text("k"): 1}])
+def test_json_takes_any_string_key(value: Any) -> None:
+    assert JSON.loads(JSON.dumps(value)) == value
+
+
+def test_json_reports_cycle() -> None:
+    cycle: dict[Any, Any] = {"1": 2}
+    cycle["self"] = cycle
+    with pytest.raises(ValueError, match="Circular"):
+        JSON.dumps(cycle)
+    cycle[b"key"] = 3
+    with pytest.raises((TypeError, ValueError)):
+        JSON.dumps(cycle)
+
+
+def test_json_returns_tuples_as_lists() -> None:
+    assert JSON.loads(JSON.dumps((1, (2,)))) == [1, [2]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")]])
@@ -128,9 +199,9 @@ def test_module_can_be_a_serializer() -> None:
         assert session.payload == (1, {2: 3})
 
 
-def test_payload_that_cannot_be_read_back_is_corrupt() -> None:
+def test_unreadable_payload_is_corrupt() -> None:
     with Store("memory:unreadable", serializer=RAW) as raw, Store("memory:unreadable") as store:
-        for payload in (b"no json", b"\xff\xfe", b"", b"[" * 100_000):
+        for payload in (b"no json", b"\xff\xfe", b"", b"[" * 100):
             sid = raw.create(payload)
             with pytest.raises(sss.CorruptError) as caught:
                 store.get(sid)
@@ -139,11 +210,68 @@ def test_payload_that_cannot_be_read_back_is_corrupt() -> None:
             assert raw.get(sid) is not None
 
 
+def test_deep_payload_exceeds_recursion_limit() -> None:
+    """A process with a smaller stack must not take a sound payload for a corrupt one."""
+    depth = 20_000
+    with Store("memory:deep", serializer=RAW) as raw, Store("memory:deep") as store:
+        sid = raw.create(b"[" * depth + b"]" * depth)
+        with pytest.raises(RecursionError):
+            store.get(sid)
+
+
+@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="this Python has no limit")
+@pytest.mark.parametrize("serializer", [JSON, json_without_wrapper], ids=["JSON", "json"])
+def test_long_integer_exceeds_digit_limit(serializer: Any) -> None:
+    with (
+        Store("memory:long-integer", serializer=RAW) as raw,
+        Store("memory:long-integer", serializer=serializer) as store,
+    ):
+        sid = raw.create(b"1" * 5000)
+        with pytest.raises(ValueError, match="set_int_max_str_digits") as caught:
+            store.get(sid)
+        assert not isinstance(caught.value, sss.SessionStoreError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RecursionError("too deep"),
+        OSError(errno.EMFILE, "too many open files"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "no key server"),
+        from_status(int(sss.Status.UNAVAILABLE), "another store is down"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_process_error_in_loads_is_not_corrupt(error: BaseException) -> None:
+    serializer = Marked()
+    with Store(serializer=serializer) as store:
+        sid = store.create("x")
+        serializer.error = error
+        with pytest.raises(type(error)) as caught:
+            store.get(sid)
+        assert caught.value is error
+        serializer.error = None
+        assert store.get(sid) is not None
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), EOFError(), OSError("bz2: invalid data"), TypeError()], ids=repr)
+def test_data_error_in_loads_is_corrupt(error: Exception) -> None:
+    serializer = Marked()
+    with Store(serializer=serializer) as store:
+        sid = store.create("x")
+        serializer.error = error
+        with pytest.raises(sss.CorruptError) as caught:
+            store.get(sid)
+        assert caught.value.__cause__ is error
+
+
 def test_corrupt_error_does_not_quote_the_payload() -> None:
     serializer = Marked()
     with Store(serializer=serializer) as store:
         sid = store.create("swordfish")
-        serializer.broken = True
+        serializer.error = KeyError(b"swordfish")
         with pytest.raises(sss.CorruptError) as caught:
             store.get(sid)
         assert "KeyError" in caught.value.message

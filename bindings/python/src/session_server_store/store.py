@@ -24,7 +24,7 @@ from ._arguments import (
     unsigned,
 )
 from ._ffi import borrow, failure, give_back, id_length, length, unpack
-from .errors import CorruptError, Status, UrlError
+from .errors import CorruptError, SessionStoreError, Status, UrlError
 from .records import Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 
@@ -286,6 +286,8 @@ class Store:
         try:
             return self._loads(payload)
         except Exception as error:
+            if _is_process_error(error):
+                raise
             name = type(error).__name__
             raise CorruptError(Status.CORRUPT, f"the serializer cannot read the stored payload ({name})") from error
 
@@ -319,6 +321,15 @@ def _written(status: int, scratch: _ffi.Scratch, data: Any) -> Optional[Session]
         _check_missing(status)
         return None
     return Session(data, version, created, last_seen, expires)
+
+
+def _is_process_error(error: Exception) -> bool:
+    """Whether an exception of ``loads`` is about this process or machine, and not about the payload."""
+    if isinstance(error, OSError):
+        return error.errno is not None  # without one it is a decompressor's complaint about its input
+    if type(error) is ValueError:
+        return "set_int_max_str_digits" in str(error)
+    return isinstance(error, (MemoryError, RecursionError, SessionStoreError))
 
 
 def _check(status: int) -> None:
