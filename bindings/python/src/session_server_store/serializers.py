@@ -1,16 +1,19 @@
-"""How a session becomes bytes and back: ``JSON`` (the default), ``RAW``, or anything with ``dumps`` and ``loads``.
+"""Serializers: ``JSON`` (the default), ``RAW``, or any object with ``dumps`` and ``loads``.
 
-Never pickle: whoever can write to the store could then run code in every process that reads it.
+Do not use pickle: with it, write access to the store is enough to run code in every process that
+reads from the store.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
 
 class Serializer(Protocol):
-    """``loads(dumps(x))`` gives back ``x``. Both may be called by many threads at once."""
+    """``loads(dumps(x))`` returns an equal of ``x``. Several threads may call both at the same time."""
 
     def dumps(self, obj: Any, /) -> bytes: ...
 
@@ -20,20 +23,34 @@ class Serializer(Protocol):
 _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _decode: Final = json.JSONDecoder().decode
 
+# The json module writes the keys 1, 1.5, True and None like "1", "1.5", "true" and "null". This
+# finds all of them, and strings that look like them.
+_find_converted_key: Final = re.compile(r'"(?:-?\d[^"]*|true|false|null)":').search
+
 
 class JsonSerializer:
-    """JSON in UTF-8. As ever in JSON, tuples come back as lists and the keys of dictionaries as strings."""
+    """JSON in UTF-8. Tuples come back as lists. Dictionaries may have only strings as keys.
 
-    # "surrogatepass": a lone surrogate, as in a file name, is unusual but no reason to lose a session.
+    ``dumps`` raises TypeError or ValueError for what JSON cannot represent.
+    """
+
+    # "surrogatepass": strings may contain lone surrogates, for example undecodable file names.
     def dumps(self, obj: Any, /) -> bytes:
-        return _encode(obj).encode("utf-8", "surrogatepass")
+        try:
+            text = _encode(obj)
+        except TypeError:
+            _check_keys(obj)  # its message names the key
+            raise
+        if _find_converted_key(text):
+            _check_keys(obj)
+        return text.encode("utf-8", "surrogatepass")
 
     def loads(self, data: bytes, /) -> Any:
         return _decode(data.decode("utf-8", "surrogatepass"))
 
 
 class RawSerializer:
-    """Bytes in, bytes out; also none at all, which the other serializers call an empty session."""
+    """Payloads are bytes, which may be empty, and are stored unchanged."""
 
     def dumps(self, obj: Any, /) -> bytes:
         if isinstance(obj, (bytes, bytearray, memoryview)):
@@ -46,3 +63,20 @@ class RawSerializer:
 
 JSON: Final = JsonSerializer()
 RAW: Final = RawSerializer()
+
+
+def _check_keys(obj: Any) -> None:
+    """Refuses keys that the json module would convert: ``{1: "a", "1": "b"}`` would lose an entry."""
+    pending = [obj]
+    visited = set()
+    for item in pending:
+        if not isinstance(item, (dict, list, tuple)) or id(item) in visited:
+            continue
+        visited.add(id(item))
+        children: Iterable[Any] = item
+        if isinstance(item, dict):
+            for key in item:
+                if not isinstance(key, str):
+                    raise TypeError(f"keys of session data must be str, not {type(key).__name__}: {key!r}")
+            children = item.values()
+        pending.extend(children)
