@@ -21,10 +21,10 @@ test:
 
 # The long versions of the tests that kill and fork processes, damage files, cut the power, kill servers, cut replies and race.
 torture:
-	SSS_TORTURE=1 cargo test --release --locked --no-fail-fast $(foreach it,crash damage fork power readers,--test lmdb_$(it))
-	SSS_REDIS_RESTARTS=50 SSS_REDIS_REPLIES=40000 cargo test --release --locked --test redis
-	SSS_FAILOVERS=25 cargo test --release --locked --test redis_cluster --test redis_sentinel -- --nocapture
-	SSS_TEST_ENGINE=redis-unix cargo test --release --locked --test linearizable --test races
+	SSS_TORTURE=1 cargo test --release --locked --test processes
+	SSS_REDIS_RESTARTS=50 SSS_REDIS_REPLIES=40000 cargo test --release --locked --test it redis_faults::
+	SSS_FAILOVERS=25 cargo test --release --locked --test it -- --nocapture redis_cluster:: redis_sentinel::
+	SSS_TEST_ENGINE=redis-unix cargo test --release --locked --test it -- linearizable:: races::
 
 demo:
 	@bash tests/setup.sh demo
@@ -36,7 +36,7 @@ bench:
 
 # Writes include/sss.h anew from src/capi.
 header:
-	SSS_BLESS=1 cargo test --locked --quiet --test abi the_committed_header
+	SSS_BLESS=1 cargo test --locked --quiet --test it abi::committed_header
 
 install: all
 	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include"

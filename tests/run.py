@@ -52,11 +52,11 @@ REDIS = ("redis", "redis-unix", "redis-tls", "redis-sentinel", "redis-cluster")
 
 
 def with_redis(language: str, engine: str, command: str, passed: str, skipped: str) -> Step:
-    """A command of the shell, in the root of the repository, beside the servers that tests/with_redis.rs starts."""
+    """A command of the shell, in the root of the repository, beside the servers that tests/processes/with_redis.rs starts."""
     return Step(
         language,
         f"tests on {engine}",
-        ["cargo", "test", "--quiet", "--locked", "--test", "with_redis", "--", "sh", "-c", command],
+        ["cargo", "test", "--quiet", "--locked", "--test", "processes", "--", "--with-redis", "sh", "-c", command],
         passed=passed,
         skipped=skipped,
         environment={"SSS_TEST_ENGINE": engine},
@@ -73,7 +73,7 @@ STEPS = [
         Step(
             "Rust",
             f"conformance on {engine}:",
-            ["cargo", "test", "--locked", "--test", "conformance"],
+            ["cargo", "test", "--locked", "--test", "it", "conformance::"],
             passed=CARGO_PASSED,
             skipped=CARGO_SKIPPED,
             environment={"SSS_TEST_ENGINE": engine},
@@ -83,7 +83,7 @@ STEPS = [
     Step(
         "Rust",
         "races on redis:",
-        ["cargo", "test", "--locked", "--test=races"],
+        ["cargo", "test", "--locked", "--test", "it", "races::"],
         passed=CARGO_PASSED,
         skipped=CARGO_SKIPPED,
         environment={"SSS_TEST_ENGINE": "redis-unix"},
@@ -91,7 +91,7 @@ STEPS = [
     Step(
         "Rust",
         "model and races on lmdb:",
-        ["cargo", "test", "--locked", *(f"--test={test}" for test in ("model", "races", "limit_races", "promises"))],
+        ["cargo", "test", "--locked", "--test", "it", "--", "model::", "races::", "limits::", "store_api::"],
         passed=CARGO_PASSED,
         skipped=CARGO_SKIPPED,
         environment={"SSS_TEST_ENGINE": "lmdb"},

@@ -1,5 +1,4 @@
 //! What several test programs share. Not a place for expectations: those stand in the tests.
-#![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod cluster;
 pub mod proxy;
@@ -77,17 +76,17 @@ impl Place {
     pub fn of(engine: Engine) -> Place {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        match engine {
-            Engine::Lmdb | Engine::LmdbPower => {
-                Place { engine, name: std::env::temp_dir().join(name).to_str().unwrap().to_owned() }
-            }
-            _ => Place { engine, name },
-        }
+        Place::named(
+            engine,
+            match engine {
+                Engine::Lmdb | Engine::LmdbPower => std::env::temp_dir().join(name).to_str().unwrap().to_owned(),
+                _ => name,
+            },
+        )
     }
 
-    /// What URLs of the engine look like: with `{name}` in the place of what each store has for itself.
-    pub fn template(engine: Engine) -> String {
-        Place { engine, name: "{name}".to_owned() }.url("")
+    pub fn named(engine: Engine, name: String) -> Place {
+        Place { engine, name }
     }
 
     /// The URL of the store there, with these options.

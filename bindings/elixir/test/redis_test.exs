@@ -1,5 +1,5 @@
 # The engine redis:, as an application meets it when its server does not answer: an error, never an empty session, and no
-# harm to the rest of the VM. What the contract says is played by the conformance tests. tests/with_redis.rs starts the
+# harm to the rest of the VM. What the contract says is played by the conformance tests. tests/processes/with_redis.rs starts the
 # server and tells its process; without it only what needs no server runs. Stops the server, so it runs alone.
 defmodule SessionServerStore.RedisTest do
   use ExUnit.Case, async: false

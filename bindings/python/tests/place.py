@@ -1,7 +1,7 @@
 """Where a store of its own is: a name in memory, a directory that is removed again, or a prefix in a Redis server.
 
 Which engine is under test says SSS_TEST_ENGINE: memory (also if it is not set), lmdb, lmdb-power, or one of redis, for
-which tests/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
+which tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
 """
 
 from __future__ import annotations

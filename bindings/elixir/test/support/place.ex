@@ -1,6 +1,6 @@
 # Where a store of its own is, of the engine under test: a name in memory, a directory under TMPDIR that is removed again, or a
 # prefix in a Redis server. SSS_TEST_ENGINE is memory (also if it is not set), lmdb, lmdb-power, or one of redis, for which
-# tests/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
+# tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
 defmodule Place do
   @moduledoc false
 

@@ -1,0 +1,208 @@
+//! The directory of an `lmdb:` store: what is in it counts only if it is this library's, this user's, and was not torn by a
+//! machine that stopped. Whatever is refused is left as it was, and the text says what it is.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown, symlink},
+    path::Path,
+    process::Command,
+};
+
+use crate::common::{Engine, PLAIN, Place};
+use sss::{Access, ErrorKind, Sid, Store};
+
+const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "sss.map"];
+
+/// Where the cells begin in sss.map, and where it says in which of its lives the machine was, and that all is on the disk.
+const CELLS: usize = 8 << 10;
+const BOOT: usize = 8;
+const CLEAN: usize = 24;
+
+fn file(place: &Place, name: &str) -> std::path::PathBuf {
+    place.directory().join(name)
+}
+
+/// A store that is closed again, with one session.
+fn filled(engine: Engine) -> (Place, Sid) {
+    let place = Place::of(engine);
+    let (sid, _) = place.open("").create(b"hello", &PLAIN).unwrap();
+    (place, sid)
+}
+
+#[track_caller]
+fn refused(url: &str, kind: ErrorKind, text: &str) {
+    let error = Store::open(url).unwrap_err();
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(error.message().contains(text), "{error}");
+}
+
+#[track_caller]
+fn holds(place: &Place, sid: &Sid) {
+    assert_eq!(place.open("").get(sid, Access::Peek).unwrap().0, b"hello");
+}
+
+/// The only test of this file that such a machine passes: `cargo test --target i686-unknown-linux-gnu --test it lmdb_directory::open_refuses_32`.
+#[test]
+#[cfg(not(target_pointer_width = "64"))]
+fn open_refuses_32_bit_machine() {
+    let place = Place::of(Engine::Lmdb);
+    refused(&place.url(""), ErrorKind::Unsupported, "64 bits");
+    assert!(!place.directory().exists());
+}
+
+#[test]
+fn open_refuses_directory_open_to_others() {
+    let (place, sid) = filled(Engine::Lmdb);
+    let set_mode = |mode| fs::set_permissions(place.directory(), fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o701, 0o704, 0o710, 0o720, 0o740, 0o777] {
+        set_mode(mode);
+        refused(&place.url(""), ErrorKind::Io, "chmod it to 0700");
+    }
+    set_mode(0o700);
+    holds(&place, &sid);
+}
+
+#[test]
+fn new_files_are_private() {
+    let (place, _) = filled(Engine::LmdbPower);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(place.directory()), 0o700);
+    FILES.iter().for_each(|name| assert_eq!(mode(&file(&place, name)), 0o600, "{name}"));
+}
+
+#[test]
+fn open_refuses_other_users_directory() {
+    const NOBODY: u32 = 65534;
+    let (place, sid) = filled(Engine::Lmdb);
+    if chown(place.directory(), Some(NOBODY), None).is_err() {
+        println!("SKIPPED a directory of another user: only root can give one away");
+        return;
+    }
+    refused(&place.url(""), ErrorKind::Io, "belongs to another user");
+    chown(place.directory(), Some(0), None).unwrap();
+    holds(&place, &sid);
+}
+
+#[test]
+fn open_refuses_non_directory() {
+    let place = Place::of(Engine::Lmdb);
+    fs::write(place.directory(), b"something else").unwrap();
+    refused(&place.url(""), ErrorKind::Io, "is not a directory");
+    fs::remove_file(place.directory()).unwrap();
+    symlink("/nowhere/at/all", place.directory()).unwrap();
+    refused(&place.url(""), ErrorKind::Io, "");
+    fs::remove_file(place.directory()).unwrap();
+}
+
+#[test]
+fn symlinked_directory_is_same_store() {
+    let (place, link) = (Place::of(Engine::Lmdb), Place::of(Engine::Lmdb));
+    let (sid, _) = place.open("").create(b"hello", &PLAIN).unwrap();
+    symlink(place.directory(), link.directory()).unwrap();
+    let both = (place.open(""), link.open(""));
+    let (other, _) = both.1.create(b"hello", &PLAIN).unwrap();
+    assert_eq!(both.0.get(&other, Access::Peek).unwrap().0, b"hello");
+    drop(both);
+    holds(&link, &sid);
+    fs::remove_file(link.directory()).unwrap();
+}
+
+#[test]
+fn open_refuses_irregular_files() {
+    let (place, sid) = filled(Engine::Lmdb);
+    let aside = file(&place, "elsewhere");
+    for name in FILES {
+        let path = file(&place, name);
+        fs::rename(&path, &aside).unwrap();
+        symlink(&aside, &path).unwrap();
+        refused(&place.url(""), ErrorKind::Corrupt, name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused(&place.url(""), ErrorKind::Corrupt, name);
+        fs::remove_dir(&path).unwrap();
+        // Opening one would wait for who writes to it.
+        assert!(Command::new("mkfifo").arg("-m600").arg(&path).status().unwrap().success());
+        refused(&place.url(""), ErrorKind::Corrupt, name);
+        fs::remove_file(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+        holds(&place, &sid);
+    }
+}
+
+#[test]
+fn open_refuses_foreign_files() {
+    for name in ["data.mdb", "sss.map"] {
+        for contents in [&b"x"[..], b"a note of somebody", &[0; 100_000], &[7; 100_000]] {
+            let place = Place::of(Engine::Lmdb);
+            drop(place.open(""));
+            FILES.iter().for_each(|name| fs::remove_file(file(&place, name)).unwrap());
+            let write = || {
+                fs::write(file(&place, name), contents).unwrap();
+                fs::set_permissions(file(&place, name), fs::Permissions::from_mode(0o600)).unwrap();
+            };
+            write();
+            if name == "sss.map" && contents.iter().all(|&byte| byte == 0) {
+                // As a process leaves it that is killed before it wrote anything.
+                drop(place.open(""));
+                continue;
+            }
+            refused(&place.url(""), ErrorKind::Corrupt, name);
+            assert_eq!(fs::read(file(&place, name)).unwrap(), contents);
+        }
+    }
+}
+
+/// As if the machine had been started anew since the store was used.
+fn start_machine_anew(place: &Place, is_clean: bool) {
+    let mut map = fs::read(file(place, "sss.map")).unwrap();
+    map[BOOT..CLEAN].iter_mut().for_each(|byte| *byte ^= 0xFF);
+    map[CLEAN] = is_clean.into();
+    fs::write(file(place, "sss.map"), map).unwrap();
+}
+
+#[test]
+fn unclean_shutdown_quarantines_data() {
+    let (place, sid) = filled(Engine::Lmdb);
+    for round in 0..2 {
+        let before = fs::read(file(&place, "data.mdb")).unwrap();
+        start_machine_anew(&place, false);
+        let store = place.open("");
+        assert_eq!(store.get(&sid, Access::Peek).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.stats().unwrap().sessions, 0, "round {round}");
+        assert!(fs::read(file(&place, "set-aside.mdb")).unwrap() == before, "round {round}");
+        store.create(b"hello", &PLAIN).unwrap();
+    }
+}
+
+#[test]
+fn clean_or_durable_store_survives_reboot() {
+    let (place, sid) = filled(Engine::Lmdb);
+    start_machine_anew(&place, true);
+    holds(&place, &sid);
+    let (place, sid) = filled(Engine::LmdbPower);
+    start_machine_anew(&place, false);
+    holds(&place, &sid);
+    assert!(!file(&place, "set-aside.mdb").exists());
+}
+
+#[test]
+fn new_store_ignores_old_last_used() {
+    let cells = |place: &Place| {
+        let map = fs::read(file(place, "sss.map")).unwrap();
+        map[CELLS..].chunks(8).filter(|cell| cell.iter().any(|&byte| byte != 0)).count()
+    };
+    // Set aside, and moved away by an operator; and where the cells may be older than the sessions.
+    type Move = fn(&Place);
+    let moves: [(Engine, Move); 3] = [
+        (Engine::Lmdb, |place| start_machine_anew(place, false)),
+        (Engine::Lmdb, |place| fs::remove_file(file(place, "data.mdb")).unwrap()),
+        (Engine::LmdbPower, |place| start_machine_anew(place, false)),
+    ];
+    for (engine, moved) in moves {
+        let (place, _) = filled(engine);
+        assert_eq!(cells(&place), 1);
+        moved(&place);
+        drop(place.open(""));
+        assert_eq!(cells(&place), 0);
+    }
+}

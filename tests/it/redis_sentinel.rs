@@ -1,0 +1,110 @@
+//! `redis+sentinel://`: the master is the one that the Sentinels name, also after it was killed and another one has taken over.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::common::{
+    PLAIN, from_env, kind,
+    redis::Server,
+    sentinel::{sentinels, url},
+    timed::{LATE, timed},
+};
+use sss::{Access, ErrorKind, Store};
+
+/// Whether a server's answer has this in it. A Sentinel ends all connections to a server whose role it changes, so that not
+/// every question is answered.
+fn says(server: &Server, question: &[&str], what: &str) -> bool {
+    server.ask(question).is_some_and(|answer| answer.contains(what))
+}
+
+#[test]
+fn failover_leads_to_new_master() {
+    let config = "appendonly yes\nrepl-diskless-sync-delay 0";
+    let mut servers = vec![Server::start(config)];
+    servers.push(Server::start(&format!("{config}\nreplicaof 127.0.0.1 {}", servers[0].port)));
+    let mut sentinels = sentinels(servers[0].port);
+    let store = Store::open(&url(&sentinels, "deadline=500ms")).unwrap();
+    for round in 0..from_env("SSS_FAILOVERS", 2) {
+        let begun = Instant::now();
+        let master = loop {
+            match (0..2).find(|&i| says(&servers[i], &["ROLE"], "master\r\n")) {
+                Some(master) => break master,
+                None => assert!(begun.elapsed() < Duration::from_secs(30), "none is the master"),
+            }
+        };
+        let waiting = Store::open(&url(&sentinels, "wait=1&deadline=2s")).unwrap();
+        // Acknowledged by the replica that is about to be the master.
+        let sid = loop {
+            match waiting.create(b"hello", &PLAIN) {
+                Ok((sid, _)) => break sid,
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+            }
+        };
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
+        servers[master].kill();
+        if round == 0 {
+            // The first one in the URL is not needed.
+            sentinels.remove(0);
+        }
+        let (begun, mut slowest) = (Instant::now(), Duration::ZERO);
+        loop {
+            let (result, took) = timed(|| store.get(&sid, Access::Slide));
+            slowest = slowest.max(took);
+            match kind(&result) {
+                None => break,
+                Some(ErrorKind::Unavailable | ErrorKind::Timeout) => sleep(Duration::from_millis(2)),
+                other => panic!("{other:?}"),
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{result:?}");
+        }
+        println!("round {round}: found again after {:?}, no call took longer than {slowest:?}", begun.elapsed());
+        assert!(slowest < Duration::from_millis(500) + LATE, "{slowest:?}");
+        store.put(&sid, b"written", &PLAIN).unwrap();
+        // As an operator would, and not wait for the Sentinels to see to it.
+        let next = servers[1 - master].port;
+        servers[master].revive(&format!("{config}\nreplicaof 127.0.0.1 {next}"));
+        // On a busy machine the Sentinels may take the new master for dead and have the two change places once more.
+        let begun = Instant::now();
+        while !(0..2).any(|i| says(&servers[i], &["INFO", "replication"], "master_link_status:up")) {
+            assert!(begun.elapsed() < Duration::from_secs(30), "none becomes a replica");
+            sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn unknown_master_is_unavailable() {
+    let sentinel = Server::sentinel("");
+    let url = format!("redis+sentinel://127.0.0.1:{},127.0.0.1:1/nobody?deadline=500ms", sentinel.port);
+    let error = Store::open(&url).unwrap().create(b"x", &PLAIN).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let message = error.to_string();
+    assert!(message.contains(":1 cannot be reached") && message.contains("knows no master 'nobody'"), "{message}");
+}
+
+/// They have users and passwords of their own, and the master has others.
+#[test]
+fn sentinel_credentials_go_to_sentinels_only() {
+    let master = Server::start("");
+    let watch = format!("sentinel monitor sessions 127.0.0.1 {} 1", master.port);
+    let user = "user watcher on >one/two -@all +sentinel|get-master-addr-by-name";
+    let sentinels = [Server::sentinel(&format!("{watch}\nrequirepass guarded\n{user}"))];
+    let of_master = url(&sentinels, "deadline=2s");
+    let create = |options: &str| Store::open(&format!("{of_master}{options}")).unwrap().create(b"x", &PLAIN);
+    create("&sentinel_password=guarded").unwrap();
+    create("&sentinel_user=watcher&sentinel_password=one%2Ftwo").unwrap();
+
+    for (options, told) in [
+        ("", "without sentinel_password="),
+        ("&sentinel_password=hunter3", "refuses the user or the password"),
+        ("&sentinel_user=hunter3&sentinel_password=one/two", "refuses the user or the password"),
+    ] {
+        let error = create(options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let message = error.to_string();
+        assert!(message.contains(told) && message.contains("'sessions'"), "{message}");
+        assert!(!["guarded", "hunter", "one/two"].iter().any(|secret| message.contains(secret)), "{message}");
+    }
+}

@@ -1,0 +1,167 @@
+//! An `lmdb:` store where there is no more room: a disk that is full is an error at open and never a signal, neither then
+//! nor later; a store that is full says so, and what is cleared can be filled again as often as one likes.
+
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::common::{Engine, PLAIN, Place, Rng};
+use crate::process::{ends_well, part};
+use sss::{Access, ErrorKind, Sid, Store};
+
+suite! {
+    tests: [
+        full_disk_is_error_not_signal,
+        failed_growth_leaves_store_unchanged,
+        cleared_store_refills,
+    ],
+    parts: [use_store],
+}
+
+/// A small disk of its own.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`: this user may not mount.
+    fn new(kib: u64) -> Option<Disk> {
+        let path = Place::of(Engine::Lmdb).directory().to_owned();
+        fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+        let disk = Disk(path);
+        let options = format!("mode=0700,size={kib}k");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "sss-test"]).arg(&disk.0).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(disk),
+            failed => {
+                println!("SKIPPED tests on a full disk: a tmpfs cannot be mounted ({failed:?})");
+                None
+            }
+        }
+    }
+
+    fn resize(&self, kib: u64) {
+        let options = format!("remount,size={kib}k");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+
+    fn url(&self, options: &str) -> String {
+        format!("lmdb:{}?{options}", self.0.display())
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Not there if it was not mounted.
+        let _ = Command::new("umount").arg(&self.0).output();
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Of another process, which says what came of it: "opened", or the kind and the text of an error.
+#[track_caller]
+fn used(url: &str) -> String {
+    ends_well(part("lmdb_full::use_store", &[url]).spawn().unwrap())
+}
+
+/// The part: opens a store, fills and clears it. (No store is sealed here: without optimization that takes longer than
+/// everything else.)
+fn use_store(args: &[String]) {
+    match Store::open(&args[0]) {
+        Ok(store) => {
+            println!("opened");
+            let sids = fill(&store, &[9000, 30_000]);
+            assert!(sids.len() > 100, "{} sessions", sids.len());
+            sids.iter().for_each(|sid| store.delete(sid).unwrap());
+        }
+        Err(error) => println!("{:?}: {error}", error.kind()),
+    }
+}
+
+/// Creates sessions until there is no more room.
+fn fill(store: &Store, sizes: &[usize]) -> Vec<Sid> {
+    let (mut rng, mut sids) = (Rng(1), Vec::new());
+    loop {
+        let payload = vec![b'x'; rng.pick(sizes)];
+        match store.create(&payload, &PLAIN) {
+            Ok((sid, _)) => sids.push(sid),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+                return sids;
+            }
+        }
+    }
+}
+
+fn full_disk_is_error_not_signal() {
+    // The files of a store of 4 MiB take 4 MiB, 136 KiB and 132 KiB: around each of the three limits.
+    let sizes = (0..20).map(|i| 4 + 16 * i).chain((0..30).map(|i| 4056 + 16 * i));
+    for durability in ["process", "power"] {
+        let (mut refused, mut opened) = (0, 0);
+        for kib in sizes.clone() {
+            let Some(disk) = Disk::new(kib) else { return };
+            let url = disk.url(&format!("max_bytes=4MiB&seal=off&durability={durability}"));
+            let came = used(&url);
+            if came == "opened\n" {
+                opened += 1;
+                continue;
+            }
+            refused += 1;
+            assert!(came.starts_with("Full: ") || came.starts_with("Io: "), "{kib} KiB: {came}");
+            assert!(came.contains(disk.0.to_str().unwrap()), "{kib} KiB: {came}");
+            assert!(!disk.0.join("data.mdb").exists(), "{kib} KiB: something was left");
+            disk.resize(8192);
+            assert_eq!(used(&url), "opened\n", "{kib} KiB, and then enough");
+        }
+        assert!(refused > 0 && opened > 0, "the sizes are not around the limit");
+    }
+}
+
+fn failed_growth_leaves_store_unchanged() {
+    for durability in ["process", "power"] {
+        let Some(disk) = Disk::new(6 << 10) else { return };
+        let url = |max: &str| disk.url(&format!("max_bytes={max}&seal=off&durability={durability}"));
+        let store = Store::open(&url("4MiB")).unwrap();
+        let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+        drop(store);
+        let error = Store::open(&url("16MiB")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        let store = Store::open(&url("4MiB")).unwrap();
+        assert_eq!(store.get(&sid, Access::Peek).unwrap().0, b"hello");
+        assert_eq!(data_size(&disk.0), 4 << 20, "{durability}");
+    }
+}
+
+fn data_size(directory: &Path) -> u64 {
+    fs::metadata(directory.join("data.mdb")).unwrap().len()
+}
+
+fn cleared_store_refills() {
+    const ROUNDS: u64 = 20;
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        let place = Place::of(engine);
+        let store = place.open("max_bytes=4MiB&seal=off&clock=manual&timeout=1h&idle_timeout=1h");
+        let rounds = if engine == Engine::Lmdb { ROUNDS } else { ROUNDS / 2 };
+        let counts: Vec<usize> = (0..rounds)
+            .map(|round| {
+                let sids = fill(&store, &[10, 1000, 3000, 9000, 30_000]);
+                assert_eq!(store.put(&sids[0], &[b'x'; 500_000], &PLAIN).unwrap_err().kind(), ErrorKind::Full);
+                if round % 2 == 0 {
+                    store.advance_clock(3_600_000).unwrap();
+                    assert_eq!(store.sweep(u64::MAX).unwrap(), sids.len() as u64);
+                } else {
+                    sids.iter().for_each(|sid| store.delete(sid).unwrap());
+                }
+                assert_eq!((store.stats().unwrap().sessions, store.stats().unwrap().bytes), (0, 0));
+                sids.len()
+            })
+            .collect();
+        // A payload of many pages needs them side by side, which are harder to find than in a new file, but not more and more.
+        assert!(counts.iter().all(|&count| count >= counts[0] * 2 / 3), "{engine:?}: {counts:?}");
+        let (early, late) = counts[1..].split_at((counts.len() - 1) / 2);
+        let mean = |counts: &[usize]| counts.iter().sum::<usize>() / counts.len();
+        assert!(mean(late) >= mean(early) * 9 / 10, "{engine:?}: {counts:?}");
+        println!("{engine:?}: {counts:?}");
+    }
+}

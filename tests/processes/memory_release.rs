@@ -1,0 +1,59 @@
+//! A `memory:` store gives the memory of deleted sessions back to the system when it is swept. It measures the memory of
+//! its process, so it has one of its own.
+
+use sss::{Options, Sid, Store};
+
+use crate::process::{ends_well, part};
+
+suite! {
+    tests: [sweeps_release_memory_in_steps],
+    parts: [fill_and_sweep],
+}
+
+const SESSIONS: usize = 40_000;
+const PAYLOAD: [u8; 1024] = [7; 1024];
+const ALL: usize = SESSIONS * PAYLOAD.len();
+/// What a sweep of 1000 gives back at the most: 250 chunks of 64 KiB and what is left of a step that was begun.
+const A_STEP: usize = (250 + 128) << 16;
+
+/// Bytes for which this process has memory.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+fn fill(store: &Store) -> Vec<Sid> {
+    (0..SESSIONS).map(|_| store.create(&PAYLOAD, &Options::default()).unwrap().0).collect()
+}
+
+fn sweeps_release_memory_in_steps() {
+    ends_well(part("memory_release::fill_and_sweep", &[]).spawn().unwrap());
+}
+
+fn fill_and_sweep(_: &[String]) {
+    let store = Store::open("memory:?max_bytes=1GiB").unwrap();
+    let before = resident();
+    for _ in 0..3 {
+        let sids = fill(&store);
+        let full = resident();
+        assert!(full > before + ALL, "{full} bytes");
+        sids.iter().for_each(|sid| store.delete(sid).unwrap());
+        drop(sids);
+        // Whoever deletes waits for nothing of it.
+        let mut held = resident();
+        assert!(held > before + ALL * 9 / 10, "{held} bytes of {full}");
+        for step in 0.. {
+            assert_eq!(store.sweep(1000).unwrap(), 0);
+            let now = resident();
+            assert!(held <= now + A_STEP, "a step gave back {} bytes", held - now);
+            if now == held {
+                assert!(step > 1, "{now} bytes after {step} steps");
+                break;
+            }
+            held = now;
+        }
+        // The ids were on the heap, which keeps what it had.
+        assert!(held < before + ALL / 3, "{held} bytes are left of {full}");
+    }
+}
