@@ -1,6 +1,6 @@
 /* place.h: where a store of its own is: a name in memory, a directory under TMPDIR that is removed again, or a prefix in a
  * Redis server. Which engine is under test says SSS_TEST_ENGINE: memory (also if it is not set), lmdb, lmdb-power, or one of
- * redis, for which tests/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are. */
+ * redis, for which tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are. */
 #ifndef PLACE_H
 #define PLACE_H
 #include "check.h"
