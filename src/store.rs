@@ -4,10 +4,8 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, Weak},
 };
-
-use parking_lot::Mutex;
 
 use crate::{
     crypto::{
@@ -26,7 +24,7 @@ use crate::{
         write::{Content, PrincipalChange, Write},
     },
     stats::{Count, Stats},
-    sync::per_process::PerProcess,
+    sync::{ignore_poison, per_process::PerProcess},
     url::{EngineUrl, Url},
 };
 
@@ -119,7 +117,7 @@ impl Store {
         let EngineUrl::Memory(Some(name)) = &url.engine else {
             return open::open(&url).map(Store::from);
         };
-        let mut named = NAMED.get().lock();
+        let mut named = ignore_poison(NAMED.get().lock());
         if let Some(inner) = named.get(name).and_then(Weak::upgrade) {
             return Store(inner).attach(&url);
         }

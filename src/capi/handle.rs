@@ -1,25 +1,27 @@
-//! The table of handles: a number for each open store that is checked on every use, so that a stale, closed, made-up
-//! or foreign one is an error and never undefined behaviour.
+//! The table of handles. A handle is a number that is checked on every use, so that a stale, closed, made-up or foreign one is
+//! an error and never undefined behaviour.
 //!
 //! ```text
 //! 63        48 47                      16 15      0
 //! |  instance  |       generation        |  slot  |
 //! ```
-//! `instance` is random per process (and copy of the library), never 0 and never all ones, and not an ancestor's;
-//! `generation` counts how often the slot was filled and emptied, so it is odd while a store is in it, and a slot whose
-//! count would wrap is not used again.
+//! `instance` is random per process (and per copy of the library), never 0, never all ones, and not that of an ancestor.
+//! `generation` counts how often the slot was filled and emptied, so it is odd while the slot holds a store. A slot whose
+//! generation would wrap is not reused.
 //!
-//! A forked child begins with a table of its own, and reaches the inherited ones without a lock: it never waits for a thread
-//! that only its parent has. Where the engine can be used there, an inherited handle works: its slot has a place for each
-//! process, and the child opens the store anew into its own.
+//! A forked child starts with a table of its own and reads the inherited ones without a lock, so it never waits for a thread
+//! that exists only in its parent. An inherited handle works where the engine can be used in a child: its slot has an entry
+//! for each process, and the child opens the store again into its own.
 
 use std::{
     ops::Deref,
-    sync::atomic::{AtomicU16, AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, AtomicU32, Ordering},
+    },
 };
 
 use once_cell::race::OnceBox;
-use parking_lot::{MappedRwLockReadGuard, Mutex, RwLockReadGuard};
 
 use super::types::{SSS_GLOBAL, sss_store};
 use crate::{
@@ -27,86 +29,95 @@ use crate::{
     error::{Error, ErrorKind, Result},
     global::global_store,
     store::Store,
-    sync::{per_process::PerProcess, sharded_lock::ShardedLock},
+    sync::{
+        ignore_poison,
+        per_process::PerProcess,
+        sharded_lock::{ShardedLock, ShardedLockReadGuard},
+    },
 };
 
-const CHUNK: usize = 256;
-const CHUNKS: usize = 256;
+const SLOTS_PER_CHUNK: usize = 256;
+const MAX_CHUNKS: usize = 256;
 
 static TABLE: PerProcess<Table> = PerProcess::new();
 
 struct Table {
     /// 0 until the first store is opened.
     instance: AtomicU16,
-    chunks: [OnceBox<[Slot; CHUNK]>; CHUNKS],
-    unused: Mutex<Unused>,
+    chunks: [OnceBox<[Slot; SLOTS_PER_CHUNK]>; MAX_CHUNKS],
+    free_slots: Mutex<FreeSlots>,
 }
 
 #[derive(Default)]
 struct Slot {
-    /// Odd: that of the handle whose store is in the slot. Even: the slot is empty.
+    /// Odd: that of the handle whose store the slot holds. Even: the slot is empty.
     generation: AtomicU32,
     store: PerProcess<ShardedLock<Option<Store>>>,
 }
 
 #[derive(Default)]
-struct Unused {
-    freed: Vec<u16>,
-    /// Slots from here on were never used.
-    fresh: usize,
+struct FreeSlots {
+    closed: Vec<u16>,
+    /// Slots from this one on have never been used.
+    never_used: usize,
 }
 
-/// A new handle to `store`.
+/// Makes a handle to `store`.
 pub(super) fn open(store: Store) -> Result<sss_store> {
     TABLE.get().open(store)
 }
 
-/// The store that a handle stands for. It stays open while this is held, and a close waits for it.
-pub(super) enum Resolved {
-    Slot(MappedRwLockReadGuard<'static, Store>),
+/// Access to the store of a handle. A close waits until the guard is dropped.
+pub(super) enum StoreGuard {
+    /// Holds a store: `Slot::read` checks it.
+    Slot(ShardedLockReadGuard<'static, Option<Store>>),
     Global(&'static Store),
 }
 
-impl Deref for Resolved {
+impl Deref for StoreGuard {
     type Target = Store;
 
+    #[inline]
     fn deref(&self) -> &Store {
         match self {
-            Resolved::Slot(store) => store,
-            Resolved::Global(store) => store,
+            StoreGuard::Slot(slot) => match &**slot {
+                Some(store) => store,
+                None => unreachable!("a guard of an empty slot"),
+            },
+            StoreGuard::Global(store) => store,
         }
     }
 }
 
-/// Ends a handle, when the calls that are under way have finished.
+/// Ends a handle once the calls that use it have returned.
 pub(super) fn close(handle: sss_store) -> Result<()> {
     if handle == SSS_GLOBAL {
         return Err(Error::fixed(ErrorKind::Unsupported, "the process-wide store stays open as long as the process"));
     }
     let slot = slot(handle)?;
-    slot.adopt(handle)?;
-    let store = slot.empty(handle).ok_or_else(closed)?;
+    slot.reopen_inherited(handle)?;
+    let store = slot.take(handle).ok_or_else(closed)?;
     TABLE.get().reuse(handle);
     drop(store);
     Ok(())
 }
 
 /// The store of a handle.
-pub(super) fn resolve(handle: sss_store) -> Result<Resolved> {
+pub(super) fn resolve(handle: sss_store) -> Result<StoreGuard> {
     if handle == SSS_GLOBAL {
-        return Ok(Resolved::Global(global_store()?));
+        return Ok(StoreGuard::Global(global_store()?));
     }
     let slot = slot(handle)?;
-    match slot.get(handle) {
-        Some(store) => Ok(Resolved::Slot(store)),
+    match slot.read(handle) {
+        Some(store) => Ok(StoreGuard::Slot(store)),
         None => {
-            slot.adopt(handle)?;
-            slot.get(handle).map(Resolved::Slot).ok_or_else(closed)
+            slot.reopen_inherited(handle)?;
+            slot.read(handle).map(StoreGuard::Slot).ok_or_else(closed)
         }
     }
 }
 
-/// The slot of a handle that was given out by this process, or by one that it descends from.
+/// The slot of a handle of this process or of one of its ancestors.
 fn slot(handle: sss_store) -> Result<&'static Slot> {
     let own = TABLE.get().slot(handle);
     own.or_else(|| TABLE.inherited().find_map(|table| table.slot(handle))).ok_or_else(|| match handle {
@@ -122,76 +133,78 @@ fn closed() -> Error {
 
 impl Table {
     fn open(&self, store: Store) -> Result<sss_store> {
-        let mut unused = self.unused.lock();
+        let mut free_slots = ignore_poison(self.free_slots.lock());
         if self.instance.load(Ordering::Relaxed) == 0 {
             self.instance.store(random_instance()?, Ordering::Release);
         }
-        let number = match unused.freed.pop() {
+        let number = match free_slots.closed.pop() {
             Some(number) => number,
-            None if unused.fresh < CHUNK * CHUNKS => {
-                unused.fresh += 1;
-                (unused.fresh - 1) as u16
+            None if free_slots.never_used < SLOTS_PER_CHUNK * MAX_CHUNKS => {
+                free_slots.never_used += 1;
+                (free_slots.never_used - 1) as u16
             }
             None => return Err(Error::fixed(ErrorKind::Busy, "65536 stores are open")),
         };
-        let chunk =
-            self.chunks[number as usize / CHUNK].get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
-        let slot = &chunk[number as usize % CHUNK];
-        let mut place = slot.store.get().write();
-        place.replace(Some(store));
+        let chunk = self.chunks[number as usize / SLOTS_PER_CHUNK]
+            .get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
+        let slot = &chunk[number as usize % SLOTS_PER_CHUNK];
+        let mut locked = slot.store.get().write();
+        locked.replace(Some(store));
         let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
-        drop(place);
+        drop(locked);
         Ok(u64::from(self.instance.load(Ordering::Relaxed)) << 48 | u64::from(generation) << 16 | u64::from(number))
     }
 
-    /// Has the slot of a handle that was closed used again, if it is one of this table's.
+    /// Makes the slot of a closed handle available again, if it is one of this table's.
     fn reuse(&self, handle: sss_store) {
-        // Never again after its last generation: that handle must not fit a later store.
+        // Not after its last generation: a handle must not fit a later store.
         if self.slot(handle).is_some() && generation_of(handle) != u32::MAX {
-            self.unused.lock().freed.push(handle as u16);
+            ignore_poison(self.free_slots.lock()).closed.push(handle as u16);
         }
     }
 
     fn slot(&self, handle: sss_store) -> Option<&Slot> {
-        let (instance, number) = ((handle >> 48) as u16, handle as u16 as usize);
+        let instance = (handle >> 48) as u16;
+        let number = usize::from(handle as u16);
         let was_given_out = instance != 0 && generation_of(handle) % 2 == 1;
         if !was_given_out || instance != self.instance.load(Ordering::Acquire) {
             return None;
         }
-        Some(&self.chunks[number / CHUNK].get()?[number % CHUNK])
+        Some(&self.chunks[number / SLOTS_PER_CHUNK].get()?[number % SLOTS_PER_CHUNK])
     }
 }
 
 impl Slot {
-    fn get(&self, handle: sss_store) -> Option<MappedRwLockReadGuard<'_, Store>> {
+    /// The store of this handle: the guard never holds `None`.
+    fn read(&self, handle: sss_store) -> Option<ShardedLockReadGuard<'_, Option<Store>>> {
         let store = self.store.get().read();
-        // Under the lock: a slot's generation changes together with its store.
-        self.is_of(handle).then(|| RwLockReadGuard::try_map(store, Option::as_ref).ok()).flatten()
+        // Under the lock, because a slot's generation changes together with its store.
+        (self.matches(handle) && store.is_some()).then_some(store)
     }
 
     /// Takes the store out, unless another close was faster.
-    fn empty(&self, handle: sss_store) -> Option<Store> {
-        let mut place = self.store.get().write();
-        let store = if self.is_of(handle) { place.replace(None)? } else { return None };
+    fn take(&self, handle: sss_store) -> Option<Store> {
+        let mut locked = self.store.get().write();
+        let store = if self.matches(handle) { locked.replace(None)? } else { return None };
         if generation_of(handle) != u32::MAX {
             self.generation.store(generation_of(handle) + 1, Ordering::Release);
         }
         Some(store)
     }
 
-    /// In a forked child: opens the parent's store anew, unless that was done.
+    /// In a forked child: opens the parent's store for this process, unless it is open.
     #[cold]
-    fn adopt(&self, handle: sss_store) -> Result<()> {
-        let mut place = self.store.get().write();
-        if !self.is_of(handle) {
+    fn reopen_inherited(&self, handle: sss_store) -> Result<()> {
+        let mut locked = self.store.get().write();
+        if !self.matches(handle) {
             return Err(closed());
         }
-        if place.get().is_none() {
-            // A lock that cannot be had is held by a thread of the parent that was just closing the handle.
+        if locked.get().is_none() {
+            // A lock that cannot be had was held at the fork by a thread of the parent that was closing the handle.
             let stores = self.store.inherited().filter_map(|store| store.try_get()?);
-            place.replace(stores.filter_map(|store| store.reopen_after_fork()).last());
+            locked.replace(stores.filter_map(|store| store.reopen_after_fork()).last());
         }
-        match place.get() {
+        match locked.get() {
             Some(_) => Ok(()),
             None => Err(Error::fixed(
                 ErrorKind::Forked,
@@ -200,7 +213,7 @@ impl Slot {
         }
     }
 
-    fn is_of(&self, handle: sss_store) -> bool {
+    fn matches(&self, handle: sss_store) -> bool {
         self.generation.load(Ordering::Acquire) == generation_of(handle)
     }
 }
@@ -215,7 +228,7 @@ fn random_instance() -> Result<u16> {
         fill_random(&mut bytes)?;
         let instance = u16::from_ne_bytes(bytes);
         let inherited = TABLE.inherited().any(|table| table.instance.load(Ordering::Acquire) == instance);
-        // All ones is left to SSS_GLOBAL.
+        // All ones is reserved for SSS_GLOBAL.
         if !matches!(instance, 0 | u16::MAX) && !inherited {
             return Ok(instance);
         }
@@ -224,7 +237,11 @@ fn random_instance() -> Result<u16> {
 
 impl Default for Table {
     fn default() -> Table {
-        Table { instance: AtomicU16::new(0), chunks: std::array::from_fn(|_| OnceBox::new()), unused: Mutex::default() }
+        Table {
+            instance: AtomicU16::new(0),
+            chunks: std::array::from_fn(|_| OnceBox::new()),
+            free_slots: Mutex::default(),
+        }
     }
 }
 
@@ -233,35 +250,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_whose_generation_would_wrap_is_not_used_again() {
+    fn slot_is_not_reused_after_last_generation() {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
         let slot = table.slot(first).unwrap();
         slot.generation.store(u32::MAX, Ordering::Release);
         let last = first | u64::from(u32::MAX) << 16;
-        assert!(slot.empty(last).is_some());
+        assert!(slot.take(last).is_some());
         table.reuse(last);
-        assert!(slot.get(last).is_none());
+        assert!(slot.read(last).is_none());
         let next = table.open(store).unwrap();
         assert_ne!(next as u16, first as u16);
     }
 
     #[test]
-    fn a_closed_handle_stays_closed_when_its_slot_is_used_again() {
+    fn closed_handle_is_invalid_after_slot_reuse() {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
-        assert!(table.slot(first).unwrap().empty(first).is_some());
+        assert!(table.slot(first).unwrap().take(first).is_some());
         table.reuse(first);
         let second = table.open(store).unwrap();
         assert_eq!(first as u16, second as u16);
-        let is_open = |handle| table.slot(handle).is_some_and(|slot| slot.get(handle).is_some());
+        let is_open = |handle| table.slot(handle).is_some_and(|slot| slot.read(handle).is_some());
         assert!(
             (0..=u16::MAX)
                 .all(|number| number == second as u16 || !is_open(second - second % 65_536 + u64::from(number)))
         );
         let slot = table.slot(first).unwrap();
-        assert!(slot.get(first).is_none() && slot.empty(first).is_none() && slot.get(second).is_some());
+        assert!(slot.read(first).is_none() && slot.take(first).is_none() && slot.read(second).is_some());
     }
 }

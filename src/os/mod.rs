@@ -1,5 +1,7 @@
-//! What is taken straight from the operating system: clocks, small files, and the detection of `fork`. Knows nothing of sessions.
+//! What is taken straight from the operating system and the processor: clocks, small files, the detection of `fork`,
+//! prefetching. Knows nothing of sessions.
 
 pub(crate) mod clock;
 pub(crate) mod file;
 pub(crate) mod fork_mark;
+pub(crate) mod prefetch;

@@ -26,7 +26,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use parking_lot::MutexGuard;
+use crate::sync::backoff_mutex::BackoffMutexGuard as MutexGuard;
 use smallvec::SmallVec;
 
 use self::{

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use parking_lot::Mutex;
+use crate::sync::backoff_mutex::BackoffMutex as Mutex;
 use smallvec::SmallVec;
 
 use super::region::{CHUNK, CHUNKS, Chunk, Line, Lines, Part, Region, release_pages};

@@ -6,7 +6,8 @@
 
 use std::{collections::BTreeSet, ops::Bound};
 
-use parking_lot::{Mutex, MutexGuard};
+use crate::sync::ignore_poison;
+use std::sync::{Mutex, MutexGuard};
 
 use crate::session::key::PrincipalKey;
 
@@ -28,13 +29,13 @@ impl Principals {
         let (a, b) = (a.map(shard_of), b.map(shard_of));
         // `None` is less than any shard: it takes no lock.
         let (low, high) = (a.min(b), a.max(b).filter(|_| a != b));
-        let lock = |shard: Option<usize>| shard.map(|shard| (shard, self.0[shard].lock()));
+        let lock = |shard: Option<usize>| shard.map(|shard| (shard, ignore_poison(self.0[shard].lock())));
         LockedPairs { first: lock(low), second: lock(high) }
     }
 
     /// Forgets the pair of a session that is gone.
     pub(super) fn forget(&self, principal: PrincipalKey, key: u128) {
-        self.0[shard_of(principal)].lock().remove(&(principal, key));
+        ignore_poison(self.0[shard_of(principal)].lock()).remove(&(principal, key));
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 use smallvec::SmallVec;
 
 use super::pool::Pool;
+use crate::os::prefetch::prefetch;
 
 pub(super) const CHUNK: usize = 64 << 10;
 /// A huge page, if the kernel has one.
@@ -252,7 +253,7 @@ impl Lines {
     /// Begins to fetch a line.
     #[inline]
     pub(super) fn prefetch(&self, line: usize) {
-        prefetch(self.as_ptr().wrapping_add(line).cast());
+        prefetch(self.as_ptr().wrapping_add(line));
     }
 }
 
@@ -295,16 +296,4 @@ impl DerefMut for Chunk {
         // SAFETY: as above, and `&mut self` is the only way in.
         unsafe { self.memory.as_mut() }
     }
-}
-
-#[inline]
-fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is only a hint and accesses nothing, also where the address is not mapped.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

@@ -1,7 +1,7 @@
 //! Writes that involve more than one shard: sessions with a principal, renewal, and the limit per principal. All of it
 //! is one step under the locks of everything involved.
 
-use parking_lot::MutexGuard;
+use crate::sync::backoff_mutex::BackoffMutexGuard as MutexGuard;
 use smallvec::SmallVec;
 
 use super::{
