@@ -10,6 +10,7 @@ mod blocking;
 mod cli;
 mod conformance;
 mod ids;
+mod layers;
 mod limits;
 mod linearizable;
 mod lmdb_directory;
