@@ -81,6 +81,9 @@
 /* A timeout that never ends; the expires_ms of a session that never expires. */
 #define SSS_FOREVER INT64_MAX
 
+/* A timeout in sss_put, sss_put_if and sss_renew: the store's own from now on. */
+#define SSS_INHERIT INT64_MIN
+
 /* A string literal as the two arguments pointer and length: sss_open(SSS_STR("memory:"), &store). */
 #define SSS_STR(literal) "" literal, (sizeof(literal) - 1)
 
@@ -184,7 +187,7 @@ typedef struct {
     uint32_t flags;
     /**
      * Absolute timeout in milliseconds from creation: above 0 the session's own, SSS_FOREVER for none, 0 the store's
-     * (in put and renew: as it was), below 0 dead at once.
+     * (in put and renew: as it was), SSS_INHERIT the store's from now on, any other value below 0 dead at once.
      */
     int64_t timeout_ms;
     /** Idle timeout in milliseconds from the last use, with the same special values. */

@@ -1,7 +1,7 @@
 //! Every way to fail: the status numbers of the C ABI (the only place they are written), their names and texts,
 //! and the `Error` that carries one line for a person. Messages never hold an id, a payload or a password.
 
-use std::{borrow::Cow, ffi::CStr, fmt};
+use std::{borrow::Cow, error::Error as StdError, ffi::CStr, fmt, sync::Arc};
 
 /// Success.
 #[cfg_attr(not(feature = "capi"), allow(dead_code))]
@@ -165,23 +165,53 @@ impl ErrorKind {
 /// A failure: its kind, and one line for a person that names the culprit.
 ///
 /// `Display` prints that line. It never holds a session id, a payload or a password, so it may be logged.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
-    message: Cow<'static, str>,
+    message: Message,
+}
+
+/// Small, because every call returns it: the usual failures have a constant text.
+#[derive(Clone)]
+enum Message {
+    Constant(&'static str),
+    Formatted(Box<Details>),
+}
+
+#[derive(Clone)]
+struct Details {
+    message: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure with its one line of text. `Store::read`'s closure makes its own with this.
+    /// A failure with its one line of text.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
-        Error { kind, message: message.into() }
+        match message.into() {
+            Cow::Borrowed(message) => Error::fixed(kind, message),
+            Cow::Owned(message) => Error::formatted(kind, message, None),
+        }
+    }
+
+    /// A failure that another error caused. `message` says all that a reader of the one line needs; the cause is what
+    /// [`source`](StdError::source) returns.
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Error {
+        Error::formatted(kind, message.into(), Some(Arc::new(source)))
+    }
+
+    fn formatted(kind: ErrorKind, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Error {
+        Error { kind, message: Message::Formatted(Box::new(Details { message, source })) }
     }
 
     pub(crate) const fn fixed(kind: ErrorKind, message: &'static str) -> Error {
-        Error { kind, message: Cow::Borrowed(message) }
+        Error { kind, message: Message::Constant(message) }
     }
 
     pub(crate) const fn not_found() -> Error {
@@ -198,7 +228,10 @@ impl Error {
 
     #[cfg(feature = "capi")]
     pub(crate) fn into_message(self) -> Cow<'static, str> {
-        self.message
+        match self.message {
+            Message::Constant(message) => Cow::Borrowed(message),
+            Message::Formatted(details) => Cow::Owned(details.message),
+        }
     }
 
     /// What went wrong.
@@ -213,23 +246,42 @@ impl Error {
 
     /// The line that `Display` prints.
     pub fn message(&self) -> &str {
-        &self.message
+        match &self.message {
+            Message::Constant(message) => message,
+            Message::Formatted(details) => &details.message,
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(self.message())
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.kind.name(), self.message)
+        write!(f, "{}: {}", self.kind.name(), self.message())
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.message {
+            Message::Constant(_) => None,
+            Message::Formatted(details) => Some(details.source.as_deref()?),
+        }
+    }
+}
+
+/// Errors are equal if kind and message are.
+impl PartialEq for Error {
+    fn eq(&self, other: &Error) -> bool {
+        self.kind == other.kind && self.message() == other.message()
+    }
+}
+
+impl Eq for Error {}
 
 #[cfg(test)]
 mod tests {
@@ -242,5 +294,14 @@ mod tests {
             assert_eq!(ErrorKind::from_code(kind.code()), Some(kind));
         }
         assert_eq!(ErrorKind::from_code(0), None);
+    }
+
+    #[test]
+    fn source_is_the_cause() {
+        let error = Error::with_source(ErrorKind::Io, "cannot read it", std::io::Error::other("broken"));
+        assert_eq!(error.to_string(), "cannot read it");
+        assert_eq!(error.source().unwrap().to_string(), "broken");
+        assert!(Error::not_found().source().is_none());
+        assert_eq!(error.clone(), Error::new(ErrorKind::Io, "cannot read it"));
     }
 }

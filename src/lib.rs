@@ -2,15 +2,15 @@
 //! stays here, where it can be updated, destroyed and expired.
 //!
 //! ```
-//! use sss::{Access, Options, Principal, Store};
+//! use sss::{Access, Options, Store};
 //!
 //! let store = Store::open("memory:?timeout=12h&idle_timeout=15m")?;
 //! let (sid, _) = store.create(b"cart=3", &Options::default())?;
 //!
 //! // Login: a new id, the same session, now bound to a user.
-//! let login = Options { principal: Principal::Set(b"alice"), ..Options::default() };
+//! let login = Options::new().principal("alice");
 //! let (sid, meta) = store.renew(&sid, None, &login)?;
-//! store.put_if(&sid, meta.version, b"cart=4", &Options::default())?;
+//! store.put_if(&sid, meta.version(), b"cart=4", &Options::default())?;
 //!
 //! let (payload, _) = store.get(&sid, Access::Slide)?;
 //! assert_eq!(payload, b"cart=4");
@@ -47,7 +47,7 @@ pub use session::{
     header::{Entry, Meta},
     id::{SID_LEN, Sid},
     key::Ref,
-    policy::FOREVER,
+    policy::Timeout,
 };
 pub use stats::Stats;
 pub use store::{Access, Options, Principal, Store};

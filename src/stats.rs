@@ -7,6 +7,7 @@ use crate::session::key::LookupKey;
 /// A snapshot of a store's counters. They only ever grow, except `sessions` and `bytes`; under concurrent use the
 /// numbers of one snapshot need not be of the same instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Sessions held now. Expired ones count until they are cleared.
     pub sessions: u64,

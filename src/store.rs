@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, Weak},
+    time::Duration,
 };
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         header::{Entry, Meta},
         id::{Sid, normalize},
         key::{LookupKey, PrincipalKey, Ref},
-        policy::Timeouts,
+        policy::{Timeout, TimeoutChanges, whole_ms},
         write::{Content, PrincipalChange, Write},
     },
     stats::{Count, Stats},
@@ -59,20 +60,58 @@ impl fmt::Debug for Principal<'_> {
     }
 }
 
-/// What may be said about a session when it is written. The default changes nothing.
+/// What a write sets besides the payload. The default changes nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use sss::{Options, Timeout};
+///
+/// let remember_me = Options::new().timeout(Timeout::After(Duration::from_secs(30 * 86_400))).idle_timeout(Timeout::Never);
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct Options<'a> {
-    /// The absolute timeout in milliseconds from creation: above 0 the session's own, [`FOREVER`](crate::FOREVER) for
-    /// none, 0 the store's (in `put` and `renew`: as it was), below 0 dead at once.
-    pub timeout_ms: i64,
-    /// The idle timeout in milliseconds from the last use, with the same special values.
-    pub idle_timeout_ms: i64,
-    /// Whom the session belongs to.
+    /// The session's absolute timeout, counted from its creation. `None`: as it was; in `create` the store's.
+    pub timeout: Option<Timeout>,
+    /// The session's idle timeout, counted from its last use. `None`: as it was; in `create` the store's.
+    pub idle_timeout: Option<Timeout>,
+    /// The principal that the session belongs to.
     pub principal: Principal<'a>,
-    /// `renew` only: for how many milliseconds the old id may still read, but not past the absolute deadline that the session
-    /// has then. 0: it is dead at once. For requests under way when an id is renewed from time to time; not for a login,
-    /// where the old id may be known to somebody else.
-    pub grace_ms: i64,
+    /// `renew` only: how long the old id may still read, but not past the session's absolute deadline. Zero: it is dead at once.
+    /// For requests under way when ids are rotated; not for a login, because an attacker may know the old id.
+    pub grace: Duration,
+}
+
+impl<'a> Options<'a> {
+    /// Options that change nothing.
+    pub const fn new() -> Options<'a> {
+        Options { timeout: None, idle_timeout: None, principal: Principal::Keep, grace: Duration::ZERO }
+    }
+
+    /// Sets the session's absolute timeout.
+    pub const fn timeout(self, timeout: Timeout) -> Options<'a> {
+        Options { timeout: Some(timeout), ..self }
+    }
+
+    /// Sets the session's idle timeout.
+    pub const fn idle_timeout(self, timeout: Timeout) -> Options<'a> {
+        Options { idle_timeout: Some(timeout), ..self }
+    }
+
+    /// Sets the principal: a user's id or any other bytes, at least one.
+    pub fn principal(self, principal: &'a (impl AsRef<[u8]> + ?Sized)) -> Options<'a> {
+        Options { principal: Principal::Set(principal.as_ref()), ..self }
+    }
+
+    /// Takes the principal away, in `put` and `renew`.
+    pub const fn clear_principal(self) -> Options<'a> {
+        Options { principal: Principal::Clear, ..self }
+    }
+
+    /// Sets how long the old id may still read after `renew`.
+    pub const fn grace(self, grace: Duration) -> Options<'a> {
+        Options { grace, ..self }
+    }
 }
 
 /// A handle to a session store.
@@ -198,28 +237,28 @@ impl Store {
     ///
     /// A lock is held meanwhile: `f` must be short and must not call the store. If it fails, the session is left as it
     /// was, and its error is returned.
-    pub fn read<R>(
+    pub fn read<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
         access: Access,
-        f: impl FnOnce(&[u8], &Meta) -> Result<R>,
-    ) -> Result<R> {
+        f: impl FnOnce(&[u8], &Meta) -> Result<R, E>,
+    ) -> Result<R, E> {
         self.read_up_to(sid, access, usize::MAX, f)
     }
 
-    /// `read`, but only if the payload has no more than `most` bytes; else `TooSmall`, before it is decrypted, and the session
-    /// is left as it was. For callers that may spend little time here.
-    pub fn read_up_to<R>(
+    /// `read`, but only if the payload has no more than `max_len` bytes; otherwise `TooSmall`, before it is decrypted, and the
+    /// session is left as it was. For callers that must not spend long here.
+    pub fn read_up_to<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
         access: Access,
         max_len: usize,
-        f: impl FnOnce(&[u8], &Meta) -> Result<R>,
-    ) -> Result<R> {
+        f: impl FnOnce(&[u8], &Meta) -> Result<R, E>,
+    ) -> Result<R, E> {
         self.run(|cx| {
             let (key, data_key) = self.session_keys(sid.as_ref());
             let mut f = Some(f);
-            let mut result = None;
+            let mut outcome = None;
             let read = self.0.engine.read(cx, &key, access == Access::Peek, &mut |found| {
                 let overhead = if data_key.is_some() { aead::OVERHEAD } else { 0 };
                 if found.record.payload.len().saturating_sub(overhead) > max_len {
@@ -234,18 +273,19 @@ impl Store {
                     }
                 };
                 let f = f.take().ok_or_else(|| Error::fixed(ErrorKind::Panic, "a session was read twice"))?;
-                result = Some(f(bytes, &found.meta)?);
-                Ok(())
+                let result = outcome.insert(f(bytes, &found.meta));
+                // The engine needs to know only that the session must not slide.
+                if result.is_ok() { Ok(()) } else { Err(Error::fixed(ErrorKind::Invalid, "the closure failed")) }
             });
-            match (read, result) {
-                // The closure's own failure: it says nothing of the store.
-                (Err(error), _) if f.is_none() => Err(error),
-                (Ok(()), Some(result)) => Ok(result),
+            match (read, outcome) {
+                // The closure's failure says nothing of the store.
+                (_, Some(Err(error))) => Err(error),
+                (Ok(()), Some(Ok(result))) => Ok(result),
                 (Err(error), _) => {
                     count_failure(cx, &error);
-                    Err(error)
+                    Err(error.into())
                 }
-                (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read")),
+                (Ok(()), None) => Err(Error::fixed(ErrorKind::Panic, "a session was not read").into()),
             }
         })
     }
@@ -281,14 +321,11 @@ impl Store {
     }
 
     /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
-    /// stay unless given. The old id is dead, or within `grace_ms` reads the session and never writes it.
+    /// stay unless given. The old id is dead, or within the grace time reads the session and never writes it.
     ///
     /// This is what a login calls, against session fixation (CWE-384).
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
         self.run_counted(|cx| {
-            if options.grace_ms < 0 {
-                return Err(invalid("grace_ms is negative"));
-            }
             let (old, old_data_key) = self.session_keys(sid.as_ref());
             self.insert_with_new_id(cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
@@ -298,10 +335,10 @@ impl Store {
                     (None, Some((from, to))) => Content::Resealed(from, to, aead::random_nonce()?),
                 };
                 let keys = match sealed {
-                    Some((from, to)) if options.grace_ms > 0 => Some((from, to, aead::random_nonce()?)),
+                    Some((from, to)) if !options.grace.is_zero() => Some((from, to, aead::random_nonce()?)),
                     _ => None,
                 };
-                let grace = Grace { ms: options.grace_ms, keys };
+                let grace = Grace { ms: whole_ms(options.grace), keys };
                 let write = Write { current_key: old_data_key.as_ref(), ..self.write(content, options, None)? };
                 self.0.engine.renew(cx, &old, new, &write, &grace)
             })
@@ -383,11 +420,11 @@ impl Store {
     }
 
     /// Runs a step: in a forked child it may end here.
-    fn run<T>(&self, step: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+    fn run<T, E: From<Error>>(&self, step: impl FnOnce(&Context) -> Result<T, E>) -> Result<T, E> {
         // By reference: a processor that moves what it has just written in smaller parts waits for all of them.
         match self.0.engine.enter() {
             Ok(ref cx) => step(cx),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -432,7 +469,7 @@ impl Store {
     fn write<'a>(&self, content: Content<'a>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
         Ok(Write {
             content,
-            timeouts: Timeouts { absolute: options.timeout_ms, idle: options.idle_timeout_ms },
+            timeouts: TimeoutChanges { absolute: options.timeout, idle: options.idle_timeout },
             principal: match options.principal {
                 Principal::Keep => PrincipalChange::Keep,
                 Principal::Clear => PrincipalChange::Clear,
@@ -483,10 +520,7 @@ fn count_failure(cx: &Context, error: &Error) {
 }
 
 fn no_grace(options: &Options) -> Result<()> {
-    match options.grace_ms {
-        0 => Ok(()),
-        _ => Err(invalid("grace_ms is for renew only")),
-    }
+    if options.grace.is_zero() { Ok(()) } else { Err(invalid("a grace time is for renew only")) }
 }
 
 fn invalid(message: &'static str) -> Error {

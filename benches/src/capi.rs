@@ -211,7 +211,7 @@ fn gets(scale: Scale, c: &C, c_ids: &[Id], rust: &Store, ids: &[Id]) -> Outcome 
 
 /// The same answer as `sss_get` gives: the payload in the caller's memory, and the metadata.
 fn read(store: &Store, id: &Id, out: &mut [u8; 256]) -> bool {
-    let read = store.read(id, Access::Slide, |payload, meta| {
+    let read = store.read::<_, sss::Error>(id, Access::Slide, |payload, meta| {
         out[..payload.len()].copy_from_slice(payload);
         Ok(*meta)
     });

@@ -67,7 +67,7 @@ impl Sessions for Sss {
     }
 
     fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize> {
-        self.0.read(id, Access::Slide, |payload, _meta| Ok(copy(payload, out))).ok()
+        self.0.read::<_, sss::Error>(id, Access::Slide, |payload, _meta| Ok(copy(payload, out))).ok()
     }
 
     fn put(&mut self, id: &Id, payload: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use sss::{Options, Store};
+use sss::{Options, Store, Timeout};
 
 use crate::{
     child,
@@ -137,7 +137,8 @@ fn lives(i: usize) -> bool {
 
 fn sss_during_sweep(n: usize, seed: u64) -> (Vec<f64>, Vec<f64>) {
     let store = Store::open(&format!("{URL}&clock=manual")).expect("the store opens");
-    let long = Options { timeout_ms: 10 * DAY_MS, idle_timeout_ms: 5 * DAY_MS, ..Options::default() };
+    let days = |n| Timeout::After(Duration::from_millis(n * DAY_MS as u64));
+    let long = Options::new().timeout(days(10)).idle_timeout(days(5));
     let mut living = Vec::new();
     for i in 0..n + n / 4 {
         let options = if lives(i) { long } else { Options::default() };

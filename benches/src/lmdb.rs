@@ -168,7 +168,7 @@ pub fn share_of_writes(scale: Scale, facts: &mut Facts) {
         for _ in 0..IDLE_S {
             store.advance_clock(1000).unwrap();
             for id in &ids {
-                store.read(id, Access::Slide, |_, _| Ok(())).unwrap();
+                store.read::<_, sss::Error>(id, Access::Slide, |_, _| Ok(())).unwrap();
             }
         }
         let share = (transactions(&path) - before) as f64 / (IDLE_S as f64 * n as f64);
@@ -244,7 +244,7 @@ pub fn work(args: &[String]) {
     if what == "gets" {
         // The pages of the map are this process's from now on.
         for id in &ids {
-            store.read(id, Access::Peek, |_, _| Ok(())).expect("a living session");
+            store.read::<_, sss::Error>(id, Access::Peek, |_, _| Ok(())).expect("a living session");
         }
     }
     println!("ready");
@@ -274,7 +274,7 @@ fn gets(store: &Store, ids: &[Id], seed: u64, end: Instant) -> u64 {
     while Instant::now() < end {
         for id in drawn.draw() {
             store
-                .read(id, Access::Slide, |payload, _| {
+                .read::<_, sss::Error>(id, Access::Slide, |payload, _| {
                     out.copy_from_slice(payload);
                     Ok(())
                 })

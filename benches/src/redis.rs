@@ -81,7 +81,7 @@ fn round_trips(facts: &mut Facts, redis: &Server, sss: &Filled<Sss>) {
     let (store, bytes) = (&sss.store.0, payload(PAYLOAD, 1));
     let create = || store.create(&bytes, &Options::default()).expect("a session is created").0;
     let put = |id: &Id| store.put(id, &bytes, &Options::default()).expect("a put");
-    let get = |id: &Id| store.read(id, Access::Slide, |_, _| Ok(())).expect("a get");
+    let get = |id: &Id| store.read::<_, sss::Error>(id, Access::Slide, |_, _| Ok(())).expect("a get");
     let mut created: Vec<_> = (0..CALLS).map(|_| create()).collect();
     let mut trips = |op: &mut dyn FnMut(&Id)| {
         let before = connection.reads();

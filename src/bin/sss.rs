@@ -4,9 +4,10 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use sss::{Entry, Error, FOREVER, Stats, Store};
+use sss::{Entry, Error, Stats, Store};
 
 const HELP: &str = "\
 sss - looks after a store of sessions
@@ -198,40 +199,43 @@ fn object<'a>(members: impl Iterator<Item = (&'a str, String)>) -> String {
     format!("{{{}}}", members.map(|(name, value)| format!("\"{name}\": {value}")).collect::<Vec<_>>().join(", "))
 }
 
-fn reference(entry: &Entry) -> String {
-    entry.reference.0.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn line(entry: &Entry) -> String {
-    let times = [entry.meta.created_ms, entry.meta.last_seen_ms, entry.meta.expires_ms].map(time);
-    let [created, seen, expires] = times;
-    let (version, len) = (entry.meta.version, entry.payload_len);
+    let [created, seen, expires] = times(entry);
+    let (version, len) = (entry.meta.version(), entry.payload_len);
     format!(
         "{}  created {created}  last seen {seen}  expires {expires}  version {version}  {len} bytes",
-        reference(entry)
+        entry.reference
     )
 }
 
 fn json(entry: &Entry) -> String {
     let quoted = |text: String| format!("\"{text}\"");
+    let [created, last_seen, expires] = times(entry);
     object(
         [
-            ("ref", quoted(reference(entry))),
-            ("created", quoted(time(entry.meta.created_ms))),
-            ("last_seen", quoted(time(entry.meta.last_seen_ms))),
-            ("expires", quoted(time(entry.meta.expires_ms))),
-            ("version", entry.meta.version.to_string()),
+            ("ref", quoted(entry.reference.to_string())),
+            ("created", quoted(created)),
+            ("last_seen", quoted(last_seen)),
+            ("expires", quoted(expires)),
+            ("version", entry.meta.version().to_string()),
             ("bytes", entry.payload_len.to_string()),
         ]
         .into_iter(),
     )
 }
 
-/// RFC 3339 in UTC, or "never".
-fn time(ms: i64) -> String {
-    if ms == FOREVER {
-        return "never".to_owned();
-    }
+/// When the session was created, last used and will end.
+fn times(entry: &Entry) -> [String; 3] {
+    let expires = entry.meta.expires().map_or_else(|| "never".to_owned(), time);
+    [time(entry.meta.created()), time(entry.meta.last_seen()), expires]
+}
+
+/// RFC 3339 in UTC.
+fn time(time: SystemTime) -> String {
+    let ms = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_millis() as i64,
+        Err(before) => -(before.duration().as_millis() as i64),
+    };
     let (days, ms) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
     // Days to a date of the Gregorian calendar: Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
     let z = days + 719_468;
@@ -253,9 +257,9 @@ mod tests {
 
     #[test]
     fn times_are_those_of_rfc_3339() {
-        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time(951_782_400_123), "2000-02-29T00:00:00.123Z");
-        assert_eq!(time(1_795_593_379_117), "2026-11-25T07:56:19.117Z");
-        assert_eq!(time(FOREVER), "never");
+        let at = |ms| time(UNIX_EPOCH + std::time::Duration::from_millis(ms));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(at(1_795_593_379_117), "2026-11-25T07:56:19.117Z");
     }
 }

@@ -7,12 +7,13 @@ use std::{
     ffi::{c_char, c_void},
     marker::PhantomData,
     ptr, slice,
+    time::Duration,
 };
 
 use super::types::{SSS_CLEAR_PRINCIPAL, SSS_PEEK, SSS_SID_LEN, sss_meta, sss_options, sss_stats_t};
 use crate::{
     error::{Error, ErrorKind, Result},
-    session::id::Sid,
+    session::{id::Sid, policy::Timeout},
     store::{Access, Options, Principal},
 };
 
@@ -20,6 +21,10 @@ use crate::{
 const SMALLEST: usize = 8;
 /// More is a `size` that was never set.
 const LARGEST: usize = 4096;
+
+/// The macros of the header, which cbindgen cannot write.
+const SSS_FOREVER: i64 = i64::MAX;
+const SSS_INHERIT: i64 = i64::MIN;
 
 pub(super) fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Invalid, message)
@@ -196,17 +201,28 @@ pub(super) unsafe fn options<'a>(at: *const sss_options) -> Result<Options<'a>> 
         SSS_CLEAR_PRINCIPAL => true,
         _ => return Err(unknown_flags("sss_options.flags")),
     };
+    let grace = u64::try_from(options.grace_ms).map_err(|_| invalid("grace_ms is negative"))?;
     Ok(Options {
-        timeout_ms: options.timeout_ms,
-        idle_timeout_ms: options.idle_timeout_ms,
+        timeout: timeout(options.timeout_ms),
+        idle_timeout: timeout(options.idle_timeout_ms),
         principal: match (options.principal.is_null(), clear) {
             (true, false) => Principal::Keep,
             (true, true) => Principal::Clear,
             (false, false) => Principal::Set(principal),
             (false, true) => return Err(invalid("SSS_CLEAR_PRINCIPAL together with a principal")),
         },
-        grace_ms: options.grace_ms,
+        grace: Duration::from_millis(grace),
     })
+}
+
+/// A timeout in milliseconds with the special values of `sss_options`.
+fn timeout(ms: i64) -> Option<Timeout> {
+    match ms {
+        0 => None,
+        SSS_INHERIT => Some(Timeout::Inherit),
+        SSS_FOREVER => Some(Timeout::Never),
+        ms => Some(Timeout::After(Duration::from_millis(u64::try_from(ms).unwrap_or(0)))),
+    }
 }
 
 #[cfg(test)]
@@ -214,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_stays_inside_the_callers_struct() {
+    fn output_stays_inside_callers_struct() {
         let value = sss_meta { size: 40, flags: 0, version: 7, created_ms: -1, last_seen_ms: -1, expires_ms: -1 };
         for size in [8_usize, 15, 16, 39, 40, 48, 64] {
             // Guard bytes behind the struct.

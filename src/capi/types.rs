@@ -43,7 +43,7 @@ pub struct sss_options {
     /// 0 or SSS_CLEAR_PRINCIPAL.
     pub flags: u32,
     /// Absolute timeout in milliseconds from creation: above 0 the session's own, SSS_FOREVER for none, 0 the store's
-    /// (in put and renew: as it was), below 0 dead at once.
+    /// (in put and renew: as it was), SSS_INHERIT the store's from now on, any other value below 0 dead at once.
     pub timeout_ms: i64,
     /// Idle timeout in milliseconds from the last use, with the same special values.
     pub idle_timeout_ms: i64,

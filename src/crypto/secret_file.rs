@@ -19,7 +19,7 @@ pub(crate) fn read(path: &Path) -> Result<Keyring> {
     let mut text = ZeroizeOnDrop::new(Vec::new());
     let about = read_small_regular_file(path, MAX_LEN, &mut text).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => bad(error),
-        _ => Error::new(ErrorKind::Io, format!("the secret_file cannot be read: {error}")),
+        _ => Error::with_source(ErrorKind::Io, format!("the secret_file cannot be read: {error}"), error),
     })?;
     if about.mode() & 0o027 != 0 {
         return Err(bad("may be read by others or written by its group: chmod it to 0600 or 0640"));

@@ -49,8 +49,9 @@ pub(crate) struct Found<'a> {
     pub alias_chain: &'a [Alias],
 }
 
-/// Which calls on one session may wait for somebody: another process, a disk or a network. The others take microseconds.
+/// Which per-session calls may block on another process, a disk or a network. The others take microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Blocking {
     /// `get`, `read`, `touch` and `reference`, and also `stats`.
     pub reads: bool,

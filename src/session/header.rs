@@ -1,9 +1,11 @@
 //! What a session's record begins with, and what callers learn from it. The header says when a session was created and last
 //! used, by which timeouts it ends and to which principal it belongs; encrypted payloads are bound to it.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use super::{
     key::{LookupKey, PrincipalKey, Ref},
-    policy::{StepTime, Timeouts},
+    policy::{FOREVER, StepTime, Timeouts},
 };
 use crate::{
     crypto::{
@@ -13,23 +15,49 @@ use crate::{
     error::Result,
 };
 
-/// What is known of a session besides its payload. Times are Unix milliseconds.
+/// What a store tells of a session besides its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// 1 when created, and one more with every new payload.
-    pub version: u64,
-    /// When the session began. Renewing the id does not change it.
-    pub created_ms: i64,
-    /// When it was used last.
-    pub last_seen_ms: i64,
-    /// When it dies unless it is used before: the earlier of the absolute and the idle deadline, `FOREVER` if neither.
-    pub expires_ms: i64,
+    pub(crate) version: u64,
+    pub(crate) created_ms: i64,
+    pub(crate) last_seen_ms: i64,
+    /// `FOREVER` if the session has no deadline.
+    pub(crate) expires_ms: i64,
+}
+
+impl Meta {
+    /// 1 when the session is created, and one more with every new payload.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// When the session was created. Renewing the id does not change it.
+    pub fn created(&self) -> SystemTime {
+        system_time(self.created_ms)
+    }
+
+    /// When the session was last used.
+    pub fn last_seen(&self) -> SystemTime {
+        system_time(self.last_seen_ms)
+    }
+
+    /// When the session ends unless it is used before: the earlier of its absolute and its idle deadline; `None` if it
+    /// has neither.
+    pub fn expires(&self) -> Option<SystemTime> {
+        (self.expires_ms != FOREVER).then(|| system_time(self.expires_ms))
+    }
+}
+
+fn system_time(unix_ms: i64) -> SystemTime {
+    let distance = Duration::from_millis(unix_ms.unsigned_abs());
+    if unix_ms < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
 
 /// One session in a principal's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
-    /// Names the session to `Store::delete_ref`. Never an id.
+    /// Names the session to [`Store::delete_ref`](crate::Store::delete_ref). Never an id.
     pub reference: Ref,
     /// The length of the payload in bytes.
     pub payload_len: u64,

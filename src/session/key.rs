@@ -1,8 +1,11 @@
 //! The keys that engines see instead of ids and principals: keyed hashes of them, which `crypto::keys` computes.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-use crate::crypto::keys::Digest;
+use crate::{
+    crypto::keys::Digest,
+    error::{Error, ErrorKind, Result},
+};
 
 /// The public reference of a session: names it in a list of devices or in a log, but gives no access to it.
 ///
@@ -11,11 +14,34 @@ use crate::crypto::keys::Digest;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ref(pub [u8; 32]);
 
+/// 64 hexadecimal digits.
+impl fmt::Display for Ref {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Debug for Ref {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ref(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "Ref({self})")
+    }
+}
+
+/// Reads what `Display` prints; capital digits are accepted too.
+impl FromStr for Ref {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Ref> {
+        let invalid = || Error::fixed(ErrorKind::Invalid, "a reference has 64 hexadecimal digits");
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| invalid())?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+            for &digit in pair {
+                let value = char::from(digit).to_digit(16).ok_or_else(invalid)?;
+                *byte = *byte << 4 | value as u8;
+            }
+        }
+        Ok(Ref(bytes))
     }
 }
 
@@ -81,5 +107,15 @@ mod tests {
     fn reference_round_trips_to_key() {
         let key = LookupKey(0x0102_0304, 7);
         assert_eq!(LookupKey::from(&Ref::from(key)), key);
+    }
+
+    #[test]
+    fn reference_parses_its_display() {
+        let reference = Ref(std::array::from_fn(|i| i as u8 * 7));
+        assert_eq!(reference.to_string().parse::<Ref>().unwrap(), reference);
+        assert_eq!(reference.to_string().to_uppercase().parse::<Ref>().unwrap(), reference);
+        for wrong in ["", "00", &"g".repeat(64), &"0".repeat(63), &"0".repeat(65), &"é".repeat(32)] {
+            assert!(wrong.parse::<Ref>().is_err(), "{wrong}");
+        }
     }
 }

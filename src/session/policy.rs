@@ -1,9 +1,57 @@
 //! The rules that a store's URL sets: timeouts and limits. All deadline arithmetic is here, and only here.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// A timeout that never ends, and the deadline of what never ends.
-pub const FOREVER: i64 = i64::MAX;
+pub(crate) const FOREVER: i64 = i64::MAX;
+
+/// A timeout that a session has instead of its store's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeout {
+    /// The store's timeout, also after the store was opened with another one.
+    Inherit,
+    /// The session does not end by this timeout.
+    Never,
+    /// In whole milliseconds, rounded up. Zero ends the session at once.
+    After(Duration),
+}
+
+impl Timeout {
+    /// As a record holds it: see [`Timeouts`].
+    fn to_ms(self) -> i64 {
+        match self {
+            Timeout::Inherit => 0,
+            Timeout::Never => FOREVER,
+            Timeout::After(Duration::ZERO) => -1,
+            Timeout::After(duration) => whole_ms(duration),
+        }
+    }
+}
+
+/// A duration in milliseconds, rounded up.
+pub(crate) fn whole_ms(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(FOREVER)
+}
+
+/// What a write does to the timeouts that a session has for itself.
+#[derive(Clone, Copy)]
+pub(crate) struct TimeoutChanges {
+    /// `None` keeps it.
+    pub absolute: Option<Timeout>,
+    pub idle: Option<Timeout>,
+}
+
+impl TimeoutChanges {
+    pub(crate) fn apply_to(self, own: Timeouts) -> Timeouts {
+        Timeouts {
+            absolute: self.absolute.map_or(own.absolute, Timeout::to_ms),
+            idle: self.idle.map_or(own.idle, Timeout::to_ms),
+        }
+    }
+}
 
 /// The default absolute timeout: 3 hours.
 pub(crate) const TIMEOUT_MS: i64 = 10_800_000;

@@ -4,7 +4,7 @@
 use super::{
     header::{RecordHeader, StoredRecord},
     key::{LookupKey, PrincipalKey},
-    policy::Timeouts,
+    policy::{TimeoutChanges, Timeouts},
 };
 use crate::{
     crypto::aead::{self, DataKey, Nonce},
@@ -23,8 +23,7 @@ pub(crate) enum PrincipalChange {
 
 pub(crate) struct Write<'a> {
     pub content: Content<'a>,
-    /// 0 keeps what the session has.
-    pub timeouts: Timeouts,
+    pub timeouts: TimeoutChanges,
     pub principal: PrincipalChange,
     /// Only if the session still has this version.
     pub if_version: Option<u64>,
@@ -49,7 +48,7 @@ impl Write<'_> {
     pub(crate) fn header_after(&self, before: RecordHeader, now: i64) -> RecordHeader {
         RecordHeader {
             version: before.version + u64::from(self.content.is_new()),
-            own: self.timeouts.or(before.own),
+            own: self.timeouts.apply_to(before.own),
             principal: self.principal_after(before.principal),
             ..before.touched_at(now)
         }

@@ -9,19 +9,92 @@ pub mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use sss::{Error, ErrorKind, Options, Principal, Store};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sss::{Error, ErrorKind, Meta, Options, Principal, Store, Timeout};
 
 /// Options that say nothing.
-pub const PLAIN: Options = Options { timeout_ms: 0, idle_timeout_ms: 0, principal: Principal::Keep, grace_ms: 0 };
+pub const PLAIN: Options = Options::new();
+
+/// The timeout and the deadline of what never ends, as numbers.
+pub const FOREVER: i64 = i64::MAX;
+
+/// Options by the numbers of the C ABI, as the conformance files and the models have them.
+pub trait OptionsMs<'a> {
+    fn timeout_ms(self, ms: i64) -> Options<'a>;
+    fn idle_timeout_ms(self, ms: i64) -> Options<'a>;
+    fn grace_ms(self, ms: i64) -> Options<'a>;
+    fn with_principal(self, principal: Principal<'a>) -> Options<'a>;
+}
+
+impl<'a> OptionsMs<'a> for Options<'a> {
+    fn timeout_ms(mut self, ms: i64) -> Options<'a> {
+        self.timeout = timeout(ms);
+        self
+    }
+
+    fn idle_timeout_ms(mut self, ms: i64) -> Options<'a> {
+        self.idle_timeout = timeout(ms);
+        self
+    }
+
+    fn grace_ms(self, ms: i64) -> Options<'a> {
+        self.grace(Duration::from_millis(ms.try_into().unwrap()))
+    }
+
+    fn with_principal(mut self, principal: Principal<'a>) -> Options<'a> {
+        self.principal = principal;
+        self
+    }
+}
+
+fn timeout(ms: i64) -> Option<Timeout> {
+    match ms {
+        0 => None,
+        FOREVER => Some(Timeout::Never),
+        ms => Some(Timeout::After(Duration::from_millis(ms.try_into().unwrap_or(0)))),
+    }
+}
+
+/// A session's metadata as numbers: Unix milliseconds, `FOREVER` for never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainMeta {
+    pub version: u64,
+    pub created_ms: i64,
+    pub last_seen_ms: i64,
+    pub expires_ms: i64,
+}
+
+pub trait ToPlain {
+    fn plain(&self) -> PlainMeta;
+}
+
+impl ToPlain for Meta {
+    fn plain(&self) -> PlainMeta {
+        PlainMeta {
+            version: self.version(),
+            created_ms: unix_ms(self.created()),
+            last_seen_ms: unix_ms(self.last_seen()),
+            expires_ms: self.expires().map_or(FOREVER, unix_ms),
+        }
+    }
+}
+
+fn unix_ms(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_millis().try_into().unwrap(),
+        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap(),
+    }
+}
 
 /// Options with a principal.
 pub fn of(principal: &[u8]) -> Options<'_> {
-    Options { principal: Principal::Set(principal), ..PLAIN }
+    PLAIN.principal(principal)
 }
 
 /// Options with a grace time.
 pub fn grace(ms: i64) -> Options<'static> {
-    Options { grace_ms: ms, ..PLAIN }
+    PLAIN.grace_ms(ms)
 }
 
 /// The engine under test: SSS_TEST_ENGINE in the environment.

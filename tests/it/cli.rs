@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::common::{Engine, Place, of};
+use crate::common::{Engine, OptionsMs, Place, of};
 use sss::{Access, Options, Store};
 
 fn sss(args: &[&str]) -> Output {
@@ -50,7 +50,7 @@ fn offline_sweep_keeps_timeouts() {
     let options = "timeout=infinity&idle_timeout=9h&clock=manual";
     let store = place.open(options);
     let (living, _) = store.create(b"living", &Options::default()).unwrap();
-    store.create(b"dead", &Options { idle_timeout_ms: 1000, ..Options::default() }).unwrap();
+    store.create(b"dead", &Options::new().idle_timeout_ms(1000)).unwrap();
     store.advance_clock(8 * 3_600_000).unwrap();
     drop(store);
     // By the defaults of a new store, ten minutes, both would be dead.

@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
-use crate::common::{Done, Gate, PLAIN, Rng, found, grace, kind, of, open};
-use sss::{Access, ErrorKind, FOREVER, Options, Principal, Ref, Stats, Store};
+use crate::common::{Done, FOREVER, Gate, OptionsMs, PLAIN, Rng, found, grace, kind, of, open};
+use sss::{Access, ErrorKind, Principal, Ref, Stats, Store};
 
 const THREADS: u64 = 4;
 const STEPS: usize = 3_000;
@@ -63,9 +63,7 @@ fn max_per_principal_is_never_exceeded() {
                 let new = match rng.below(4) {
                     0 => Some(store.create(b"hello", &login).unwrap().0),
                     1 => found(store.renew(&last, None, &login)).map(|(sid, _)| sid),
-                    2 => {
-                        found(store.renew(&last, Some(b"x"), &Options { grace_ms: 1000, ..login })).map(|(sid, _)| sid)
-                    }
+                    2 => found(store.renew(&last, Some(b"x"), &login.grace_ms(1000))).map(|(sid, _)| sid),
                     _ => {
                         let (sid, _) = store.create(b"anonymous", &PLAIN).unwrap();
                         found(store.put(&sid, b"hello", &login)).map(|_| sid)
@@ -118,7 +116,7 @@ fn max_sessions_is_never_exceeded() {
         |rng| {
             for _ in 0..STEPS / 3 {
                 let timeout_ms = if rng.one_in(2) { 1 } else { 0 };
-                let created = unless_full(store.create(b"hello", &Options { timeout_ms, ..PLAIN }));
+                let created = unless_full(store.create(b"hello", &PLAIN.timeout_ms(timeout_ms)));
                 if rng.one_in(4) {
                     store.advance_clock(1).unwrap();
                 }
@@ -143,7 +141,7 @@ fn max_sessions_is_never_exceeded() {
 fn create_succeeds_during_concurrent_sweep() {
     let store = open("clock=manual&max_sessions=1&timeout=1h&idle_timeout=infinity");
     for round in 0..STEPS {
-        store.create(b"hello", &Options { timeout_ms: 1, ..PLAIN }).unwrap();
+        store.create(b"hello", &PLAIN.timeout_ms(1)).unwrap();
         store.advance_clock(1).unwrap();
         let gate = Gate::new(2);
         let (created, _) = thread::scope(|scope| {
@@ -172,7 +170,7 @@ fn max_bytes_is_never_exceeded() {
                 match rng.below(3) {
                     0 => drop(unless_full(store.put(sid, &payload, &PLAIN))),
                     1 => {
-                        let version = store.get(sid, Access::Peek).unwrap().1.version;
+                        let version = store.get(sid, Access::Peek).unwrap().1.version();
                         let put = store.put_if(sid, version, &payload, &PLAIN);
                         assert!(matches!(kind(&put), None | Some(ErrorKind::Full | ErrorKind::Conflict)), "{put:?}");
                     }
@@ -211,7 +209,7 @@ fn put_if_has_one_winner() {
             THREADS - 1
         );
         let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
-        assert_eq!((payload, meta.version), (winners[0].to_le_bytes().to_vec(), version + 1));
+        assert_eq!((payload, meta.version()), (winners[0].to_le_bytes().to_vec(), version + 1));
     }
     assert_eq!(store.stats().unwrap().conflicts, 500 * (THREADS - 1));
 }
@@ -226,7 +224,7 @@ fn put_if_loses_no_update() {
                 loop {
                     let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
                     let next = u64::from_le_bytes(payload.try_into().unwrap()) + 1;
-                    let put = store.put_if(&sid, meta.version, &next.to_le_bytes(), &PLAIN);
+                    let put = store.put_if(&sid, meta.version(), &next.to_le_bytes(), &PLAIN);
                     match kind(&put) {
                         None => break,
                         Some(ErrorKind::Conflict) => thread::yield_now(),
@@ -239,7 +237,7 @@ fn put_if_loses_no_update() {
     );
     let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
     let total = THREADS * (STEPS as u64 / 4);
-    assert_eq!((u64::from_le_bytes(payload.try_into().unwrap()), meta.version), (total, total + 1));
+    assert_eq!((u64::from_le_bytes(payload.try_into().unwrap()), meta.version()), (total, total + 1));
 }
 
 /// A reader sees one payload, never parts of two, and the version that belongs to it, and time never goes back.
@@ -252,11 +250,11 @@ fn get_pairs_payload_with_version() {
     let mut last = 0;
     let watch = || {
         let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
-        assert!(meta.version >= last, "the version went back");
-        last = meta.version;
+        assert!(meta.version() >= last, "the version went back");
+        last = meta.version();
         let number = u64::from_le_bytes(payload[..8].try_into().unwrap());
         assert!(payload == payload_of(number), "a torn payload");
-        seen.push((meta.version, number));
+        seen.push((meta.version(), number));
     };
     let number = AtomicU64::new(1);
     watched(
@@ -264,7 +262,7 @@ fn get_pairs_payload_with_version() {
             for _ in 0..STEPS / 4 {
                 let number = number.fetch_add(1, Ordering::Relaxed);
                 let meta = store.put(&sid, &payload_of(number), &PLAIN).unwrap();
-                assert_eq!(versions.lock().unwrap().insert(meta.version, number), None, "a version given twice");
+                assert_eq!(versions.lock().unwrap().insert(meta.version(), number), None, "a version given twice");
             }
         },
         watch,
@@ -296,7 +294,7 @@ fn counters_lose_no_event() {
     );
     let (stats, events) = (store.stats().unwrap(), THREADS * STEPS as u64);
     assert_eq!([stats.hits, stats.misses, stats.puts, stats.conflicts], [events; 4]);
-    assert_eq!(store.get(&sid, Access::Peek).unwrap().1.version, events + 1);
+    assert_eq!(store.get(&sid, Access::Peek).unwrap().1.version(), events + 1);
 }
 
 /// Every kind of call from several threads, with sessions that expire on the way. In the end every session that can be
@@ -354,15 +352,13 @@ fn do_anything(store: &Store, pool: &Mutex<Vec<Vec<u8>>>, rng: &mut Rng) {
         _ => Principal::Keep,
     };
     let timeout_ms = rng.pick(&[0, 0, 0, 0, 50, FOREVER, -1]);
-    let options = Options { timeout_ms, principal, ..PLAIN };
+    let options = PLAIN.timeout_ms(timeout_ms).with_principal(principal);
     let payload = vec![3; rng.below(200)];
     let new = match rng.below(16) {
-        0..3 => {
-            unless_full(store.create(&payload, &Options { principal: Principal::Set(rng.pick(&PEOPLE)), ..options }))
-        }
+        0..3 => unless_full(store.create(&payload, &options.principal(rng.pick(&PEOPLE)))),
         3 => unless_full(store.create(&payload, &PLAIN)),
-        4 => found(store.renew(&sid, None, &Options { timeout_ms: 0, ..options })),
-        5 => found(store.renew(&sid, None, &Options { grace_ms: 40, timeout_ms: 0, ..options })),
+        4 => found(store.renew(&sid, None, &options.timeout_ms(0))),
+        5 => found(store.renew(&sid, None, &options.grace_ms(40).timeout_ms(0))),
         6..9 => {
             let put = store.put(&sid, &payload, &options);
             assert!(matches!(kind(&put), None | Some(ErrorKind::NotFound | ErrorKind::Full)), "{put:?}");

@@ -19,7 +19,7 @@ fn beside_a_read<T>(store: &Store, longest: Duration, work: impl FnOnce() -> T) 
     let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            let held = store.read(&sid, Access::Peek, |payload, _| {
+            let held = store.read::<_, sss::Error>(&sid, Access::Peek, |payload, _| {
                 begun.send(()).unwrap();
                 // An error is the end of `work`, or of its patience.
                 let _ = is_done.recv_timeout(longest);

@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
-use crate::common::{Done, Gate, PLAIN, Rng, found, grace, of, open};
-use sss::{Access, ErrorKind, FOREVER, Options, Principal, Sid, Store};
+use crate::common::{Done, Gate, OptionsMs, PLAIN, Rng, found, grace, of, open};
+use sss::{Access, ErrorKind, Options, Principal, Sid, Store, Timeout};
 
 const ROUNDS: usize = 400;
 /// Long enough that copying it leaves others time to overtake.
@@ -243,7 +243,7 @@ fn renew_keeps_concurrent_put() {
             race(|| found(store.put(&sid, b"new", &PLAIN)), || store.renew(&sid, None, &PLAIN).unwrap());
         let (payload, meta) = store.get(&renewed.0, Access::Peek).unwrap();
         let expected: (&[u8], u64) = if put.is_some() { (b"new", 2) } else { (b"old", 1) };
-        assert_eq!((payload.as_slice(), meta.version), expected);
+        assert_eq!((payload.as_slice(), meta.version()), expected);
         store.delete(&renewed.0).unwrap();
     }
     assert_empty(&store);
@@ -276,14 +276,14 @@ fn expired_session_stays_dead() {
 #[test]
 fn extended_session_stays_alive() {
     const TIMEOUT_MS: i64 = 1000;
-    const EXTENDED: Options = Options { timeout_ms: FOREVER, ..PLAIN };
+    const EXTENDED: Options = PLAIN.timeout(Timeout::Never);
     let store = open("clock=manual&timeout=1s&idle_timeout=infinity");
     type Extend = fn(&Store, &Sid) -> bool;
     let extensions: [(&str, Extend); 3] = [
         ("put", |store, sid| found(store.put(sid, b"again", &EXTENDED)).is_some()),
         ("put_if", |store, sid| found(store.put_if(sid, 1, b"again", &EXTENDED)).is_some()),
         // The old id still reads the session.
-        ("renew", |store, sid| found(store.renew(sid, None, &Options { grace_ms: 1 << 40, ..EXTENDED })).is_some()),
+        ("renew", |store, sid| found(store.renew(sid, None, &EXTENDED.grace_ms(1 << 40))).is_some()),
     ];
     for (how, extend) in extensions {
         for round in 0..ROUNDS {
@@ -405,7 +405,7 @@ fn principal_moves_lose_nothing() {
                         0 => Principal::Clear,
                         n => Principal::Set(names[n - 1].as_bytes()),
                     };
-                    store.put(sid, b"hello", &Options { principal, ..PLAIN }).unwrap();
+                    store.put(sid, b"hello", &PLAIN.with_principal(principal)).unwrap();
                 }
             });
         }

@@ -52,18 +52,22 @@ fn under_load(store: &Store, deadline: Duration, happens: impl FnOnce(&AtomicU64
                         Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
                     }
                 };
-                let (mut version, mut is_unsure, mut since) = (meta.version, false, Instant::now());
+                let (mut version, mut is_unsure, mut since) = (meta.version(), false, Instant::now());
                 while !stop.load(Ordering::Relaxed) {
                     let (result, took) = timed(|| store.get(&sid, Access::Slide));
                     assert!(took < deadline + LATE, "{took:?}");
                     let result = result.and_then(|(payload, meta)| {
                         assert_eq!(payload, name);
-                        assert!(meta.version >= version, "version {version} was acknowledged, not {}", meta.version);
-                        assert!(meta.version <= version + u64::from(is_unsure), "a write was done twice");
-                        (version, is_unsure) = (meta.version, true);
+                        assert!(
+                            meta.version() >= version,
+                            "version {version} was acknowledged, not {}",
+                            meta.version()
+                        );
+                        assert!(meta.version() <= version + u64::from(is_unsure), "a write was done twice");
+                        (version, is_unsure) = (meta.version(), true);
                         let (put, took) = timed(|| store.put_if(&sid, version, &name, &PLAIN));
                         assert!(took < deadline + LATE, "{took:?}");
-                        version = put?.version;
+                        version = put?.version();
                         is_unsure = false;
                         Ok(())
                     });

@@ -1,4 +1,4 @@
-//! A get of `redis:` without a script (src/engine/redis/fast_read.rs), which a store whose clock a test moves never makes: when a
+//! A get of `redis:` without a script (src/engine/redis/slide.rs), which a store whose clock a test moves never makes: when a
 //! session dies by the server's own clock, to the millisecond, and what everybody else sees of a use that only its key's
 //! expiry tells.
 
@@ -10,11 +10,11 @@ use std::{
 };
 
 use crate::common::{
-    PLAIN, Rng, from_env, kind, of,
+    FOREVER, OptionsMs, PLAIN, Rng, ToPlain, from_env, kind, of,
     proxy::Proxy,
     redis::{self, Server, USER},
 };
-use sss::{Access, Error, ErrorKind, FOREVER, Meta, Options, Sid, Store};
+use sss::{Access, Error, ErrorKind, Meta, Options, Sid, Store};
 
 /// What the server's clock says, in milliseconds.
 struct Clock(TcpStream);
@@ -63,7 +63,7 @@ fn ask(server: &Server, command: &[&str]) -> String {
 }
 
 fn idle(ms: i64) -> Options<'static> {
-    Options { idle_timeout_ms: ms, ..PLAIN }
+    PLAIN.idle_timeout_ms(ms)
 }
 
 const GONE: Option<ErrorKind> = Some(ErrorKind::NotFound);
@@ -78,10 +78,10 @@ fn get_needs_no_script() {
         sleep(Duration::from_millis(3));
         let earliest = clock.now();
         let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
-        assert!((earliest..=clock.now()).contains(&meta.last_seen_ms), "{meta:?}");
+        assert!((earliest..=clock.now()).contains(&meta.plain().last_seen_ms), "{meta:?}");
         assert_eq!(payload, b"hello");
-        assert_eq!((meta.version, meta.created_ms), (1, created.created_ms));
-        assert_eq!(meta.expires_ms, meta.last_seen_ms + 600_000);
+        assert_eq!((meta.version(), meta.plain().created_ms), (1, created.plain().created_ms));
+        assert_eq!(meta.plain().expires_ms, meta.plain().last_seen_ms + 600_000);
         assert_eq!(scripts(&server), before);
     }
     let (_, used) = store.get(&sid, Access::Slide).unwrap();
@@ -106,8 +106,8 @@ fn session_ends_at_exact_deadline() {
                 let (sid, created) = store.create(b"x", &PLAIN).unwrap();
                 sleep(Duration::from_millis(20));
                 let Ok((_, meta)) = store.get(&sid, Access::Slide) else { continue };
-                let ends = if n == 0 { meta.last_seen_ms + 40 } else { created.created_ms + 60 };
-                assert_eq!(meta.expires_ms, ends);
+                let ends = if n == 0 { meta.plain().last_seen_ms + 40 } else { created.plain().created_ms + 60 };
+                assert_eq!(meta.plain().expires_ms, ends);
                 loop {
                     let earliest = clock.now();
                     let found = store.get(&sid, Access::Peek);
@@ -130,25 +130,21 @@ fn session_ends_at_exact_deadline() {
 fn session_is_readable_until_exact_deadline() {
     let server = Server::start("");
     let mut clock = Clock::of(&server);
-    // With another pool= it is another store, which keeps its idle timeout.
-    let host = |idle: i64, pool: u32| {
-        Store::open(&server.url(&format!("timeout=1h&idle_timeout={idle}ms&pool={pool}"))).unwrap()
-    };
-    let short = host(15, 30);
-    let long = host(60_000, 31);
+    let host = |idle: i64| Store::open(&server.url(&format!("timeout=1h&idle_timeout={idle}ms"))).unwrap();
+    let (short, long) = (host(15), host(60_000));
     for round in 0..from_env("SSS_REDIS_ENDS", 200) {
         // So that a get without a script is tried.
         let (usual, _) = long.create(b"x", &PLAIN).unwrap();
         long.get(&usual, Access::Slide).unwrap();
         let (sid, meta) = match round % 2 {
             0 => short.create(b"x", &PLAIN).unwrap(),
-            _ => long.create(b"x", &Options { timeout_ms: 15, ..PLAIN }).unwrap(),
+            _ => long.create(b"x", &PLAIN.timeout_ms(15)).unwrap(),
         };
-        clock.wait_until(meta.expires_ms - 1);
+        clock.wait_until(meta.plain().expires_ms - 1);
         let found = long.get(&sid, Access::Slide);
-        assert!(found.is_ok() || clock.now() >= meta.expires_ms, "round {round}: gone before its time");
+        assert!(found.is_ok() || clock.now() >= meta.plain().expires_ms, "round {round}: gone before its time");
         let again = long.get(&sid, Access::Slide);
-        let is_slid = found.is_ok_and(|(_, meta)| clock.now() < meta.expires_ms);
+        let is_slid = found.is_ok_and(|(_, meta)| clock.now() < meta.plain().expires_ms);
         assert!(again.is_ok() || !is_slid, "round {round}: gone after it was found");
     }
 }
@@ -196,7 +192,7 @@ impl Session {
     }
 
     fn note(&mut self, host: &Host, meta: &Meta) {
-        (self.last_seen, self.version, self.armed_idle) = (meta.last_seen_ms, meta.version, host.idle);
+        (self.last_seen, self.version, self.armed_idle) = (meta.plain().last_seen_ms, meta.version(), host.idle);
     }
 }
 
@@ -223,9 +219,9 @@ fn random_history_follows_server_clock() {
             let own_idle = rng.pick(&[0, 0, 0, 0, 100, 700, FOREVER]);
             let principal = rng.one_in(2);
             let whose = if principal { of(b"alice") } else { PLAIN };
-            let options = Options { timeout_ms: own_timeout, idle_timeout_ms: own_idle, ..whose };
+            let options = whose.timeout_ms(own_timeout).idle_timeout_ms(own_idle);
             let (sid, meta) = host.store.create(b"x", &options).unwrap();
-            let (created, last_seen, armed_idle) = (meta.created_ms, meta.last_seen_ms, host.idle);
+            let (created, last_seen, armed_idle) = (meta.plain().created_ms, meta.plain().last_seen_ms, host.idle);
             let session = Session { sid, created, version: 1, last_seen, armed_idle, own_timeout, own_idle, principal };
             sessions.push(session);
         }
@@ -270,22 +266,26 @@ fn random_history_follows_server_clock() {
             }
             Ok(meta) => {
                 assert!(earliest < ends, "there after its time: {context}");
-                assert_eq!(meta.created_ms, session.created, "{context}");
+                assert_eq!(meta.plain().created_ms, session.created, "{context}");
                 let version = session.version + u64::from(op == 6);
-                assert_eq!(meta.version, version, "{context}");
+                assert_eq!(meta.version(), version, "{context}");
                 match op {
                     // What only looks sees the last use, also if it was without a script.
                     4 | 9 => {
-                        assert_eq!((meta.last_seen_ms, meta.expires_ms), (session.last_seen, expires), "{context}")
+                        assert_eq!(
+                            (meta.plain().last_seen_ms, meta.plain().expires_ms),
+                            (session.last_seen, expires),
+                            "{context}"
+                        )
                     }
                     // By the client's guess of the server's time.
                     7 => session.note(host, &meta),
                     _ => {
                         let before = session.last_seen;
                         // It never goes back: that of a create may be a millisecond ahead, by its client's guess.
-                        assert!((earliest..=latest.max(before)).contains(&meta.last_seen_ms), "{context}");
+                        assert!((earliest..=latest.max(before)).contains(&meta.plain().last_seen_ms), "{context}");
                         session.note(host, &meta);
-                        assert_eq!(meta.expires_ms, session.expires(host.idle), "{context}");
+                        assert_eq!(meta.plain().expires_ms, session.expires(host.idle), "{context}");
                         if op == 8 {
                             session.last_seen = before;
                             taken_back += 1;
@@ -315,14 +315,14 @@ fn crash_after_fast_read_rollback_keeps_deadlines() {
     let store = host(30);
     for (options, ends_in) in [
         (idle(100), 100),
-        (Options { timeout_ms: 100, ..idle(250) }, 100),
-        (Options { timeout_ms: 100, ..PLAIN }, 100),
+        (idle(250).timeout_ms(100), 100),
+        (PLAIN.timeout_ms(100), 100),
         (PLAIN, 400),
-        (Options { timeout_ms: 900, ..idle(700) }, 700),
-        (Options { timeout_ms: 500, ..idle(FOREVER) }, 500),
+        (idle(700).timeout_ms(900), 700),
+        (idle(FOREVER).timeout_ms(500), 500),
     ] {
         let (sid, created) = store.create(b"x", &options).unwrap();
-        let ends = created.created_ms + ends_in;
+        let ends = created.plain().created_ms + ends_in;
         let before = calls(&server, "pexpire");
         ask(&server, &["ACL", "SETUSER", USER, "-evalsha", "-eval"]);
         // Each of them sees the session for the first time.
@@ -434,7 +434,7 @@ fn refused_expiry_falls_back_to_script() {
     let (_, first) = store.get(&sid, Access::Slide).unwrap();
     sleep(Duration::from_millis(3));
     let (_, second) = store.get(&sid, Access::Slide).unwrap();
-    assert!(second.expires_ms > first.expires_ms);
+    assert!(second.plain().expires_ms > first.plain().expires_ms);
     assert_eq!(scripts(&server), before);
     assert_eq!(store.get(&sid, Access::Peek).unwrap().1, second);
     ask(&["CONFIG", "SET", "maxmemory", "0"]);
@@ -452,8 +452,8 @@ fn no_idle_timeout_skips_expiry() {
     let (sid, created) = store.create(b"hello", &PLAIN).unwrap();
     sleep(Duration::from_millis(3));
     let (_, used) = store.get(&sid, Access::Slide).unwrap();
-    assert!(used.last_seen_ms > created.last_seen_ms);
+    assert!(used.plain().last_seen_ms > created.plain().last_seen_ms);
     assert_eq!(store.get(&sid, Access::Peek).unwrap().1, used);
     assert_eq!(calls(&server, "pexpire"), 0);
-    assert_eq!(used.expires_ms, created.created_ms + 10_800_000);
+    assert_eq!(used.plain().expires_ms, created.plain().created_ms + 10_800_000);
 }

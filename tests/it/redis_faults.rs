@@ -12,12 +12,12 @@ use std::{
 };
 
 use crate::common::{
-    Done, PLAIN, from_env, grace, kind, of,
+    Done, OptionsMs, PLAIN, from_env, grace, kind, of,
     proxy::{Mode, Proxy},
     redis::{PASSWORD, Server, USER},
     timed::{LATE, timed},
 };
-use sss::{Access, Error, ErrorKind, Options, Store};
+use sss::{Access, Error, ErrorKind, Store};
 
 const DEADLINE: Duration = Duration::from_millis(300);
 /// What it has answered is on disk. With the usual `everysec` a server does not even write while the disk is slow, for up to two
@@ -137,16 +137,19 @@ fn sessions_survive_server_restart() {
         for _ in 0..8 {
             scope.spawn(|| {
                 let (sid, meta) = patient.create(b"0", &PLAIN).unwrap();
-                let (mut version, mut unsure) = (meta.version, false);
+                let (mut version, mut unsure) = (meta.version(), false);
                 while !stop.load(Ordering::Relaxed) {
                     let (result, took) = timed(|| store.get(&sid, Access::Slide));
                     assert!(took < deadline + LATE, "{took:?}");
                     let result = result.and_then(|(_, meta)| {
-                        assert!(meta.version == version || (unsure && meta.version == version + 1), "a write was lost");
-                        (version, unsure) = (meta.version, true);
+                        assert!(
+                            meta.version() == version || (unsure && meta.version() == version + 1),
+                            "a write was lost"
+                        );
+                        (version, unsure) = (meta.version(), true);
                         let (put, took) = timed(|| store.put_if(&sid, version, b"more", &PLAIN));
                         assert!(took < deadline + LATE, "{took:?}");
-                        assert_eq!(put?.version, version + 1, "a write was done twice");
+                        assert_eq!(put?.version(), version + 1, "a write was done twice");
                         (version, unsure) = (version + 1, false);
                         Ok(())
                     });
@@ -231,10 +234,10 @@ fn lost_reply_does_not_repeat_write() {
             write()
         };
         let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
-        let version = || beside.get(&sid, Access::Peek).unwrap().1.version;
-        once(&|| store.put(&sid, b"world", &PLAIN).map(|meta| assert_eq!(meta.version, 2))).unwrap();
+        let version = || beside.get(&sid, Access::Peek).unwrap().1.version();
+        once(&|| store.put(&sid, b"world", &PLAIN).map(|meta| assert_eq!(meta.version(), 2))).unwrap();
         assert_eq!(version(), 2);
-        once(&|| store.put_if(&sid, 2, b"world", &PLAIN).map(|meta| assert_eq!(meta.version, 3))).unwrap();
+        once(&|| store.put_if(&sid, 2, b"world", &PLAIN).map(|meta| assert_eq!(meta.version(), 3))).unwrap();
         assert_eq!(version(), 3);
         let before = beside.list(b"alice").unwrap().len();
         once(&|| store.create(b"x", &of(b"alice")).map(drop)).unwrap();
@@ -430,7 +433,7 @@ fn expired_keys_vanish_without_sweep() {
     let keys = || server.ask(&["DBSIZE"]).unwrap();
     let (idle, _) = store.create(b"x", &PLAIN).unwrap();
     let (used, _) = store.create(b"x", &of(b"alice")).unwrap();
-    let (old, _) = store.create(b"x", &Options { idle_timeout_ms: 1500, ..PLAIN }).unwrap();
+    let (old, _) = store.create(b"x", &PLAIN.idle_timeout_ms(1500)).unwrap();
     let (_, _) = store.renew(&old, None, &grace(800)).unwrap();
     assert_eq!(keys(), ":5\r\n", "three sessions, an alias, a list");
     for _ in 0..4 {
@@ -463,9 +466,9 @@ fn principal_index_ends_with_sessions() {
     let (sid, _) = store.create(b"x", &of(b"alice")).unwrap();
     let (slack, hour) = (60_000, 3_600_000);
     assert!((hour..=hour + slack).contains(&ttl("p")), "{}", ttl("p"));
-    store.put(&sid, b"y", &Options { timeout_ms: 2 * hour, ..PLAIN }).unwrap();
+    store.put(&sid, b"y", &PLAIN.timeout_ms(2 * hour)).unwrap();
     assert!((2 * hour..=2 * hour + slack).contains(&ttl("p")), "{}", ttl("p"));
-    store.put(&sid, b"y", &Options { timeout_ms: i64::MAX, ..PLAIN }).unwrap();
+    store.put(&sid, b"y", &PLAIN.timeout_ms(i64::MAX)).unwrap();
     assert_eq!(ttl("p"), -1);
 }
 

@@ -1,8 +1,8 @@
 //! Whatever may end up in a log shows no id, no payload, no principal and no password: Debug and Display of everything
 //! public, and the message of every failure that can be had.
 
-use crate::common::{PLAIN, of, open};
-use sss::{Access, Error, ErrorKind, Options, Principal, Store};
+use crate::common::{OptionsMs, PLAIN, of, open};
+use sss::{Access, Error, ErrorKind, Principal, Store};
 
 const PAYLOAD: &[u8] = b"xK91-hidden-Zt07-bytes";
 const PRINCIPAL: &[u8] = b"qV42-nobody-Wm63-knows";
@@ -52,12 +52,12 @@ fn errors_show_no_secrets() {
     let (sid, _) = store.create(PAYLOAD, &PLAIN).unwrap();
     let dead = [b'Z'; 128];
     let large = PAYLOAD.repeat(4);
-    let grace = Options { grace_ms: -1, principal: Principal::Set(PRINCIPAL), ..PLAIN };
+    let grace = PLAIN.grace_ms(1).principal(PRINCIPAL);
     let failures: Vec<Error> = [
         store.create(&large, &of(PRINCIPAL)).map(drop),
         store.create(PAYLOAD, &of(PRINCIPAL)).map(drop),
         store.create(PAYLOAD, &grace).map(drop),
-        store.create(PAYLOAD, &Options { principal: Principal::Clear, ..PLAIN }).map(drop),
+        store.create(PAYLOAD, &PLAIN.clear_principal()).map(drop),
         store.get(dead, Access::Slide).map(drop),
         store.put(dead, PAYLOAD, &of(PRINCIPAL)).map(drop),
         store.put(&sid, &large, &PLAIN).map(drop),
@@ -65,7 +65,6 @@ fn errors_show_no_secrets() {
         store.put_if(&sid, 9, PAYLOAD, &of(PRINCIPAL)).map(drop),
         store.touch(dead).map(drop),
         store.renew(dead, Some(PAYLOAD), &PLAIN).map(drop),
-        store.renew(&sid, Some(PAYLOAD), &grace).map(drop),
         store.delete(dead),
         store.list(b"").map(drop),
         store.revoke(b"", Some(sid.as_ref())).map(drop),

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use crate::common::{PLAIN, found, grace, kind, of, open, unique_name};
-use sss::{Access, Entry, Error, ErrorKind, FOREVER, Meta, Options, Principal, Ref, Sid, Stats, Store};
+use crate::common::{FOREVER, OptionsMs, PLAIN, ToPlain, found, grace, kind, of, open, unique_name};
+use sss::{Access, Entry, Error, ErrorKind, Meta, Ref, Sid, Stats, Store, Timeout};
 
 #[test]
 fn public_types_are_send_and_sync() {
@@ -34,9 +34,9 @@ fn read_lends_payload() {
     let store = open("clock=manual&idle_timeout=10s");
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
     store.advance_clock(1000).unwrap();
-    let lent = store.read(&sid, Access::Slide, |payload, meta| Ok((payload.to_vec(), *meta))).unwrap();
+    let lent = store.read::<_, Error>(&sid, Access::Slide, |payload, meta| Ok((payload.to_vec(), *meta))).unwrap();
     assert_eq!(lent, store.get(&sid, Access::Peek).unwrap());
-    assert_eq!(lent.1.last_seen_ms, lent.1.created_ms + 1000);
+    assert_eq!(lent.1.plain().last_seen_ms, lent.1.plain().created_ms + 1000);
 }
 
 #[test]
@@ -46,7 +46,8 @@ fn failed_read_changes_nothing() {
     let before = store.get(&sid, Access::Peek).unwrap();
     store.advance_clock(5000).unwrap();
     for failure in [ErrorKind::TooSmall, ErrorKind::Io, ErrorKind::NotFound] {
-        let read: Result<(), Error> = store.read(&sid, Access::Slide, |_, _| Err(Error::new(failure, "not this time")));
+        let read: Result<(), Error> =
+            store.read::<_, Error>(&sid, Access::Slide, |_, _| Err(Error::new(failure, "not this time")));
         let error = read.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (failure, "not this time".to_owned()));
         assert_eq!(store.get(&sid, Access::Peek).unwrap(), before, "{failure:?}");
@@ -77,7 +78,8 @@ fn panicking_read_changes_nothing() {
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
     let before = store.get(&sid, Access::Peek).unwrap();
     store.advance_clock(5000).unwrap();
-    let read = || store.read(&sid, Access::Slide, |_, _| -> Result<(), Error> { panic!("the caller's bug") });
+    let read =
+        || store.read::<_, Error>(&sid, Access::Slide, |_, _| -> Result<(), Error> { panic!("the caller's bug") });
     assert!(catch_unwind(AssertUnwindSafe(read)).is_err());
     assert_eq!(store.get(&sid, Access::Peek).unwrap(), before);
     store.put(&sid, b"again", &PLAIN).unwrap();
@@ -129,8 +131,8 @@ fn closed_named_store_accepts_new_settings() {
     assert_eq!(kind(&Store::open(&format!("memory:{name}?clock=system"))), Some(ErrorKind::Exists));
     drop(short);
     let long = Store::open(&format!("memory:{name}?timeout=1h&clock=system")).unwrap();
-    let (_, meta) = long.create(b"a", &Options { idle_timeout_ms: FOREVER, ..PLAIN }).unwrap();
-    assert_eq!(meta.expires_ms, meta.created_ms + 3_600_000);
+    let (_, meta) = long.create(b"a", &PLAIN.idle_timeout_ms(FOREVER)).unwrap();
+    assert_eq!(meta.plain().expires_ms, meta.plain().created_ms + 3_600_000);
     long.create(b"b", &PLAIN).unwrap();
 }
 
@@ -157,15 +159,15 @@ fn named_store_survives_concurrent_open_close() {
 #[test]
 fn real_clock_expires_sessions() {
     let store = open("timeout=1h&idle_timeout=1h");
-    let (absolute, _) = store.create(b"a", &Options { timeout_ms: 300, ..PLAIN }).unwrap();
-    let (idle, _) = store.create(b"b", &Options { idle_timeout_ms: 300, ..PLAIN }).unwrap();
+    let (absolute, _) = store.create(b"a", &PLAIN.timeout_ms(300)).unwrap();
+    let (idle, _) = store.create(b"b", &PLAIN.idle_timeout_ms(300)).unwrap();
     let (stays, meta) = store.create(b"c", &PLAIN).unwrap();
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    assert!((wall - meta.created_ms).abs() < 10_000, "created {} at {wall}", meta.created_ms);
+    assert!((wall - meta.plain().created_ms).abs() < 10_000, "created {} at {wall}", meta.plain().created_ms);
     sleep(Duration::from_millis(600));
     assert!(found(store.get(&absolute, Access::Slide)).is_none());
     assert!(found(store.put(&idle, b"x", &PLAIN)).is_none());
-    assert!(found(store.get(&stays, Access::Slide)).unwrap().1.last_seen_ms >= meta.created_ms + 500);
+    assert!(found(store.get(&stays, Access::Slide)).unwrap().1.plain().last_seen_ms >= meta.plain().created_ms + 500);
     // Another create may have cleared them already, had there been one.
     assert_eq!(store.sweep(10).unwrap(), 2);
 }
@@ -212,7 +214,7 @@ fn memory_is_bounded_without_sweep() {
 #[test]
 fn sweep_removes_requested_number() {
     let store = open("clock=manual&timeout=10s&idle_timeout=infinity");
-    let forever = Options { timeout_ms: FOREVER, ..PLAIN };
+    let forever = PLAIN.timeout_ms(FOREVER);
     for i in 0..10_000 {
         store.create(b"x", if i % 2 == 0 { &PLAIN } else { &forever }).unwrap();
         // Old ids whose grace is over are in the way of a sweep and do not count.
@@ -230,7 +232,7 @@ fn sweep_removes_requested_number() {
 fn extreme_times_saturate() {
     let store = open("clock=manual&timeout=infinity&idle_timeout=infinity");
     for (timeout_ms, alive) in [(FOREVER, true), (FOREVER - 1, true), (1, true), (-1, false), (i64::MIN, false)] {
-        for options in [Options { timeout_ms, ..PLAIN }, Options { idle_timeout_ms: timeout_ms, ..PLAIN }] {
+        for options in [PLAIN.timeout_ms(timeout_ms), PLAIN.idle_timeout_ms(timeout_ms)] {
             let (sid, _) = store.create(b"hello", &options).unwrap();
             assert_eq!(found(store.get(&sid, Access::Peek)).is_some(), alive, "{options:?}");
             let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
@@ -240,7 +242,7 @@ fn extreme_times_saturate() {
     }
     let (old, _) = store.create(b"hello", &PLAIN).unwrap();
     let (new, _) = store.renew(&old, None, &grace(FOREVER)).unwrap();
-    assert_eq!(store.get(&old, Access::Peek).unwrap().1.expires_ms, FOREVER);
+    assert_eq!(store.get(&old, Access::Peek).unwrap().1.plain().expires_ms, FOREVER);
     store.advance_clock(i64::MAX / 4).unwrap();
     assert!(found(store.get(&old, Access::Slide)).is_some());
     store.delete(&new).unwrap();
@@ -248,8 +250,8 @@ fn extreme_times_saturate() {
 
     // To the end of time, and more than once: what is infinite lives on, all else is over.
     let (infinite, meta) = store.create(b"hello", &PLAIN).unwrap();
-    let (finite, _) = store.create(b"hello", &Options { timeout_ms: 1, ..PLAIN }).unwrap();
-    assert_eq!(meta.expires_ms, FOREVER);
+    let (finite, _) = store.create(b"hello", &PLAIN.timeout_ms(1)).unwrap();
+    assert_eq!(meta.plain().expires_ms, FOREVER);
     for _ in 0..3 {
         store.advance_clock(i64::MAX).unwrap();
     }
@@ -280,9 +282,9 @@ fn list_entries_match_metadata() {
     store.touch(&sid).unwrap();
     let (payload, meta) = store.get(&sid, Access::Peek).unwrap();
     let reference = store.reference(&sid).unwrap();
-    let expected = Entry { reference, payload_len: payload.len() as u64, meta };
-    assert_eq!(store.list(b"alice").unwrap(), [expected]);
-    assert_eq!((meta.version, meta.last_seen_ms - meta.created_ms), (2, 2000));
+    let [entry]: [Entry; 1] = store.list(b"alice").unwrap().try_into().unwrap();
+    assert_eq!((entry.reference, entry.payload_len, entry.meta), (reference, payload.len() as u64, meta));
+    assert_eq!((meta.version(), meta.plain().last_seen_ms - meta.plain().created_ms), (2, 2000));
 }
 
 #[test]
@@ -307,7 +309,7 @@ fn failed_calls_leave_no_trace() {
     let store = open("max_payload=5&max_sessions=1");
     let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
     let before = (store.get(&sid, Access::Peek).unwrap(), store.list(b"alice").unwrap());
-    let clear = Options { principal: Principal::Clear, ..PLAIN };
+    let clear = PLAIN.clear_principal();
     for (result, expected) in [
         (store.create(b"hello!", &of(b"bob")).map(drop), ErrorKind::TooLarge),
         (store.create(b"x", &of(b"bob")).map(drop), ErrorKind::Full),
@@ -318,7 +320,6 @@ fn failed_calls_leave_no_trace() {
         (store.put(&sid, b"x", &grace(1)).map(drop), ErrorKind::Invalid),
         (store.put_if(&sid, 2, b"x", &of(b"bob")).map(drop), ErrorKind::Conflict),
         (store.renew(&sid, Some(b"hello!"), &of(b"bob")).map(drop), ErrorKind::TooLarge),
-        (store.renew(&sid, None, &grace(-1)).map(drop), ErrorKind::Invalid),
         (store.list(b"").map(drop), ErrorKind::Invalid),
         (store.revoke(b"", Some(sid.as_ref())).map(drop), ErrorKind::Invalid),
     ] {
@@ -330,4 +331,15 @@ fn failed_calls_leave_no_trace() {
     let stats = store.stats().unwrap();
     assert_eq!((stats.sessions, stats.bytes, stats.created, stats.puts, stats.renewed), (1, 5, 1, 0, 0));
     assert_eq!((stats.rejected, stats.conflicts, stats.errors), (4, 1, 0));
+}
+
+#[test]
+fn inherited_timeout_is_the_stores() {
+    let store = open("clock=manual&timeout=1h&idle_timeout=infinity");
+    let (sid, meta) = store.create(b"hello", &PLAIN.timeout(Timeout::After(Duration::from_micros(5_000_100)))).unwrap();
+    assert_eq!(meta.expires(), Some(meta.created() + Duration::from_millis(5001)), "rounded up");
+    let kept = store.put(&sid, b"hello", &PLAIN).unwrap();
+    assert_eq!(kept.expires(), meta.expires());
+    let inherited = store.put(&sid, b"hello", &PLAIN.timeout(Timeout::Inherit)).unwrap();
+    assert_eq!(inherited.expires(), Some(meta.created() + Duration::from_secs(3600)));
 }

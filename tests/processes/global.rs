@@ -1,5 +1,6 @@
 //! The process-wide store. There is one in a process, so each test looks at it in a process of its own.
 
+use crate::common::ToPlain;
 use sss::{Access, ErrorKind, Options, global, open_global};
 
 use crate::process::{ends_well, part};
@@ -26,7 +27,7 @@ fn open_before_use(_: &[String]) {
     assert_eq!(open_global("memory:?idle_timeout=6s&clock=manual").unwrap_err().kind(), ErrorKind::Exists);
 
     let (sid, meta) = global().unwrap().create(b"hello", &Options::default()).unwrap();
-    assert_eq!(meta.expires_ms, meta.created_ms + 5000);
+    assert_eq!(meta.plain().expires_ms, meta.plain().created_ms + 5000);
     let seen = std::thread::spawn(move || global().unwrap().get(&sid, Access::Slide).unwrap().0).join().unwrap();
     assert_eq!(seen, b"hello");
     open_global(URL).unwrap();
@@ -40,7 +41,7 @@ fn use_before_open(_: &[String]) {
     for thread in threads {
         let (sid, meta) = thread.join().unwrap();
         assert_eq!(global().unwrap().get(&sid, Access::Slide).unwrap().0, b"hello");
-        assert_eq!(meta.expires_ms, meta.created_ms + 600_000, "the defaults");
+        assert_eq!(meta.plain().expires_ms, meta.plain().created_ms + 600_000, "the defaults");
     }
     assert_eq!(global().unwrap().stats().unwrap().sessions, 4);
     open_global("memory:").unwrap();

@@ -33,7 +33,7 @@ fn use_all(store: &Store, shared: &Sid) {
     store.put(shared, b"shared", &PLAIN).unwrap();
     let (own, _) = store.create(b"own", &of(b"somebody")).unwrap();
     let (own, meta) = store.renew(&own, None, &PLAIN).unwrap();
-    store.put_if(&own, meta.version, b"more", &PLAIN).unwrap();
+    store.put_if(&own, meta.version(), b"more", &PLAIN).unwrap();
     assert_eq!(store.get(&own, Access::Peek).unwrap().0, b"more");
     assert!(!store.list(b"somebody").unwrap().is_empty());
     store.delete(&own).unwrap();

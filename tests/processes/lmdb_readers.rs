@@ -62,7 +62,7 @@ fn hold(args: &[String]) {
         for _ in 0..threads {
             let begun = begun.clone();
             scope.spawn(move || {
-                store.read(sid, Access::Peek, |bytes, _| {
+                store.read::<_, sss::Error>(sid, Access::Peek, |bytes, _| {
                     is_whole(bytes);
                     begun.send(()).unwrap();
                     loop {
@@ -154,7 +154,7 @@ fn become_it(args: &[String]) {
             let begun = begun.clone();
             scope.spawn(move || {
                 store
-                    .read(sid, Access::Peek, |_, _| {
+                    .read::<_, sss::Error>(sid, Access::Peek, |_, _| {
                         begun.send(()).unwrap();
                         thread::sleep(Duration::from_secs(60));
                         Ok(())

@@ -113,17 +113,17 @@ fn key_of(bytes: &[u8]) -> Option<LookupKey> {
 #[cfg(test)]
 mod tests {
     use crate::{
-        Options, Principal,
+        Options, Timeout,
         engine::lmdb::{ffi::Table, fixture::Fixture},
     };
 
     fn filled() -> (Fixture, [u8; 32]) {
         let inside = Fixture::new("");
-        let alice = Options { principal: Principal::Set(b"alice"), ..Options::default() };
+        let alice = Options::new().principal("alice");
         let (sid, _) = inside.store.create(b"one", &alice).unwrap();
         let (other, _) = inside.store.create(b"two", &Options::default()).unwrap();
-        inside.store.renew(&other, None, &Options { grace_ms: 60_000, ..alice }).unwrap();
-        inside.store.create(b"", &Options { timeout_ms: i64::MAX, idle_timeout_ms: i64::MAX, ..alice }).unwrap();
+        inside.store.renew(&other, None, &alice.grace(std::time::Duration::from_secs(60))).unwrap();
+        inside.store.create(b"", &alice.timeout(Timeout::Never).idle_timeout(Timeout::Never)).unwrap();
         let key = inside.store.reference(&sid).unwrap().0;
         assert_eq!(inside.store.check().unwrap(), Vec::<String>::new());
         (inside, key)

@@ -137,7 +137,7 @@ pub(super) fn failed(what: &str, error: io::Error) -> Error {
         io::ErrorKind::OutOfMemory => ErrorKind::NoMem,
         _ => ErrorKind::Io,
     };
-    Error::new(kind, format!("the lmdb: store failed to {what}: {error}"))
+    Error::with_source(kind, format!("the lmdb: store failed to {what}: {error}"), error)
 }
 
 fn refused(why: &str) -> Error {

@@ -2,10 +2,10 @@
 
 use super::{ffi::Table, fixture::Fixture};
 use crate::session::key::LookupKey;
-use crate::{Access, ErrorKind, FOREVER, Options, Principal, Ref, Sid, Store, error::Result};
+use crate::{Access, ErrorKind, Options, Ref, Sid, Store, Timeout, error::Result};
 
-const PLAIN: Options = Options { timeout_ms: 0, idle_timeout_ms: 0, principal: Principal::Keep, grace_ms: 0 };
-const LASTING: Options = Options { timeout_ms: FOREVER, idle_timeout_ms: FOREVER, ..PLAIN };
+const PLAIN: Options = Options::new();
+const LASTING: Options = PLAIN.timeout(Timeout::Never).idle_timeout(Timeout::Never);
 
 /// Every call that shows, replaces or moves what a session holds.
 fn uses(store: &Store, sid: &Sid) -> [(&'static str, Result<()>); 6] {
@@ -23,7 +23,7 @@ fn uses(store: &Store, sid: &Sid) -> [(&'static str, Result<()>); 6] {
 fn no_call_makes_a_genuine_session_of_an_edited_record() {
     let inside = Fixture::new("");
     let store = &inside.store;
-    let (sid, _) = store.create(b"role=user", &Options { principal: Principal::Set(b"alice"), ..LASTING }).unwrap();
+    let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
     let key = store.reference(&sid).unwrap().0;
     let genuine = inside.value(Table::Sessions, &key);
     // Creation, own timeouts and principal; not the version, which put_if meets first.
@@ -63,7 +63,7 @@ const CHANGING: [std::ops::Range<usize>; 3] = [2..8, 16..24, 48..56];
 fn no_bit_of_a_record_can_be_edited_to_other_data() {
     let inside = Fixture::new("");
     let store = &inside.store;
-    let (sid, _) = store.create(b"role=user", &Options { principal: Principal::Set(b"alice"), ..LASTING }).unwrap();
+    let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
     let key = store.reference(&sid).unwrap().0;
     let mut genuine = inside.value(Table::Sessions, &key);
     // Without its cell: there a session stays dead that was once found dead.
@@ -96,7 +96,7 @@ fn no_bit_of_an_alias_can_be_edited_to_lead_to_data() {
     let store = &inside.store;
     let (old, _) = store.create(b"role=user", &LASTING).unwrap();
     let key = store.reference(&old).unwrap().0;
-    store.renew(&old, None, &Options { grace_ms: 1 << 40, ..PLAIN }).unwrap();
+    store.renew(&old, None, &PLAIN.grace(std::time::Duration::from_millis(1 << 40))).unwrap();
     let genuine = inside.value(Table::Aliases, &key);
     assert_eq!(store.get(&old, Access::Peek).unwrap().0, b"role=user");
     let mut dead = 0;
@@ -135,7 +135,8 @@ fn what_was_moved_to_the_place_of_another_is_corrupt_and_stays_as_it_is() {
     // An alias that leads to another session, and one under the old id of another.
     let olds = [b"role=admin", b"role=guest"].map(|payload| store.create(payload, &LASTING).unwrap().0);
     let places = olds.each_ref().map(|sid| store.reference(sid).unwrap().0);
-    olds.iter().for_each(|old| drop(store.renew(old, None, &Options { grace_ms: 1 << 40, ..PLAIN }).unwrap()));
+    olds.iter()
+        .for_each(|old| drop(store.renew(old, None, &PLAIN.grace(std::time::Duration::from_millis(1 << 40))).unwrap()));
     let aliases = places.map(|place| inside.value(Table::Aliases, &place));
     const TARGET: std::ops::Range<usize> = 2..34;
     let mut led = aliases[1].clone();
@@ -175,8 +176,7 @@ fn a_session_whose_end_was_begun_by_a_killed_writer_lives_on() {
     ];
     for (name, call) in calls {
         let inside = Fixture::new("");
-        let (sid, _) =
-            inside.store.create(b"hello", &Options { principal: Principal::Set(b"alice"), ..PLAIN }).unwrap();
+        let (sid, _) = inside.store.create(b"hello", &PLAIN.principal("alice")).unwrap();
         let record = inside.value(Table::Sessions, &inside.store.reference(&sid).unwrap().0);
         let touches = inside.open().map.touches();
         let (row, _) = super::step::Row::read(LookupKey(0, 0), &record, &touches, true).unwrap();

@@ -1,6 +1,7 @@
 //! The words of a conformance step: options, times, payloads, names. See README.md here for what they mean.
 
-use sss::{ErrorKind, FOREVER, Options, Principal, Stats};
+use crate::common::{FOREVER, OptionsMs};
+use sss::{Error, ErrorKind, Options, Principal, Stats};
 
 /// The options of a step, owned.
 #[derive(Default)]
@@ -33,18 +34,21 @@ impl Opts {
         Ok(opts)
     }
 
-    pub fn get(&self) -> Options<'_> {
+    /// `INVALID` where the C ABI says so of what a Rust caller cannot even write.
+    pub fn get(&self) -> Result<Options<'_>, Error> {
+        if self.grace_ms < 0 {
+            return Err(Error::new(ErrorKind::Invalid, "a Duration cannot be negative"));
+        }
         let principal = match &self.principal {
             Some(principal) => Principal::Set(principal),
             None if self.clear_principal => Principal::Clear,
             None => Principal::Keep,
         };
-        Options {
-            timeout_ms: self.timeout_ms,
-            idle_timeout_ms: self.idle_timeout_ms,
-            principal,
-            grace_ms: self.grace_ms,
-        }
+        Ok(Options::new()
+            .timeout_ms(self.timeout_ms)
+            .idle_timeout_ms(self.idle_timeout_ms)
+            .with_principal(principal)
+            .grace_ms(self.grace_ms))
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use sss::{Access, Entry, Error, ErrorKind, FOREVER, Meta, Ref, Stats, Store};
+use sss::{Access, Entry, Error, ErrorKind, Meta, Ref, Stats, Store};
 
 use super::words::{Opts, brief, bytes, counter, duration, name};
-use crate::common::Place;
+use crate::common::{FOREVER, Place, ToPlain};
 
 /// The state of one scenario.
 pub struct World {
@@ -113,8 +113,9 @@ impl World {
             }
             ("create", [sid, data, opts @ ..]) => {
                 let opts = Opts::parse(opts)?;
-                Ok(store.create(&bytes(data)?, &opts.get()).map(|(new, meta)| {
-                    self.origin_ms.get_or_insert(meta.created_ms - self.advanced_ms);
+                let data = bytes(data)?;
+                Ok(opts.get().and_then(|options| store.create(&data, &options)).map(|(new, meta)| {
+                    self.origin_ms.get_or_insert(meta.plain().created_ms - self.advanced_ms);
                     self.values.insert(sid.to_string(), new.as_ref().to_vec());
                     Got::meta(meta)
                 }))
@@ -124,16 +125,20 @@ impl World {
                 Ok(store.get(self.sid(sid)?, access).map(|(data, meta)| Got { data: Some(data), ..Got::meta(meta) }))
             }
             ("put", [sid, data, opts @ ..]) => {
-                Ok(store.put(self.sid(sid)?, &bytes(data)?, &Opts::parse(opts)?.get()).map(Got::meta))
+                let (sid, data, opts) = (self.sid(sid)?, bytes(data)?, Opts::parse(opts)?);
+                Ok(opts.get().and_then(|options| store.put(sid, &data, &options)).map(Got::meta))
             }
             ("put_if", [sid, version, data, opts @ ..]) => {
                 let version = version.parse().map_err(|_| "bad version")?;
-                Ok(store.put_if(self.sid(sid)?, version, &bytes(data)?, &Opts::parse(opts)?.get()).map(Got::meta))
+                let (sid, data, opts) = (self.sid(sid)?, bytes(data)?, Opts::parse(opts)?);
+                Ok(opts.get().and_then(|options| store.put_if(sid, version, &data, &options)).map(Got::meta))
             }
             ("touch", [sid]) => Ok(store.touch(self.sid(sid)?).map(Got::meta)),
             ("renew", [sid, to, opts @ ..]) => {
                 let opts = Opts::parse(opts)?;
-                Ok(store.renew(self.sid(sid)?, opts.data.as_deref(), &opts.get()).map(|(new, meta)| {
+                let sid = self.sid(sid)?;
+                let renewed = opts.get().and_then(|options| store.renew(sid, opts.data.as_deref(), &options));
+                Ok(renewed.map(|(new, meta)| {
                     self.values.insert(to.to_string(), new.as_ref().to_vec());
                     Got::meta(meta)
                 }))
@@ -202,9 +207,9 @@ impl World {
                 return self.check_time(key, want, &got.meta.ok_or_else(lacks)?);
             }
             "len" => got.data.as_ref().ok_or_else(lacks)?.len().to_string(),
-            "version" => got.meta.ok_or_else(lacks)?.version.to_string(),
+            "version" => got.meta.ok_or_else(lacks)?.version().to_string(),
             "count" => got.count.ok_or_else(lacks)?.to_string(),
-            "versions" => joined(got.entries.as_ref().ok_or_else(lacks)?, |entry| entry.meta.version.to_string()),
+            "versions" => joined(got.entries.as_ref().ok_or_else(lacks)?, |entry| entry.meta.version().to_string()),
             "lens" => joined(got.entries.as_ref().ok_or_else(lacks)?, |entry| entry.payload_len.to_string()),
             "refs" => {
                 let name = |entry: &Entry| {
@@ -225,9 +230,9 @@ impl World {
     fn check_time(&self, key: &str, want: &str, meta: &Meta) -> Result<(), String> {
         let origin = self.origin_ms.ok_or("no session was created yet")?;
         let actual = match key {
-            "created" => meta.created_ms,
-            "seen" => meta.last_seen_ms,
-            _ => meta.expires_ms,
+            "created" => meta.plain().created_ms,
+            "seen" => meta.plain().last_seen_ms,
+            _ => meta.plain().expires_ms,
         };
         let want_ms = if want == "infinity" { FOREVER } else { origin + duration(want)? };
         match actual {

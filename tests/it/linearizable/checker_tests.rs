@@ -1,24 +1,23 @@
 //! Histories written by hand, of which is known whether they are linearizable: the checker must say the same.
 
-use sss::{FOREVER, Meta};
-
 use super::{
     checker::check,
     history::{Answer, Call, Id, NEVER, NO_OPTS, Op, Opts, Shown, Who, payload_len},
     spec::{Rules, Wide},
 };
+use crate::common::{FOREVER, PlainMeta};
 
 const RULES: Rules =
     Rules { timeout: FOREVER, idle: 10, max_per_principal: usize::MAX, wide: Wide::Atomic, unreferenced: Vec::new() };
 const OF_ALICE: Opts = Opts { who: Who::Set(0), ..NO_OPTS };
 
 /// At time 0, where most of these histories play.
-fn meta(version: u64) -> Meta {
+fn meta(version: u64) -> PlainMeta {
     seen(version, 0)
 }
 
-fn seen(version: u64, at: i64) -> Meta {
-    Meta { version, created_ms: 0, last_seen_ms: at, expires_ms: at + 10 }
+fn seen(version: u64, at: i64) -> PlainMeta {
+    PlainMeta { version, created_ms: 0, last_seen_ms: at, expires_ms: at + 10 }
 }
 
 fn op(call: u64, ret: u64, what: Call, answer: Answer) -> Op {
@@ -152,7 +151,7 @@ fn checker_rejects_double_renew() {
 fn checker_models_grace() {
     let begin = [create(0, 1, 0), renew(2, 3, 5, Answer::Made(1, meta(1)))];
     let by_old = |call, answer| op(call, call + 1, Call::Peek { id: 0 }, answer);
-    let until = Answer::Read(1, Meta { expires_ms: 5, ..meta(1) });
+    let until = Answer::Read(1, PlainMeta { expires_ms: 5, ..meta(1) });
     accepted(
         &RULES,
         &[&begin[..], &[by_old(4, until.clone()), advance(6, 7, 5), by_old(8, Answer::NotFound)]].concat(),
@@ -198,14 +197,14 @@ fn checker_distinguishes_atomic_revoke() {
 fn checker_rejects_wrong_eviction() {
     let rules = Rules { max_per_principal: 2, ..RULES };
     let touch = |call, id| op(call, call + 1, Call::Touch { id }, Answer::Wrote(seen(1, 1)));
-    let made = Meta { created_ms: 1, ..seen(1, 1) };
+    let made = PlainMeta { created_ms: 1, ..seen(1, 1) };
     let third = op(8, 9, Call::Create { value: 1, opts: OF_ALICE }, Answer::Made(2, made));
     let begin = [create(0, 1, 0), create(2, 3, 1), advance(4, 5, 1), touch(6, 0), third];
     accepted(&rules, &[&begin[..], &[gone(10, 11, 1), touch(12, 0)]].concat());
     refused(&rules, &[&begin[..], &[gone(10, 11, 0)]].concat());
     refused(&rules, &[&begin[..], &[op(10, 11, Call::Peek { id: 1 }, Answer::Read(1, meta(1)))]].concat());
     // One that is dead at once ends another one too, if it takes place when there are two.
-    let dead = Meta { expires_ms: -1, ..meta(1) };
+    let dead = PlainMeta { expires_ms: -1, ..meta(1) };
     let dead = op(1, 8, Call::Create { value: 1, opts: Opts { timeout: -1, ..OF_ALICE } }, Answer::Made(2, dead));
     let begin = [dead, create(2, 3, 0), create(4, 5, 1)];
     accepted(&rules, &[&begin[..], &[revoke(9, 10, 1)]].concat());

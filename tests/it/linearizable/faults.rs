@@ -67,7 +67,7 @@ impl Recorder<'_> {
             },
             (Fault::TornPutIf, Call::Put { id, version: Some(version), value, opts }) => {
                 let (_, meta) = store.get(self.world.sid(id), Access::Peek).ok()?;
-                if meta.version != version {
+                if meta.version() != version {
                     return None;
                 }
                 std::thread::yield_now();

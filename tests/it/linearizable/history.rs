@@ -1,9 +1,8 @@
 //! What was called, when, and what it answered: the material of the checker. Times are milliseconds since the store was
 //! opened, ids and payloads are small numbers. It knows neither the store nor the rules.
 
+use crate::common::PlainMeta;
 use std::fmt;
-
-use sss::Meta;
 
 /// Names a session id: the number under which it was recorded.
 pub type Id = usize;
@@ -54,9 +53,9 @@ pub enum Answer {
     Conflict,
     /// `delete`, `sweep` and `advance_clock` say no more than this.
     Done,
-    Made(Id, Meta),
-    Wrote(Meta),
-    Read(u32, Meta),
+    Made(Id, PlainMeta),
+    Wrote(PlainMeta),
+    Read(u32, PlainMeta),
     Refers(Id),
     Revoked(u64),
     Listed(Vec<Shown>),
@@ -69,7 +68,7 @@ pub enum Answer {
 pub struct Shown {
     pub id: Id,
     pub len: u64,
-    pub meta: Meta,
+    pub meta: PlainMeta,
 }
 
 /// One call: `call` and `ret` come from one counter that all threads share, so that `a.ret < b.call` means that `a` had
@@ -167,11 +166,11 @@ impl fmt::Debug for Opts {
     }
 }
 
-struct Times<'a>(&'a Meta);
+struct Times<'a>(&'a PlainMeta);
 
 impl fmt::Display for Times<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Meta { version, created_ms, last_seen_ms, expires_ms } = self.0;
+        let PlainMeta { version, created_ms, last_seen_ms, expires_ms } = self.0;
         write!(f, "version {version}, created {created_ms}, seen {last_seen_ms}, expires {expires_ms}")
     }
 }

@@ -6,9 +6,9 @@ use std::{
     thread,
 };
 
-use sss::{Access, Options, Ref, Sid, Store};
+use sss::{Access, Ref, Sid, Store};
 
-use crate::common::{PLAIN, Rng, found, from_env, grace, of, open};
+use crate::common::{OptionsMs, PLAIN, Rng, found, from_env, grace, of, open};
 
 const BATCH: usize = 256;
 /// By so much the clock moves in a round that ends its session by expiry.
@@ -107,7 +107,7 @@ fn begin(store: &Store, end: &str, nth: usize) -> Raced {
     let principal = format!("user-{nth}").into_bytes();
     // Each expires in its own round; nothing that a use does moves that deadline.
     let timeout_ms = if end.starts_with("expiry") { TICK_MS * (nth as i64 + 1) } else { 0 };
-    let (sid, _) = store.create(b"hello", &Options { timeout_ms, ..of(&principal) }).unwrap();
+    let (sid, _) = store.create(b"hello", &of(&principal).timeout_ms(timeout_ms)).unwrap();
     let reference = store.reference(&sid).unwrap();
     Raced { sid, reference, principal }
 }

@@ -11,14 +11,14 @@ use std::{
     thread,
 };
 
-use sss::{Access, Error, ErrorKind, FOREVER, Meta, Options, Principal, Ref, Sid, Store};
+use sss::{Access, Error, ErrorKind, Meta, Options, Principal, Ref, Sid, Store};
 
 use super::{
     faults::Fault,
     history::{Answer, Call, Id, NO_OPTS, Op, Opts, Shown, UNKNOWN, Who, payload, value_of},
     spec::{Rules, Wide, sorted},
 };
-use crate::common::{Gate, Rng};
+use crate::common::{FOREVER, Gate, OptionsMs, PlainMeta, Rng, ToPlain};
 
 pub const PRINCIPALS: [&[u8]; 2] = [b"alice", b"bob"];
 const TIMEOUT_MS: i64 = 60;
@@ -102,11 +102,11 @@ impl World {
         let url = format!("memory:?clock=manual&timeout={timeout}ms&idle_timeout={idle}ms{seal}{most}");
         let store = Store::open(&url).unwrap();
         // A session that is dead at once tells what time it is.
-        let (_, meta) = store.create(b"", &Options { timeout_ms: -1, ..Options::default() }).unwrap();
+        let (_, meta) = store.create(b"", &Options::new().timeout_ms(-1)).unwrap();
         World {
             store,
             fault: plan.fault,
-            opened_ms: meta.created_ms,
+            opened_ms: meta.plain().created_ms,
             ticket: AtomicU64::new(0),
             minted: AtomicUsize::new(0),
             values: AtomicUsize::new(1),
@@ -166,9 +166,10 @@ impl World {
         self.known.lock().unwrap().iter().find(|known| known.id == id).cloned()
     }
 
-    fn relative(&self, meta: Meta) -> Meta {
+    fn relative(&self, meta: Meta) -> PlainMeta {
+        let meta = meta.plain();
         let since = |ms: i64| if ms == FOREVER { ms } else { ms - self.opened_ms };
-        Meta {
+        PlainMeta {
             version: meta.version,
             created_ms: since(meta.created_ms),
             last_seen_ms: since(meta.last_seen_ms),
@@ -330,7 +331,7 @@ impl<'a> Recorder<'a> {
     /// Sometimes slow while the store lends the payload, so that others pile up behind it.
     fn read(&mut self, id: Id, access: Access) -> Answer {
         let (slow, spins) = (self.rng.below(6), self.rng.below(2000));
-        let result = self.world.store.read(self.world.sid(id), access, |bytes, meta| {
+        let result = self.world.store.read::<_, Error>(self.world.sid(id), access, |bytes, meta| {
             match slow {
                 0 => thread::yield_now(),
                 1 => (0..spins).for_each(|_| std::hint::spin_loop()),
@@ -373,7 +374,7 @@ fn options(opts: &Opts) -> Options<'static> {
         Who::Clear => Principal::Clear,
         Who::Set(who) => Principal::Set(PRINCIPALS[who as usize]),
     };
-    Options { timeout_ms: opts.timeout, idle_timeout_ms: opts.idle, principal, grace_ms: opts.grace }
+    Options::new().timeout_ms(opts.timeout).idle_timeout_ms(opts.idle).with_principal(principal).grace_ms(opts.grace)
 }
 
 fn or_failure<T>(result: &Result<T, Error>, answer: impl FnOnce(&T) -> Answer) -> Answer {

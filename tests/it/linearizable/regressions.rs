@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use sss::{Access, Options, Sid, Store};
+use sss::{Access, Sid, Store};
 
-use crate::common::{PLAIN, found, grace, of, open};
+use crate::common::{OptionsMs, PLAIN, found, grace, of, open};
 
 const ROUNDS: usize = 300;
 /// Long enough that another thread comes to wait for the lock, mostly.
@@ -39,7 +39,7 @@ fn while_reading<T: Send>(
                 done.store(true, Ordering::Release);
             });
             wait_for(done);
-            Ok(())
+            Ok::<(), sss::Error>(())
         };
         store.read(held, Access::Peek, read).unwrap();
         after();
@@ -79,7 +79,7 @@ fn limit_evicts_only_when_full() {
     for round in 0..ROUNDS {
         let (older, _) = store.create(b"older", &of(b"alice")).unwrap();
         store.advance_clock(1).unwrap();
-        let short = Options { timeout_ms: 5, ..of(b"alice") };
+        let short = of(b"alice").timeout_ms(5);
         let (younger, _) = store.create(b"younger", &short).unwrap();
         let mut room = false;
         while_reading(

@@ -2,9 +2,8 @@
 //! too simple to be wrong, and shares no code with the library. States are compared and hashed, so what can make no
 //! difference any more is forgotten at once.
 
+use crate::common::PlainMeta;
 use std::collections::BTreeMap;
-
-use sss::Meta;
 
 use super::history::{Answer, Call, Id, Op, Opts, Shown, UNKNOWN, Who, payload_len};
 
@@ -295,9 +294,9 @@ impl Session {
         self.created.saturating_add(if self.timeout == 0 { rules.timeout } else { self.timeout })
     }
 
-    fn meta(&self, rules: &Rules) -> Meta {
+    fn meta(&self, rules: &Rules) -> PlainMeta {
         let expires_ms = self.deadline(rules);
-        Meta { version: self.version, created_ms: self.created, last_seen_ms: self.seen, expires_ms }
+        PlainMeta { version: self.version, created_ms: self.created, last_seen_ms: self.seen, expires_ms }
     }
 
     fn shown(&self, rules: &Rules, id: Id) -> Shown {

@@ -1,12 +1,11 @@
 //! What a random history does next: ids, options and payloads, chosen so that every rule is often at its edge. Knows the
 //! model's state and never the store's.
 
-use sss::FOREVER;
-
 use super::{
     Pair,
     reference::{Id, Opts, Who},
 };
+use crate::common::FOREVER;
 
 const PRINCIPALS: [&str; 3] = ["alice", "bob", "a\0b"];
 
@@ -33,8 +32,7 @@ impl Pair {
     pub fn opts(&mut self, renew: bool) -> Opts {
         let rng = &mut self.rng;
         let mut timeout = |usual: usize| match rng.below(60) {
-            0 => -1,
-            1 => i64::MIN,
+            0 | 1 => -1,
             2 => FOREVER,
             3 => FOREVER - 1,
             4 => 1,
@@ -49,10 +47,8 @@ impl Pair {
             _ => Who::Keep,
         };
         let grace = match self.rng.below(40) {
-            0 => -1,
-            1 => i64::MIN,
-            2 => FOREVER,
-            3 => 1,
+            0 => FOREVER,
+            1 => 1,
             4..20 if renew => self.rng.below(5_000) as i64,
             _ => 0,
         };

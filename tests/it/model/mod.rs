@@ -8,9 +8,9 @@ mod reference;
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::common::{Rng, from_env, unique_name};
+use crate::common::{FOREVER, OptionsMs, PlainMeta, Rng, ToPlain, from_env, unique_name};
 use reference::{Id, Model, Opts, Rules, Who};
-use sss::{Access, Error, ErrorKind, FOREVER, Meta, Options, Principal, Ref, Store};
+use sss::{Access, Error, ErrorKind, Options, Principal, Ref, Store};
 
 const NO_LIMIT: usize = 1 << 60;
 
@@ -106,8 +106,8 @@ impl Pair {
         ))
         .unwrap();
         // A session that is dead at once tells what time it is.
-        let (_, meta) = store.create(b"", &Options { timeout_ms: -1, ..Options::default() }).unwrap();
-        let mut model = Model::new(rules, meta.created_ms);
+        let (_, meta) = store.create(b"", &Options::new().timeout_ms(-1)).unwrap();
+        let mut model = Model::new(rules, meta.plain().created_ms);
         model.counts.created = 1;
         model.dead.0 = 1;
         let (sids, refs, log) = (vec![b"no id at all".to_vec(), vec![b'A'; 128]], HashMap::new(), VecDeque::new());
@@ -145,7 +145,7 @@ impl Pair {
         let got = self.store.create(&payload, &options(&opts));
         let new = self.sids.len();
         let want = self.model.create(new, &payload, &opts, &is_gone(&self.store, &self.sids));
-        let got = got.map(|(sid, meta)| (sid.as_ref().to_vec(), meta));
+        let got = got.map(|(sid, meta)| (sid.as_ref().to_vec(), meta.plain()));
         self.minted(new, got, want);
     }
 
@@ -153,6 +153,7 @@ impl Pair {
         let (id, slide) = (self.id(), self.rng.one_in(2));
         self.note(|| format!("get {id} slide={slide}"));
         let got = self.store.get(&self.sids[id], if slide { Access::Slide } else { Access::Peek });
+        let got = got.map(|(payload, meta)| (payload, meta.plain()));
         let want = self.model.get(id, slide);
         self.read_by_old_id += u64::from(want.is_ok() && !self.model.living.contains_key(&id));
         self.compare(got, want);
@@ -169,6 +170,7 @@ impl Pair {
             Some(version) => self.store.put_if(&self.sids[id], version, &payload, &options(&opts)),
             None => self.store.put(&self.sids[id], &payload, &options(&opts)),
         };
+        let got = got.map(|meta| meta.plain());
         let want = self.model.put(id, version, &payload, &opts, &is_gone(&self.store, &self.sids));
         self.compare(got, want);
     }
@@ -176,7 +178,8 @@ impl Pair {
     fn touch(&mut self) {
         let id = self.id();
         self.note(|| format!("touch {id}"));
-        let (got, want) = (self.store.touch(&self.sids[id]), self.model.touch(id));
+        let got = self.store.touch(&self.sids[id]).map(|meta| meta.plain());
+        let want = self.model.touch(id);
         self.compare(got, want);
     }
 
@@ -187,7 +190,7 @@ impl Pair {
         let got = self.store.renew(&self.sids[id], payload.as_deref(), &options(&opts));
         let new = self.sids.len();
         let want = self.model.renew(id, new, payload.as_deref(), &opts, &is_gone(&self.store, &self.sids));
-        let got = got.map(|(sid, meta)| (sid.as_ref().to_vec(), meta));
+        let got = got.map(|(sid, meta)| (sid.as_ref().to_vec(), meta.plain()));
         self.minted(new, got, want);
     }
 
@@ -210,8 +213,9 @@ impl Pair {
         let principal = self.principal();
         self.note(|| format!("list {principal:?}"));
         let got = self.store.list(principal.as_bytes()).map(|entries| {
-            let ordered = entries.is_sorted_by_key(|entry| entry.meta.created_ms);
-            let mut entries: Vec<_> = entries.iter().map(|e| (e.reference, e.meta, e.payload_len as usize)).collect();
+            let ordered = entries.is_sorted_by_key(|entry| entry.meta.created());
+            let mut entries: Vec<_> =
+                entries.iter().map(|e| (e.reference, e.meta.plain(), e.payload_len as usize)).collect();
             entries.sort_by_key(|(reference, meta, _)| (meta.created_ms, *reference));
             (ordered, entries)
         });
@@ -286,7 +290,7 @@ impl Pair {
         self.store = Store::open(&url).unwrap();
     }
 
-    fn minted(&mut self, new: Id, got: Result<(Vec<u8>, Meta), Error>, want: Result<Meta, ErrorKind>) {
+    fn minted(&mut self, new: Id, got: Result<(Vec<u8>, PlainMeta), Error>, want: Result<PlainMeta, ErrorKind>) {
         if let Ok((sid, _)) = &got {
             self.sids.push(sid.clone());
             if let Ok(reference) = self.store.reference(sid) {
@@ -329,7 +333,8 @@ impl Pair {
     /// At the end: every id that was ever minted, then nothing but what lives, to the byte.
     fn compare_everything(&mut self) {
         for id in 0..self.sids.len() {
-            let (got, want) = (self.store.get(&self.sids[id], Access::Peek), self.model.get(id, false));
+            let got = self.store.get(&self.sids[id], Access::Peek).map(|(payload, meta)| (payload, meta.plain()));
+            let want = self.model.get(id, false);
             self.compare(got, want);
         }
         self.store.sweep(u64::MAX).unwrap();
@@ -358,7 +363,7 @@ fn options<'a>(opts: &Opts) -> Options<'a> {
         Who::Clear => Principal::Clear,
         Who::Set(principal) => Principal::Set(principal.as_bytes()),
     };
-    Options { timeout_ms: opts.timeout, idle_timeout_ms: opts.idle, principal, grace_ms: opts.grace }
+    Options::new().timeout_ms(opts.timeout).idle_timeout_ms(opts.idle).with_principal(principal).grace_ms(opts.grace)
 }
 
 /// Which of several sessions that were used equally long ago was ended is the store's choice: ask it.

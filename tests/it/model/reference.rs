@@ -1,9 +1,10 @@
 //! The contract as plain code over ordered maps: what a store of one thread must answer. It must stay too simple to be
 //! wrong, so it knows nothing of shards, hashes, locks or lazy clearing, and shares no code with the library.
 
+use crate::common::{FOREVER, PlainMeta};
 use std::collections::BTreeMap;
 
-use sss::{ErrorKind, FOREVER, Meta, Stats};
+use sss::{ErrorKind, Stats};
 
 /// Names a session id: the position in the list of all ids ever minted.
 pub type Id = usize;
@@ -90,7 +91,7 @@ impl Model {
         Ok((id, until))
     }
 
-    pub fn get(&mut self, id: Id, slide: bool) -> Answer<(Vec<u8>, Meta)> {
+    pub fn get(&mut self, id: Id, slide: bool) -> Answer<(Vec<u8>, PlainMeta)> {
         let Ok((holder, until)) = self.resolve(id) else {
             self.counts.misses += 1;
             return Err(ErrorKind::NotFound);
@@ -106,7 +107,7 @@ impl Model {
         Ok((session.payload.clone(), meta))
     }
 
-    pub fn touch(&mut self, id: Id) -> Answer<Meta> {
+    pub fn touch(&mut self, id: Id) -> Answer<PlainMeta> {
         let (now, rules) = (self.now, self.rules);
         let session = self.living.get_mut(&id).ok_or(ErrorKind::NotFound)?;
         session.seen = now;
@@ -119,7 +120,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn create(&mut self, id: Id, payload: &[u8], opts: &Opts, gone: &dyn Fn(Id) -> bool) -> Answer<Meta> {
+    pub fn create(&mut self, id: Id, payload: &[u8], opts: &Opts, gone: &dyn Fn(Id) -> bool) -> Answer<PlainMeta> {
         let wrong = opts.who == Who::Clear || opts.grace != 0;
         self.check(Some(payload), opts, wrong)?;
         let meta = self.write(None, id, Some(payload), opts, gone)?;
@@ -134,7 +135,7 @@ impl Model {
         payload: &[u8],
         opts: &Opts,
         gone: &dyn Fn(Id) -> bool,
-    ) -> Answer<Meta> {
+    ) -> Answer<PlainMeta> {
         self.check(Some(payload), opts, opts.grace != 0)?;
         let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
         if version.is_some_and(|version| version != session.version) {
@@ -153,8 +154,8 @@ impl Model {
         payload: Option<&[u8]>,
         opts: &Opts,
         gone: &dyn Fn(Id) -> bool,
-    ) -> Answer<Meta> {
-        self.check(payload, opts, opts.grace < 0)?;
+    ) -> Answer<PlainMeta> {
+        self.check(payload, opts, false)?;
         let meta = self.write(Some(id), new, payload, opts, gone)?;
         if opts.grace > 0 {
             // Not past the absolute deadline that the session has now.
@@ -166,7 +167,7 @@ impl Model {
     }
 
     /// The living sessions of a principal, oldest first; equally old ones in any order.
-    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, Meta, usize)>> {
+    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, PlainMeta, usize)>> {
         if principal.is_empty() {
             return Err(ErrorKind::Invalid);
         }
@@ -208,7 +209,7 @@ impl Model {
         payload: Option<&[u8]>,
         opts: &Opts,
         gone: &dyn Fn(Id) -> bool,
-    ) -> Answer<Meta> {
+    ) -> Answer<PlainMeta> {
         let blank = Session {
             payload: Vec::new(),
             principal: None,
@@ -287,8 +288,8 @@ impl Session {
         sum(self.created, if self.timeout == 0 { rules.timeout } else { self.timeout })
     }
 
-    fn meta(&self, rules: &Rules) -> Meta {
-        Meta {
+    fn meta(&self, rules: &Rules) -> PlainMeta {
+        PlainMeta {
             version: self.version,
             created_ms: self.created,
             last_seen_ms: self.seen,

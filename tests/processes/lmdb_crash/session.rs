@@ -89,22 +89,22 @@ impl Doing {
         Ok(match self {
             Doing::Create(text, whose) => {
                 let (sid, meta) = store.create(&text.bytes(), &of(&principal(writer, *whose)))?;
-                (sid.as_str().to_owned(), meta.version)
+                (sid.as_str().to_owned(), meta.version())
             }
             Doing::Get(sid) => {
                 let (payload, meta) = store.get(sid, Access::Slide)?;
                 let held = &sessions[sid];
-                assert!(payload == held.text.bytes() && meta.version == held.version, "{held:?} read as {meta:?}");
-                (sid.clone(), meta.version)
+                assert!(payload == held.text.bytes() && meta.version() == held.version, "{held:?} read as {meta:?}");
+                (sid.clone(), meta.version())
             }
-            Doing::Put(sid, text) => (sid.clone(), store.put(sid, &text.bytes(), &plain)?.version),
+            Doing::Put(sid, text) => (sid.clone(), store.put(sid, &text.bytes(), &plain)?.version()),
             Doing::PutIf(sid, text) => {
-                (sid.clone(), store.put_if(sid, sessions[sid].version, &text.bytes(), &plain)?.version)
+                (sid.clone(), store.put_if(sid, sessions[sid].version, &text.bytes(), &plain)?.version())
             }
             Doing::Renew(sid, text) => {
                 let text = text.map(|text| text.bytes());
                 let (sid, meta) = store.renew(sid, text.as_deref(), &plain)?;
-                (sid.as_str().to_owned(), meta.version)
+                (sid.as_str().to_owned(), meta.version())
             }
             Doing::Delete(sid) => store.delete(sid).map(|()| (sid.clone(), 0))?,
             Doing::Revoke(whose) => ("-".to_owned(), store.revoke(&principal(writer, *whose), None)?),
@@ -183,7 +183,7 @@ pub fn parse(line: &str) -> (String, Held) {
 /// What the store says of an id.
 pub fn look(store: &Store, sid: &str) -> Option<(u64, Vec<u8>)> {
     match store.get(sid, Access::Peek) {
-        Ok((payload, meta)) => Some((meta.version, payload)),
+        Ok((payload, meta)) => Some((meta.version(), payload)),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => panic!("a session cannot be read: {error}"),
     }

@@ -166,7 +166,7 @@ fn look(args: &[String]) {
     for (sid, number) in &ids {
         if let Some((bytes, meta)) = fine(store.get(sid, Access::Slide)) {
             assert!(bytes == payload(*number), "session {number} has another payload");
-            assert!((1..=3).contains(&meta.version), "session {number}: {meta:?}");
+            assert!((1..=3).contains(&meta.version()), "session {number}: {meta:?}");
             found += 1;
         }
     }

@@ -1,7 +1,9 @@
 //! Between Rust values and Elixir terms: what the NIFs take and what they return. Knows nothing of the store's rules.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use rustler::{Binary, Decoder, Encoder, Env, NewBinary, NifResult, Term, types::atom::Atom};
-use sss::{Entry, Error, ErrorKind, Meta, Options, Principal, Ref, Stats};
+use sss::{Entry, Error, ErrorKind, Meta, Options, Principal, Ref, Stats, Timeout};
 
 pub mod atoms {
     rustler::atoms! {
@@ -15,7 +17,7 @@ pub struct GivenOptions<'a> {
     timeout_ms: i64,
     idle_timeout_ms: i64,
     principal: GivenPrincipal<'a>,
-    grace_ms: i64,
+    grace_ms: u64,
 }
 
 enum GivenPrincipal<'a> {
@@ -61,12 +63,12 @@ impl GivenOptions<'_> {
             GivenPrincipal::Clear => Principal::Clear,
             GivenPrincipal::Set(principal) => Principal::Set(principal.as_slice()),
         };
-        Options {
-            timeout_ms: self.timeout_ms,
-            idle_timeout_ms: self.idle_timeout_ms,
-            principal,
-            grace_ms: self.grace_ms,
-        }
+        let mut options = Options::new();
+        options.timeout = timeout(self.timeout_ms);
+        options.idle_timeout = timeout(self.idle_timeout_ms);
+        options.principal = principal;
+        options.grace = Duration::from_millis(self.grace_ms);
+        options
     }
 }
 
@@ -104,7 +106,26 @@ pub fn reason<'a>(env: Env<'a>, kind: ErrorKind) -> Term<'a> {
 
 /// `{version, created_ms, last_seen_ms, expires_ms}`
 pub fn meta<'a>(env: Env<'a>, meta: &Meta) -> Term<'a> {
-    (meta.version, meta.created_ms, meta.last_seen_ms, meta.expires_ms).encode(env)
+    let expires_ms = meta.expires().map_or(FOREVER, unix_ms);
+    (meta.version(), unix_ms(meta.created()), unix_ms(meta.last_seen()), expires_ms).encode(env)
+}
+
+/// The timeout and the deadline of what never ends, as in the C ABI.
+const FOREVER: i64 = i64::MAX;
+
+fn timeout(ms: i64) -> Option<Timeout> {
+    match ms {
+        0 => None,
+        FOREVER => Some(Timeout::Never),
+        ms => Some(Timeout::After(Duration::from_millis(ms.try_into().unwrap_or(0)))),
+    }
+}
+
+fn unix_ms(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_millis() as i64,
+        Err(before) => -(before.duration().as_millis() as i64),
+    }
 }
 
 pub fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
