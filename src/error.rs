@@ -1,5 +1,5 @@
-//! Every way to fail: the status numbers of the C ABI (the only place they are written), their names and texts,
-//! and the `Error` that carries one line for a person. Messages never hold an id, a payload or a password.
+//! Every way to fail: the status numbers of the C ABI, their names and texts, and `Error`, which carries a message of one
+//! line. A message never contains an id, a payload or a password.
 
 use std::{borrow::Cow, error::Error as StdError, ffi::CStr, fmt, sync::Arc};
 
@@ -162,7 +162,7 @@ impl ErrorKind {
     }
 }
 
-/// A failure: its kind, and one line for a person that names the culprit.
+/// A failure: its kind, and a message of one line that names the cause.
 ///
 /// `Display` prints that line. It never holds a session id, a payload or a password, so it may be logged.
 #[derive(Clone)]
@@ -188,9 +188,9 @@ struct Details {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure with its one line of text.
+    /// A failure with a message of one line: characters that could break or disguise the line are escaped.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
-        match message.into() {
+        match one_line(message.into()) {
             Cow::Borrowed(message) => Error::fixed(kind, message),
             Cow::Owned(message) => Error::formatted(kind, message, None),
         }
@@ -203,7 +203,7 @@ impl Error {
         message: impl Into<String>,
         source: impl StdError + Send + Sync + 'static,
     ) -> Error {
-        Error::formatted(kind, message.into(), Some(Arc::new(source)))
+        Error::formatted(kind, one_line(message.into().into()).into_owned(), Some(Arc::new(source)))
     }
 
     fn formatted(kind: ErrorKind, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Error {
@@ -253,6 +253,21 @@ impl Error {
     }
 }
 
+/// Escapes every character that does not print as itself: controls, line and paragraph separators, format characters
+/// such as U+202E, unassigned ones, and every space but ' '.
+pub(crate) fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
+    // `escape_debug` also escapes quotes and the backslash, which are harmless.
+    let prints = |c: char| if c.is_ascii() { !c.is_ascii_control() } else { c.escape_debug().len() == 1 };
+    if text.chars().all(prints) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if prints(c) { line.push(c) } else { line.extend(c.escape_debug()) }
+    }
+    line.into()
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message())
@@ -286,6 +301,19 @@ impl Eq for Error {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_are_one_line() {
+        for c in [
+            '\n', '\r', '\t', '\0', '\u{1b}', '\u{85}', '\u{ad}', '\u{200b}', '\u{2028}', '\u{2029}', '\u{202e}',
+            '\u{feff}',
+        ] {
+            let message = Error::new(ErrorKind::Io, format!("/d{c}r: no")).to_string();
+            assert!(!message.contains(c) && message.ends_with("r: no"), "{message:?}");
+        }
+        let harmless = "/dir 'ä' \\ \" 日本";
+        assert_eq!(Error::new(ErrorKind::Io, harmless).message(), harmless);
+    }
 
     #[test]
     fn codes_are_minus_one_to_minus_nineteen_without_gaps() {
