@@ -51,6 +51,27 @@ fn open_refuses_32_bit_machine() {
 }
 
 #[test]
+fn open_advises_no_chmod_of_shared_directory() {
+    let place = Place::of(Engine::Lmdb);
+    let sticky = place.directory().with_extension("sticky");
+    let busy = place.directory().with_extension("busy");
+    for (directory, mode) in [(&sticky, 0o1777), (&busy, 0o755)] {
+        fs::create_dir(directory).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::write(busy.join("README"), "").unwrap();
+    let system = ["/", "/tmp", "/usr", "/var", "/etc", "/home", "/mnt"].map(Path::new);
+    for directory in system.into_iter().chain([&*sticky, &*busy]).filter(|directory| directory.is_dir()) {
+        let error = Store::open(&format!("lmdb:{}", directory.display())).unwrap_err();
+        let text = error.message();
+        assert!(error.kind() == ErrorKind::Io && !text.contains("chmod"), "{}: {text}", directory.display());
+        assert!(text.contains("of its own") || text.contains("another user"), "{}: {text}", directory.display());
+    }
+    fs::remove_dir(sticky).unwrap();
+    fs::remove_dir_all(busy).unwrap();
+}
+
+#[test]
 fn open_refuses_directory_open_to_others() {
     let (place, sid) = filled(Engine::Lmdb);
     let set_mode = |mode| fs::set_permissions(place.directory(), fs::Permissions::from_mode(mode)).unwrap();

@@ -8,6 +8,7 @@
 //! ```
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -49,6 +50,11 @@ impl Directory {
         if about.uid() != map::user() {
             return Err(refused("belongs to another user"));
         }
+        if about.mode() & 0o077 != 0 && is_shared(path, about.mode()) {
+            return Err(refused(
+                "is used for other files too: name a directory of its own, which is created if missing",
+            ));
+        }
         if about.mode() & 0o077 != 0 {
             return Err(refused("is open to other users: chmod it to 0700"));
         }
@@ -85,6 +91,16 @@ impl Directory {
     pub(super) fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|error| failed("write the directory to disk", error))
     }
+}
+
+/// Whether a directory serves other purposes, as `/`, `/tmp` and `/usr` do: changing its mode would break those.
+fn is_shared(path: &Path, mode: u32) -> bool {
+    let is_ours = |name: &OsStr| name.to_string_lossy().contains(".mdb") || name == "sss.map";
+    let is_top_level = fs::canonicalize(path).is_ok_and(|path| path.components().count() <= 2);
+    let is_sticky = mode & libc::S_ISVTX != 0;
+    is_top_level
+        || is_sticky
+        || fs::read_dir(path).is_ok_and(|list| list.flatten().any(|entry| !is_ours(&entry.file_name())))
 }
 
 /// File systems on which memory maps or locks are not shared as they must be, by the numbers of statfs(2).

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     path::Path,
     sync::atomic::Ordering,
 };
@@ -17,7 +17,7 @@ use super::{
     verify,
 };
 use crate::{
-    error::{Error, ErrorKind, Result},
+    error::{Error, ErrorKind, Result, one_line},
     os::clock,
 };
 
@@ -237,13 +237,14 @@ fn make_data(directory: &Directory, size: u64, survives_power_cut: bool) -> Resu
 fn set_aside(directory: &Directory) -> Result<()> {
     let aside = directory.set_aside();
     fs::rename(directory.data(), &aside).map_err(|error| files::failed("set old data aside", error))?;
-    // An operator must know why everybody is logged out, and no caller asks.
-    eprintln!(
+    let notice = format!(
         "sss: the machine stopped while the lmdb: store in {} was open with durability=process: its sessions are set aside \
          as {} and a new store begins",
         directory.path.display(),
         aside.display()
     );
+    // The operator must learn why all users are logged out. `eprintln!` would panic where stderr is closed.
+    let _ = writeln!(io::stderr(), "{}", one_line(notice.into()));
     Ok(())
 }
 
