@@ -203,7 +203,7 @@ impl Error {
         message: impl Into<String>,
         source: impl StdError + Send + Sync + 'static,
     ) -> Error {
-        Error::formatted(kind, one_line(message.into().into()).into_owned(), Some(Arc::new(source)))
+        Error::formatted(kind, one_line(Cow::Owned(message.into())).into_owned(), Some(Arc::new(source)))
     }
 
     fn formatted(kind: ErrorKind, message: String, source: Option<Arc<dyn StdError + Send + Sync>>) -> Error {

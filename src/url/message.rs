@@ -3,8 +3,35 @@
 
 use std::borrow::Cow;
 
-use super::OPTIONS;
 use crate::error::{Error, ErrorKind};
+
+/// The scheme of every engine.
+const ENGINES: [&str; 7] = ["memory", "lmdb", "redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
+
+/// The name of every option of any engine.
+pub(super) const OPTIONS: [&str; 21] = [
+    "timeout",
+    "idle_timeout",
+    "max_payload",
+    "max_sessions",
+    "max_bytes",
+    "max_per_principal",
+    "clock",
+    "seal",
+    "secret_file",
+    "durability",
+    "prefix",
+    "deadline",
+    "pool",
+    "wait",
+    "db",
+    "sentinel_user",
+    "sentinel_password",
+    "tls",
+    "cafile",
+    "cert",
+    "key",
+];
 
 /// Longer than any scheme or option, so that a misspelt one is shown.
 const LONGEST_NAME: usize = 24;
@@ -21,14 +48,14 @@ pub(super) fn bad_value(key: &str, expected: &str) -> Error {
 /// A scheme that no engine has. `rest` is what follows its ':'.
 pub(super) fn unknown_scheme(scheme: &str, rest: &str) -> Error {
     let leading = scheme.find(|c: char| !(c.is_ascii_alphabetic() || c == '+')).map_or(scheme, |at| &scheme[..at]);
-    if leading != scheme && super::ENGINES.iter().any(|known| leading.eq_ignore_ascii_case(known)) {
+    if leading != scheme && ENGINES.iter().any(|known| leading.eq_ignore_ascii_case(known)) {
         return url_error(format!("the scheme '{leading}' is not followed by ':'"));
     }
     // With an '@' it may be a user or a password.
     if is_name(scheme) && !rest.contains('@') {
-        return url_error(format!("the scheme '{scheme}' is unknown: it is one of {}", super::ENGINES.join(", ")));
+        return url_error(format!("the scheme '{scheme}' is unknown: it is one of {}", ENGINES.join(", ")));
     }
-    url_error(format!("the URL does not begin with a scheme: it is one of {}", super::ENGINES.join(", ")))
+    url_error(format!("the URL does not begin with a scheme: it is one of {}", ENGINES.join(", ")))
 }
 
 /// An option without '='.

@@ -13,35 +13,7 @@ use crate::{
     session::policy::{FOREVER, PolicyOptions},
 };
 
-use message::{bad_value, no_value, unknown_option, unknown_scheme, url_error};
-
-/// The scheme of every engine.
-const ENGINES: [&str; 7] = ["memory", "lmdb", "redis", "rediss", "redis+unix", "redis+cluster", "redis+sentinel"];
-
-/// The name of every option of any engine.
-const OPTIONS: [&str; 21] = [
-    "timeout",
-    "idle_timeout",
-    "max_payload",
-    "max_sessions",
-    "max_bytes",
-    "max_per_principal",
-    "clock",
-    "seal",
-    "secret_file",
-    "durability",
-    "prefix",
-    "deadline",
-    "pool",
-    "wait",
-    "db",
-    "sentinel_user",
-    "sentinel_password",
-    "tls",
-    "cafile",
-    "cert",
-    "key",
-];
+use message::{OPTIONS, bad_value, no_value, unknown_option, unknown_scheme, url_error};
 
 /// A parsed URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
