@@ -13,9 +13,8 @@ use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, path::PathBuf, time::D
 use zeroize::Zeroizing;
 
 use super::{
-    absolute, choice, duration,
     message::{bad_value, url_error},
-    number, percent_decoded, split_number,
+    value::{absolute_path, choice, duration, number, percent_decoded, split_number},
 };
 use crate::error::Result;
 
@@ -182,9 +181,9 @@ impl RedisUrl {
             ("tls", tls) if matches!(self.servers, Servers::Cluster(_) | Servers::Sentinel(..)) => {
                 *tls = (choice(key, value, ["off", "on"])? == "on").then(Tls::default);
             }
-            ("cafile", Some(tls)) => tls.cafile = Some(absolute(key, value)?),
-            ("cert", Some(tls)) => tls.cert = Some(absolute(key, value)?),
-            ("key", Some(tls)) => tls.key = Some(absolute(key, value)?),
+            ("cafile", Some(tls)) => tls.cafile = Some(absolute_path(key, value)?),
+            ("cert", Some(tls)) => tls.cert = Some(absolute_path(key, value)?),
+            ("key", Some(tls)) => tls.key = Some(absolute_path(key, value)?),
             _ => return Ok(false),
         }
         Ok(true)
