@@ -10,7 +10,7 @@ pub const SSS_OK: i32 = 0;
 pub const SSS_E_INVALID: i32 = -1;
 /// The handle is zero, closed, or was never one of this library's.
 pub const SSS_E_HANDLE: i32 = -2;
-/// There is no such living session: unknown, malformed, expired and deleted ids are all the same.
+/// There is no such live session. Unknown, malformed, expired and deleted ids are not told apart.
 pub const SSS_E_NOT_FOUND: i32 = -3;
 /// The session has another version than the one given to sss_put_if: read again, then decide.
 pub const SSS_E_CONFLICT: i32 = -4;
@@ -18,7 +18,7 @@ pub const SSS_E_CONFLICT: i32 = -4;
 pub const SSS_E_TOO_SMALL: i32 = -5;
 /// The payload is longer than max_payload.
 pub const SSS_E_TOO_LARGE: i32 = -6;
-/// max_sessions or max_bytes (redis: the server's memory) is reached and nothing has expired that could make room.
+/// max_sessions or max_bytes (redis: the server's memory) is reached, and no session has expired.
 pub const SSS_E_FULL: i32 = -7;
 /// It is already open with another URL, clock, seal or durability.
 pub const SSS_E_EXISTS: i32 = -8;
@@ -28,24 +28,24 @@ pub const SSS_E_URL: i32 = -9;
 pub const SSS_E_UNSUPPORTED: i32 = -10;
 /// The operating system failed to read or write.
 pub const SSS_E_IO: i32 = -11;
-/// The engine cannot be reached now. The session may well live.
+/// The engine cannot be reached now. The session may be live.
 pub const SSS_E_UNAVAILABLE: i32 = -12;
-/// The engine did not answer in time. The session may well live.
+/// The engine did not answer in time. The session may be live.
 pub const SSS_E_TIMEOUT: i32 = -13;
-/// A resource is taken for the moment: try again.
+/// A resource is in use: try again.
 pub const SSS_E_BUSY: i32 = -14;
-/// StoredRecord data was damaged or edited, and is not given out.
+/// Stored data was damaged or edited, and is not returned.
 pub const SSS_E_CORRUPT: i32 = -15;
 /// The operating system gave no random bytes, so there is no id.
 pub const SSS_E_RANDOM: i32 = -16;
-/// Memory ran out.
+/// Out of memory.
 pub const SSS_E_NOMEM: i32 = -17;
 /// The memory: store was opened before this process was forked and cannot be used here: open one in the child.
 pub const SSS_E_FORKED: i32 = -18;
-/// A bug in the library was caught. The process lives on.
+/// A bug in the library was caught. The process goes on.
 pub const SSS_E_PANIC: i32 = -19;
 
-/// What went wrong. An open set: later versions add kinds, and a number is never used again for something else.
+/// The kind of a failure. Later versions may add kinds; a number is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(i32)]
@@ -54,7 +54,7 @@ pub enum ErrorKind {
     Invalid = SSS_E_INVALID,
     /// A handle is zero, closed, or was never one of this library's (C ABI only).
     Handle = SSS_E_HANDLE,
-    /// There is no such living session. Unknown, malformed, expired and deleted ids are all the same.
+    /// There is no such live session. Unknown, malformed, expired and deleted ids are not told apart.
     NotFound = SSS_E_NOT_FOUND,
     /// The session has another version than the one given to `put_if`.
     Conflict = SSS_E_CONFLICT,
@@ -62,7 +62,7 @@ pub enum ErrorKind {
     TooSmall = SSS_E_TOO_SMALL,
     /// The payload is longer than `max_payload`.
     TooLarge = SSS_E_TOO_LARGE,
-    /// `max_sessions` or `max_bytes` is reached and nothing has expired that could make room.
+    /// `max_sessions` or `max_bytes` is reached, and no session has expired.
     Full = SSS_E_FULL,
     /// Already open with another URL, clock, seal or durability.
     Exists = SSS_E_EXISTS,
@@ -76,13 +76,13 @@ pub enum ErrorKind {
     Unavailable = SSS_E_UNAVAILABLE,
     /// The engine did not answer in time.
     Timeout = SSS_E_TIMEOUT,
-    /// A resource is taken for the moment.
+    /// A resource is in use: try again.
     Busy = SSS_E_BUSY,
-    /// StoredRecord data was damaged or edited, and is not given out.
+    /// Stored data was damaged or edited, and is not returned.
     Corrupt = SSS_E_CORRUPT,
     /// The operating system gave no random bytes.
     Random = SSS_E_RANDOM,
-    /// Memory ran out.
+    /// Out of memory.
     NoMem = SSS_E_NOMEM,
     /// The `memory:` store was opened before this process was forked.
     Forked = SSS_E_FORKED,

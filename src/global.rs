@@ -1,4 +1,4 @@
-//! The process-wide store: opened by `open_global`, or as `memory:` by whoever uses it first.
+//! The process-wide store: opened by `open_global`, or as `memory:` by its first use.
 
 use once_cell::sync::OnceCell;
 
@@ -15,11 +15,11 @@ struct Global {
 
 static GLOBAL: PerProcess<OnceCell<Global>> = PerProcess::new();
 
-/// Opens the process-wide store. The same URL again is fine; another one is [`ErrorKind::Exists`], also if the store was
-/// opened as `memory:` by its first use.
+/// Opens the process-wide store. The same URL again is not an error; another one is [`ErrorKind::Exists`], even if the store
+/// was opened as `memory:` by its first use.
 ///
-/// In a forked child it is the parent's store where the engine can be used there; else it is [`ErrorKind::Forked`] until
-/// the child calls this itself.
+/// In a forked child the process-wide store is the parent's if its engine can be used there. Otherwise calls return
+/// [`ErrorKind::Forked`] until the child calls this function itself.
 pub fn open_global(url: &str) -> Result<()> {
     if opened(url)?.url == url {
         Ok(())
@@ -28,7 +28,7 @@ pub fn open_global(url: &str) -> Result<()> {
     }
 }
 
-/// The process-wide store; opens it as `memory:` if nobody has.
+/// The process-wide store. Opens it as `memory:` if it is not open.
 pub fn global() -> Result<Store> {
     global_store().cloned()
 }

@@ -1,15 +1,15 @@
-//! Counters. Spread over several cache lines, so that counting does not make the cores wait for one another.
+//! A store's counters, spread over several cache lines so that processors do not contend for one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::session::key::LookupKey;
 
-/// A snapshot of a store's counters. They only ever grow, except `sessions` and `bytes`; under concurrent use the
-/// numbers of one snapshot need not be of the same instant.
+/// A snapshot of a store's counters. They only grow, except `sessions` and `bytes`. Under concurrent use the numbers of one
+/// snapshot need not be of the same instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Sessions held now. Expired ones count until they are cleared.
+    /// Sessions held now. Expired ones count until they are removed.
     pub sessions: u64,
     /// The bytes of their payloads.
     pub bytes: u64,
@@ -29,11 +29,11 @@ pub struct Stats {
     pub conflicts: u64,
     /// Sessions ended by `revoke` or by `max_per_principal`.
     pub revoked: u64,
-    /// Sessions cleared after they had expired.
+    /// Sessions removed after they had expired.
     pub expired: u64,
     /// Writes refused by a limit.
     pub rejected: u64,
-    /// Failures that are not the caller's: no random bytes, no memory, an engine that failed.
+    /// Failures of the engine, of memory or of the random source.
     pub errors: u64,
 }
 

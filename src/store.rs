@@ -1,5 +1,5 @@
-//! `Store`: every rule of the contract that does not depend on the engine, over one engine. It mints and hashes ids,
-//! checks arguments and limits, reads the clock, and counts.
+//! `Store`: every rule of the contract that does not depend on the engine. Generates and hashes ids, checks arguments and
+//! limits, encrypts and counts; the atomic steps are the engine's.
 
 use std::{
     collections::HashMap,
@@ -29,24 +29,24 @@ use crate::{
     url::{EngineUrl, Url},
 };
 
-/// Whether reading a session is a use of it.
+/// Whether reading a session counts as a use of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reading slides the idle deadline.
     Slide,
-    /// Reading leaves no trace.
+    /// Reading changes nothing.
     Peek,
 }
 
-/// Whom a session belongs to, in `create`, `put` and `renew`.
+/// What `create`, `put` and `renew` do to a session's principal: the user that it belongs to.
 #[derive(Clone, Copy, Default)]
 pub enum Principal<'a> {
-    /// As it was; nobody in `create`.
+    /// Unchanged; in `create` none.
     #[default]
     Keep,
-    /// Nobody. Not for `create`.
+    /// Taken away. Invalid in `create`.
     Clear,
-    /// A user's id or any other bytes, at least one. The store keeps only a hash of it.
+    /// A user's id or any other bytes, at least one. The store keeps only a hash.
     Set(&'a [u8]),
 }
 
@@ -71,14 +71,14 @@ impl fmt::Debug for Principal<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// The session's absolute timeout, counted from its creation. `None`: as it was; in `create` the store's.
+    /// The session's absolute timeout, counted from its creation. `None`: unchanged; in `create` the store's.
     pub timeout: Option<Timeout>,
-    /// The session's idle timeout, counted from its last use. `None`: as it was; in `create` the store's.
+    /// The session's idle timeout, counted from its last use. `None`: unchanged; in `create` the store's.
     pub idle_timeout: Option<Timeout>,
     /// The principal that the session belongs to.
     pub principal: Principal<'a>,
-    /// `renew` only: how long the old id may still read, but not past the session's absolute deadline. Zero: it is dead at once.
-    /// For requests under way when ids are rotated; not for a login, because an attacker may know the old id.
+    /// `renew` only: how long the old id may still read, but not past the session's absolute deadline. Zero: it ends at
+    /// once. For requests under way when ids are rotated; not for a login, because an attacker may know the old id.
     pub grace: Duration,
 }
 
@@ -116,14 +116,16 @@ impl<'a> Options<'a> {
 
 /// A handle to a session store.
 ///
-/// Cloning it gives another handle to the same store; the store is closed, and its memory wiped, when the last one is
-/// dropped. All methods may be called from any number of threads at once, and each is one atomic step; but `list` and
-/// `revoke` fix their set of sessions at one moment and meet each at a moment of its own, and `sweep` goes in turns.
+/// A clone is another handle to the same store. Dropping the last handle closes the store; a `memory:` store is then wiped.
 ///
-/// In a process that was forked after the store was opened, every method fails with [`ErrorKind::Forked`] if it is a
-/// `memory:` store; an `lmdb:` or `redis:` store is opened anew by the child's first call.
-/// Methods that take a session id take any bytes: what is not the id of a living session is
-/// [`ErrorKind::NotFound`], whatever the reason.
+/// Any number of threads may call all methods at once. Each call on one session is one atomic step. `list` and `revoke` fix
+/// their set of sessions at one moment and then visit each session; `sweep` works in many small steps.
+///
+/// In a process that was forked after the store was opened, every method of a `memory:` store returns
+/// [`ErrorKind::Forked`]. An `lmdb:` or `redis:` store works there: the child's first call opens it again.
+///
+/// Session ids may be any bytes. If they are not the id of a live session, methods return [`ErrorKind::NotFound`],
+/// whatever the reason.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -145,11 +147,13 @@ impl From<Opened> for Store {
 }
 
 impl Store {
-    /// Opens the store that the URL names. `memory:` is a new one in this process; `memory:NAME` is shared by all who
-    /// open it in this process. A wrong URL is an error that names the part.
+    /// Opens the store that the URL names, and creates it if it does not exist. docs/deployment.md describes the URL.
     ///
-    /// Opening `memory:NAME` again follows the settings that are there; a timeout or limit that is given and stricter
-    /// is the store's from then on. Another `clock` or `seal` is [`ErrorKind::Exists`].
+    /// A store that is open already keeps its settings; a stricter timeout or limit in the URL holds for all its handles from
+    /// then on. Another `clock` or `seal` is [`ErrorKind::Exists`].
+    ///
+    /// Errors: `Url` (the message names the part of the URL), `Exists`, `Invalid`, `Random`, `Busy`, `Io`, `Full`, `Corrupt`,
+    /// `Unsupported`.
     pub fn open(url: &str) -> Result<Store> {
         static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
         let url = Url::parse(url)?;
@@ -166,22 +170,22 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a store that is there, as it was used last: for tools that look after a store and must not change it. What the
-    /// URL does not say stays as it was, `durability` also if it does say. Without the store's `secret_file` everything
-    /// works but what opens a payload, which is [`ErrorKind::Corrupt`].
+    /// Opens a store that exists, with the settings that it has: for tools that must not change it. Options in the URL apply
+    /// except `durability`. Without the store's `secret_file`, calls that decrypt a payload return [`ErrorKind::Corrupt`];
+    /// all others work.
     ///
     /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for `memory:`.
     pub fn open_existing(url: &str) -> Result<Store> {
         open::open_existing(&Url::parse(url)?).map(Store::from)
     }
 
-    /// This store for a forked child, which opens it anew; `None` where the engine cannot be used there.
+    /// This store for a forked child; `None` if the engine cannot be used there.
     pub(crate) fn reopen_after_fork(&self) -> Option<Store> {
         let engine = self.0.engine.reopen_after_fork()?;
         Some(Store(Arc::new(Inner { engine, keys: Arc::clone(&self.0.keys) })))
     }
 
-    /// This store for one more who opened it, with the settings that were given.
+    /// Another handle to this store, after applying the stricter settings of `url`.
     fn attach(self, url: &Url) -> Result<Store> {
         let cx = self.0.engine.enter()?;
         if url.manual_clock.is_some_and(|manual| manual != cx.clock.is_manual()) {
@@ -196,19 +200,20 @@ impl Store {
         Ok(self)
     }
 
-    /// Which calls on one session may wait: for callers that hold a lock of their runtime, or a scheduler's thread. Opening
-    /// and closing a store, `sweep`, `list`, `revoke` and `check` may take long with every engine.
+    /// Which per-session calls may block: for callers that hold a global lock or a scheduler's thread of their runtime.
+    /// Opening and closing a store, `sweep`, `list`, `revoke` and `check` may take long with every engine.
     pub fn may_block(&self) -> Blocking {
         self.0.engine.may_block()
     }
 
-    /// Whether what a `get` returns was put there through this library: it never left this process, or it is sealed. If not,
-    /// a deserializer had better trust nothing. (Who can write to a store without a `secret_file` can open it as well.)
+    /// Whether a payload that `get` returns is certain to be one that this library stored: payloads never leave this process,
+    /// or they are sealed. If not, deserializers must not trust it. (Without a `secret_file`, write access to the store and
+    /// knowledge of an id suffice to seal a payload.)
     pub fn authenticates(&self) -> bool {
         self.0.keys.authenticates()
     }
 
-    /// Begins a session, and returns its new id.
+    /// Creates a session, and returns its new id.
     ///
     /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
     pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
@@ -223,7 +228,9 @@ impl Store {
         })
     }
 
-    /// The payload of a session, copied, and what is known of it.
+    /// A copy of a session's payload, and its metadata.
+    ///
+    /// Errors: `NotFound`, `NoMem`, `Corrupt`.
     pub fn get(&self, sid: impl AsRef<[u8]>, access: Access) -> Result<(Vec<u8>, Meta)> {
         self.read(sid, access, |payload, meta| {
             let mut copy = Vec::new();
@@ -233,10 +240,10 @@ impl Store {
         })
     }
 
-    /// Lends the payload of a session to `f`, so that it is copied once, straight to where the caller wants it.
+    /// Lends the payload of a session to `f`, so that it is copied once, straight to its destination.
     ///
-    /// A lock is held meanwhile: `f` must be short and must not call the store. If it fails, the session is left as it
-    /// was, and its error is returned.
+    /// A lock is held during the call: `f` must be short and must not call the store. If `f` fails, the session does not
+    /// slide, and its error is returned.
     pub fn read<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
@@ -246,8 +253,8 @@ impl Store {
         self.read_up_to(sid, access, usize::MAX, f)
     }
 
-    /// `read`, but only if the payload has no more than `max_len` bytes; otherwise `TooSmall`, before it is decrypted, and the
-    /// session is left as it was. For callers that must not spend long here.
+    /// `read`, but only if the payload has no more than `max_len` bytes. Otherwise it returns `TooSmall` before decrypting, and
+    /// the session does not slide. For callers that must not spend long here.
     pub fn read_up_to<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
@@ -290,15 +297,15 @@ impl Store {
         })
     }
 
-    /// Replaces the payload of a living session, and slides it. Never creates and never resurrects: a session that was
-    /// deleted, revoked or has expired is `NotFound`, also when that happened a moment ago in another thread.
+    /// Replaces the payload of a live session, and slides it. Never creates and never resurrects a session: one that was
+    /// deleted, revoked or has expired is `NotFound`, even if that happened at the same time.
     ///
-    /// Errors also: `TooLarge`, `Full`, `Invalid`, `NoMem`.
+    /// Errors: `NotFound`, `TooLarge`, `Full`, `Invalid`, `NoMem`, `Corrupt`.
     pub fn put(&self, sid: impl AsRef<[u8]>, payload: &[u8], options: &Options) -> Result<Meta> {
         self.put_at(sid.as_ref(), None, payload, options)
     }
 
-    /// `put`, but only if the session still has this version; else `Conflict`, and nothing changes.
+    /// `put`, but only if the session still has this version. Otherwise it returns `Conflict`, and nothing changes.
     pub fn put_if(&self, sid: impl AsRef<[u8]>, version: u64, payload: &[u8], options: &Options) -> Result<Meta> {
         self.put_at(sid.as_ref(), Some(version), payload, options)
     }
@@ -315,15 +322,18 @@ impl Store {
         })
     }
 
-    /// Slides the idle deadline, as a `get` does.
+    /// Slides the idle deadline, like `get`.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
         self.run_counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
     }
 
-    /// Gives a session a new id, in one step. Creation time and absolute deadline stay; payload (`None`) and principal
-    /// stay unless given. The old id is dead, or within the grace time reads the session and never writes it.
+    /// Gives a session a new id, in one atomic step. Call it at login, against session fixation (CWE-384).
     ///
-    /// This is what a login calls, against session fixation (CWE-384).
+    /// Creation time and absolute deadline stay. So do the payload (`None`) and the principal unless they are given. The old
+    /// id ends, or with a grace time reads the session for that long and never writes it. If the call fails, the session
+    /// keeps its old id.
+    ///
+    /// Errors: those of [`put`](Store::put), and `Random`.
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
         self.run_counted(|cx| {
             let (old, old_data_key) = self.session_keys(sid.as_ref());
@@ -345,12 +355,12 @@ impl Store {
         })
     }
 
-    /// Ends a session. Its payload is wiped. The second time it is `NotFound`.
+    /// Ends a session, and wipes its payload. A second call returns `NotFound`.
     pub fn delete(&self, sid: impl AsRef<[u8]>) -> Result<()> {
         self.delete_key(|| self.key(sid))
     }
 
-    /// Ends the session with this reference.
+    /// Ends the session with this reference. On behalf of a user, check first that it is in the user's list (CWE-639).
     pub fn delete_ref(&self, reference: &Ref) -> Result<()> {
         self.delete_key(|| LookupKey::from(reference))
     }
@@ -364,17 +374,16 @@ impl Store {
         })
     }
 
-    /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: nothing is left to remove.
+    /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: none is left.
     ///
-    /// The cost grows with what is expired, not with what lives, and others get their turn in between.
+    /// The cost grows with what is expired, not with what is live, and other threads run in between.
     ///
-    /// `memory:` gives free memory back to the system here and nowhere else, with what removing left of `max`: up to 16 MiB for
-    /// 1000.
+    /// Only sweeps return free memory of a `memory:` store to the system: up to 16 MiB for a `max` of 1000.
     pub fn sweep(&self, max: u64) -> Result<u64> {
         self.run_counted(|cx| self.0.engine.sweep(cx, max))
     }
 
-    /// The living sessions of a principal, the oldest first.
+    /// The live sessions of a principal, the oldest first. They do not slide.
     pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
         self.run_counted(|cx| {
             let mut entries = self.0.engine.list(cx, self.principal(principal)?)?;
@@ -383,11 +392,11 @@ impl Store {
         })
     }
 
-    /// Ends all sessions of a principal, and returns how many lived. Whatever `create` or `renew` had returned before
-    /// this was called is dead when it returns.
+    /// Ends all sessions of a principal, and returns how many were live. Every session that `create` or `renew` had returned
+    /// before this call is ended when it returns.
     ///
-    /// `except` spares the session that this id reads ("log out my other devices"). If it reads none of the principal's,
-    /// nothing is spared.
+    /// `except` excludes the session that this id reads ("log out my other devices"). If it reads none of the principal's, no
+    /// session is excluded.
     pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
         self.run_counted(|cx| {
             let except = except.map(|sid| self.key(sid));
@@ -395,7 +404,7 @@ impl Store {
         })
     }
 
-    /// The public reference of a living session. Not a use of it.
+    /// The public reference of a live session, which does not slide.
     pub fn reference(&self, sid: impl AsRef<[u8]>) -> Result<Ref> {
         self.run_counted(|cx| Ok(self.0.engine.resolve(cx, &self.key(sid))?.into()))
     }
@@ -405,8 +414,8 @@ impl Store {
         self.run_counted(|cx| Ok(cx.counters.snapshot(&self.0.engine.usage(cx)?)))
     }
 
-    /// Looks through the whole store for what does not fit together, and returns a line for each finding; none if all is
-    /// well. For an operator: it takes a while, holds up nobody, and shows no id and no payload.
+    /// Checks the whole store for inconsistencies, and returns a line for each; none if it is sound. For operators: it takes a
+    /// while, blocks no other call, and shows no id and no payload.
     ///
     /// Errors: `Unsupported` for `memory:`.
     pub fn check(&self) -> Result<Vec<String>> {
@@ -480,8 +489,8 @@ impl Store {
         })
     }
 
-    /// Stores something under a new id, and counts it. A collision cannot be expected to ever happen; it never
-    /// overwrites.
+    /// Calls `store` with a new id until it is not taken, and counts it. A collision of 768 random bits is not expected to
+    /// happen; if it does, nothing is overwritten.
     fn insert_with_new_id(
         &self,
         cx: &Context,

@@ -35,12 +35,12 @@ pub unsafe extern "C" fn sss_advance_clock(store: sss_store, ms: i64) -> sss_sta
     guard(|| resolve(store)?.advance_clock(ms))
 }
 
-/// Copies the text of the last failure of the calling thread: one line in English that names what was wrong, never an
-/// id, a payload or a password. *len is its length; a NUL follows it in buf if cap is larger. A cap that is less:
-/// TOO_SMALL, and *len is what is needed. Before any failure the text is empty. A call that succeeds does not change it,
-/// and neither does this one. len may be NULL.
+/// Copies the text of the calling thread's last failure: one line in English that names what was wrong, never an id, a
+/// payload or a password. *len is its length; a NUL follows it in buf if cap is larger. If cap is less, the status is
+/// TOO_SMALL and *len is what is needed. The text is empty before the first failure. Calls that succeed, and this one, do
+/// not change it. len may be NULL.
 ///
-/// Read it on the thread that failed, before it calls anything else of the library: in Go under LockOSThread.
+/// Call it on the thread that failed, before any other function of the library: in Go under LockOSThread.
 ///
 /// Errors: TOO_SMALL, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -66,8 +66,8 @@ pub unsafe extern "C" fn sss_last_error(buf: *mut c_char, cap: usize, len: *mut 
     })
 }
 
-/// One short line in English for a status, never NULL, also for a number that this version does not know. Static: not
-/// to be freed. Threads: any. Since 0.1.
+/// One short line in English for a status, also for a number that this version does not know. Never NULL, static, not to be
+/// freed. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn sss_strerror(status: sss_status) -> *const c_char {
     const UNKNOWN: &CStr = c"unknown status";
@@ -78,8 +78,8 @@ pub extern "C" fn sss_strerror(status: sss_status) -> *const c_char {
     guard_or(UNKNOWN, text).as_ptr()
 }
 
-/// The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with SSS_VERSION, that of the
-/// header: while major is 0 both minor numbers must be equal. Threads: any. Since 0.1.
+/// The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with SSS_VERSION of the header: while
+/// major is 0, both minor numbers must be equal. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn sss_version() -> u32 {
     const fn number(text: &str) -> u32 {
@@ -97,7 +97,7 @@ pub extern "C" fn sss_version() -> u32 {
     guard_or(VERSION, || VERSION)
 }
 
-/// The same as text, such as "0.1.0". Static: not to be freed. Threads: any. Since 0.1.
+/// The same as text, such as "0.1.0". Static, not to be freed. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn sss_version_string() -> *const c_char {
     const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {

@@ -15,11 +15,9 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// Begins a session, and writes its new id: 128 characters of base64url and a NUL. Give the id to the client, and to
-/// nobody else.
+/// Creates a session and writes its id: 128 characters of base64url and a NUL. Give the id to the client only.
 ///
-/// The payload is len bytes of the caller's own format; (NULL, 0) is an empty one. opts may be NULL.
-/// sid is required; meta may be NULL.
+/// The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be NULL. sid is required.
 ///
 /// Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any. Since 0.1.
 ///
@@ -48,13 +46,13 @@ pub unsafe extern "C" fn sss_create(
 
 /// Copies the payload of a session into buf, and slides its idle deadline; with SSS_PEEK in flags it does not slide.
 ///
-/// *len is the length of the payload. If cap is less: TOO_SMALL, *len is what is needed, nothing is copied and nothing
-/// slid. (NULL, 0) as buf and cap fits an empty payload. len and meta may be NULL.
+/// *len is the length of the payload. If cap is less, the status is TOO_SMALL: *len is what is needed, nothing is copied and
+/// the session does not slide. len and meta may be NULL.
 ///
-/// Within the grace time of a renewal the old id reads the session too, without sliding it.
+/// During the grace time of a renewal the old id reads the session too, without sliding it.
 ///
-/// Errors: NOT_FOUND (whatever the reason), TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed
-/// also CORRUPT and NOMEM. Threads: any. Since 0.1.
+/// Errors: NOT_FOUND, TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed also CORRUPT, NOMEM.
+/// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_get(
     store: sss_store,
@@ -98,10 +96,10 @@ pub unsafe extern "C" fn sss_get(
     })
 }
 
-/// As sss_get, with the payload in memory of the library: independent of the store, and to be freed by sss_buf_free
+/// Like sss_get, with the payload in memory of the library. It is independent of the store; free it with sss_buf_free
 /// exactly once. buf is required; meta may be NULL.
 ///
-/// Errors: those of sss_get but TOO_SMALL, and NOMEM. Threads: any. Since 0.1.
+/// Errors: those of sss_get except TOO_SMALL, and NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_get_buf(
     store: sss_store,
@@ -126,8 +124,8 @@ pub unsafe extern "C" fn sss_get_buf(
     })
 }
 
-/// Wipes and frees what sss_get_buf gave, and empties the struct, so that a second call does nothing. NULL does nothing.
-/// Do not free a copy of the struct. Threads: any, one at a time for one struct. Since 0.1.
+/// Wipes and frees what sss_get_buf returned, and empties the struct, so that a second call does nothing. NULL does nothing.
+/// Do not free a copy of the struct. Threads: any, but one at a time for one struct. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_buf_free(buf: *mut sss_buf) {
     guard_or((), || {
@@ -145,13 +143,13 @@ pub unsafe extern "C" fn sss_buf_free(buf: *mut sss_buf) {
     })
 }
 
-/// Replaces the payload of a living session, slides its idle deadline, and adds one to its version.
+/// Replaces the payload of a live session, slides its idle deadline, and adds one to its version.
 ///
-/// Never creates and never resurrects: after a delete, an expiry or a revoke it is NOT_FOUND, also when that happened a
-/// moment ago in another thread. opts and meta may be NULL.
+/// Never creates and never resurrects a session: after a delete, an expiry or a revoke the status is NOT_FOUND, even if that
+/// happened at the same time. opts and meta may be NULL.
 ///
-/// Errors: NOT_FOUND, TOO_LARGE, FULL (it would pass max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE,
-/// FORKED, NOMEM; if sealed also CORRUPT (what it would replace). Threads: any. Since 0.1.
+/// Errors: NOT_FOUND, TOO_LARGE, FULL (max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE, FORKED, NOMEM; if
+/// sealed also CORRUPT (the record that it would replace). Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_put(
     store: sss_store,
@@ -172,8 +170,8 @@ pub unsafe extern "C" fn sss_put(
     })
 }
 
-/// sss_put, but only if the session still has the version that was read (sss_meta.version), in one atomic step: else
-/// CONFLICT, and nothing changes.
+/// Like sss_put, but only if the session still has the version that was read (sss_meta.version), in one atomic step.
+/// Otherwise the status is CONFLICT, and nothing changes.
 ///
 /// Errors: CONFLICT, and those of sss_put. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -197,7 +195,7 @@ pub unsafe extern "C" fn sss_put_if(
     })
 }
 
-/// Slides the idle deadline of a session, as a get does, without reading it. meta may be NULL.
+/// Slides the idle deadline of a session like sss_get, without reading the payload. meta may be NULL.
 ///
 /// Errors: NOT_FOUND, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -216,11 +214,12 @@ pub unsafe extern "C" fn sss_touch(
     })
 }
 
-/// Gives a session a new id, in one atomic step: this is what a login calls, against session fixation (CWE-384).
+/// Gives a session a new id, in one atomic step. Call it at login, against session fixation (CWE-384).
 ///
-/// Creation time and absolute deadline stay. data NULL keeps the payload and its version; else it is replaced. The
-/// principal stays unless opts say otherwise. The old id is dead when this returns, or with opts->grace_ms reads the
-/// session for that long, never writes it, and dies with it. opts and meta may be NULL; new_sid is required.
+/// Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise the payload is replaced.
+/// The principal stays unless opts change it. The old id ends when this returns; with opts->grace_ms it reads the session
+/// for that long, never writes it, and ends with it. If the call fails, the session keeps its old id. opts and meta may be
+/// NULL; new_sid is required.
 ///
 /// Errors: those of sss_put, and RANDOM. Threads: any. Since 0.1.
 ///
@@ -251,7 +250,7 @@ pub unsafe extern "C" fn sss_renew(
     })
 }
 
-/// Ends a session, and wipes its payload. The second time it is NOT_FOUND.
+/// Ends a session and wipes its payload. A second call returns NOT_FOUND.
 ///
 /// Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -263,13 +262,13 @@ pub unsafe extern "C" fn sss_delete(store: sss_store, sid: *const c_char, sid_le
     })
 }
 
-/// Removes up to max expired sessions; *removed, if wanted, is how many. Less than max: nothing is left to remove.
+/// Removes up to max expired sessions; *removed is how many, and may be NULL. Fewer than max: none is left.
 ///
-/// The cost grows with what is expired, not with what lives; other threads get their turn in between. Expired sessions
-/// are dead without it: it gives their room back. To be called from a timer, say every few seconds with a max of
-/// 1000, and at once again while *removed is max. Creating sessions clears a few expired ones as well.
+/// Expired sessions are NOT_FOUND without it; it reclaims their space. Call it from a timer, for example every few seconds
+/// with a max of 1000, and again at once while *removed equals max. The cost grows with what is expired, not with what is
+/// live, and other threads run in between. Creating sessions removes a few expired ones as well.
 ///
-/// memory: gives free memory back to the system here and nowhere else, with what removing left of max: up to 16 MiB for 1000.
+/// Only sweeps return free memory of a memory: store to the system: up to 16 MiB for a max of 1000.
 ///
 /// Errors: HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

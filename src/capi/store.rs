@@ -14,64 +14,35 @@ use crate::{
     store::Store,
 };
 
-/// Opens the store that a URL names, and gives a handle to it.
+/// Opens the store that a URL names, and returns a handle to it. Close the handle with sss_close.
 ///
-/// "memory:" is a new store in this process; "memory:NAME" is one store for all handles of the process that are opened
-/// with this name, and is gone, wiped, when the last of them is closed. "lmdb:/dir" is one store for all processes of the
-/// host that open this directory, and stays there; the directory is made if it is missing, and has to be this user's
-/// alone (0700) and on a local file system. To open it may take a while: whoever opens it alone checks the whole file, and
-/// what a power cut may have torn is set aside, with a line on stderr. One store for several hosts, in Redis or Valkey, is
-/// "redis://user:password@host:port/db", "rediss://..." (TLS), "redis+unix:///path", "redis+cluster://host,host" or
-/// "redis+sentinel://host,host/name": docs/redis.md has them all. Opening it asks no server for anything. Options are the
-/// URL's query:
+///   memory:              a new store in this process
+///   memory:NAME          one store for all handles of this process that are opened with this name
+///   lmdb:/dir            one store for all processes of the host that open this directory; survives restarts
+///   redis://host:port/db one store for several hosts, in Redis or Valkey; also rediss:, redis+unix:, redis+cluster:
+///                        and redis+sentinel:, see docs/redis.md
 ///
-///   timeout=3h           absolute timeout, from creation (default 3h)
-///   idle_timeout=10m     idle timeout, from the last use (default 10m)
-///                        500ms, 10s, 5m, 3h, 7d, a bare number of seconds, or infinity
-///   max_payload=1MiB     longest payload (default 1MiB); bytes, KiB, MiB, GiB
-///   max_sessions=N       most sessions (default infinity); not of redis:
-///   max_bytes=64MiB      memory: most bytes of payload in all (default infinity)
-///                        lmdb: also the size of the file, which is reserved when it is made (default 256MiB)
-///                        redis: has none: the server's maxmemory is the limit
-///   max_per_principal=N  most sessions of one principal: one more ends the least recently used (default infinity)
-///   seal=on              payloads are encrypted, each under a key that only its id gives (memory: default off, else on)
-///   clock=manual         time stands still but for sss_advance_clock: for tests
+/// Options are the URL's query. Values may be percent-encoded.
 ///
-/// of lmdb: and redis:
+///   timeout=3h           absolute timeout, counted from creation: 500ms, 10s, 5m, 3h, 7d, seconds, or infinity
+///   idle_timeout=10m     idle timeout, counted from the last use
+///   max_payload=1MiB     limit of one payload: bytes, KiB, MiB, GiB
+///   max_sessions=N       limit of sessions; not of redis:
+///   max_bytes=64MiB      limit of all payloads; lmdb: the size of the file, reserved on disk (default 256MiB)
+///   max_per_principal=N  limit of sessions of one principal: one more ends the least recently used
+///   seal=on              encrypt each payload under a key that only its id gives (default on, memory: off)
+///   secret_file=/path    lmdb:, redis: encrypt with a server secret too, see docs/deployment.md
+///   durability=power     lmdb: acknowledged writes survive a power cut (default process: crashes only)
+///   deadline=500ms       redis: limit of a call's duration; for more options see docs/redis.md
+///   clock=manual         time moves by sss_advance_clock only: for tests
 ///
-///   secret_file=/path    payloads are sealed with a secret of the server as well: 64 hex digits a line, the first one
-///                        seals, all of them open; readable by this user alone, or by its group (0600, 0640)
+/// A store that is open already keeps its settings; a stricter timeout or limit holds for all its handles from then on.
+/// The URL is url_len bytes of UTF-8. store is required.
 ///
-/// of lmdb: only
-///
-///   durability=process   what was acknowledged survives the death of any and all processes (default); after a power
-///                        cut the store begins anew
-///   durability=power     what was acknowledged is on the disk, and survives a power cut too
-///
-/// and of redis: only
-///
-///   deadline=500ms       how long a call may take, with connecting and all it tries again (default 500ms)
-///   pool=N               most connections of the process to a server (default 32)
-///   wait=N               a write waits until so many replicas have it (default 0)
-///   prefix=sss:          what the names of all keys begin with (default sss:)
-///   cafile= cert= key=   whom to believe, and who this is, in TLS; tls=on for Clusters and Sentinels
-///   sentinel_user= sentinel_password=   as whom Sentinels are asked
-///
-/// A path, and the value of an option, may be percent-encoded.
-///
-/// Opening a store that is open already follows the settings that are there; a timeout or limit that is given and
-/// stricter holds for all handles, of all processes (redis: of this process), from then on.
-///
-/// The URL is url_len bytes of UTF-8. store is required. Close the handle with sss_close.
-///
-/// Errors: URL (the text names the part), EXISTS (it is open with
-/// another clock or seal), INVALID, RANDOM, BUSY (65536 stores are open).
-/// lmdb: also EXISTS (it is open with another durability, or was made with another seal, or with or without a secret_file),
-/// UNSUPPORTED (a file system that cannot be shared; open in another container), IO (the directory or the secret_file
-/// cannot be used: the text says why), INVALID (the secret_file may be read by others, or holds no secret), FULL (the disk
-/// has no room for max_bytes), CORRUPT (its files are damaged, or of something else: move them away to begin a new store)
-/// and BUSY (another process has been opening or closing it for a minute).
-/// redis: also IO (the secret_file, or a file of TLS, cannot be used) and INVALID (the secret_file, as above).
+/// Errors: URL (the text names the part), EXISTS (open with another clock, seal or durability, or created with another
+/// seal or without the secret_file), INVALID, RANDOM, BUSY (65536 stores are open; lmdb: another process has been opening
+/// it for a minute), IO (the directory or a file cannot be used), FULL (no disk space for max_bytes), CORRUPT (the files are
+/// damaged or not of libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared).
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mut sss_store) -> sss_status {
@@ -85,14 +56,13 @@ pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mu
     })
 }
 
-/// Opens the process-wide store, which SSS_GLOBAL stands for. To be called before its first use; without it, the first
-/// use opens "memory:". The same URL again is fine.
+/// Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which otherwise opens "memory:".
+/// The same URL again is not an error.
 ///
-/// In a forked child SSS_GLOBAL is the parent's lmdb: or redis: store. A memory: store of the parent is FORKED there, until
-/// the child calls this itself.
+/// In a forked child SSS_GLOBAL is the parent's store if that is lmdb: or redis:. If it is memory:, calls on SSS_GLOBAL
+/// return FORKED until the child calls this function itself.
 ///
-/// Errors: EXISTS (it is open with another URL), and those of sss_open.
-/// Threads: any. Since 0.1.
+/// Errors: EXISTS (open with another URL), and those of sss_open. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_open_global(url: *const c_char, url_len: usize) -> sss_status {
     guard(|| {
@@ -101,20 +71,23 @@ pub unsafe extern "C" fn sss_open_global(url: *const c_char, url_len: usize) -> 
     })
 }
 
-/// Closes a handle. Calls of other threads that are under way finish, later ones get HANDLE. A memory: store without a name
-/// is gone with its handle, and its payloads are wiped. What the last process to close an lmdb: store has written goes to
-/// the disk first.
+/// Closes a handle. Waits for the calls of other threads on the handle; later calls return HANDLE. The last handle of a
+/// memory: store ends the store and wipes its payloads. The last process that closes an lmdb: store writes it to disk first.
 ///
-/// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process).
-/// Threads: any, also while others use the handle. Since 0.1.
+/// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process). Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
     guard(|| handle::close(store))
 }
 
 /// Reports which per-session calls may block on another process, a disk or a network: *flags is 0, or SSS_BLOCKS_READS and
-/// SSS_BLOCKS_WRITES combined. It does not change until the handle is closed. All other per-session calls take
-/// microseconds.
+/// SSS_BLOCKS_WRITES combined, and does not change while the handle is open. Other per-session calls take microseconds.
+///
+///   memory:                     0
+///   lmdb:                       SSS_BLOCKS_WRITES: one write at a time on the host. A process that is stopped in the middle
+///                               of a write (SIGSTOP, a debugger) blocks the others; one that dies does not.
+///   lmdb: durability=power      both: writes wait for the disk, and reads write that the session was used
+///   redis:                      both, for no longer than the URL's deadline
 ///
 /// For runtimes with a global lock or with scheduler threads of their own, which a blocking call must not hold: Python,
 /// Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every engine.

@@ -11,7 +11,7 @@ use crate::{
 /// 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some).
 pub type sss_status = i32;
 
-/// A handle to an open store. Zero is never one, and a handle that was closed is never given out again.
+/// A handle to an open store. Zero is not a handle, and the number of a closed handle is not used again.
 pub type sss_store = u64;
 
 /// The process-wide store: opened by sss_open_global, or as "memory:" by its first use.
@@ -26,7 +26,7 @@ pub const SSS_REF_LEN: usize = 32;
 
 /// sss_get, sss_get_buf: read without sliding the idle deadline.
 pub const SSS_PEEK: u32 = 1;
-/// sss_options.flags in sss_put, sss_put_if and sss_renew: the session belongs to nobody from now on.
+/// sss_options.flags in sss_put, sss_put_if and sss_renew: take the principal away.
 pub const SSS_CLEAR_PRINCIPAL: u32 = 1;
 
 /// sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block.
@@ -34,7 +34,7 @@ pub const SSS_BLOCKS_READS: u32 = 1;
 /// sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may block.
 pub const SSS_BLOCKS_WRITES: u32 = 2;
 
-/// What may be said about a session when it is written. Begin with SSS_OPTIONS_INIT, which changes nothing.
+/// What a write sets besides the payload. Start with SSS_OPTIONS_INIT, which changes nothing.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sss_options {
@@ -42,22 +42,22 @@ pub struct sss_options {
     pub size: u32,
     /// 0 or SSS_CLEAR_PRINCIPAL.
     pub flags: u32,
-    /// Absolute timeout in milliseconds from creation: above 0 the session's own, SSS_FOREVER for none, 0 the store's
-    /// (in put and renew: as it was), SSS_INHERIT the store's from now on, any other value below 0 dead at once.
+    /// Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER: none; 0: the store's (in
+    /// put and renew: unchanged); SSS_INHERIT: the store's from now on; any other value below 0: ends at once.
     pub timeout_ms: i64,
     /// Idle timeout in milliseconds from the last use, with the same special values.
     pub idle_timeout_ms: i64,
-    /// Whom the session belongs to: any bytes, at least one. NULL: nobody (in put and renew: as it was).
+    /// The user that the session belongs to: any bytes, at least one. NULL: none (in put and renew: unchanged).
     pub principal: *const c_void,
     /// The length of principal in bytes.
     pub principal_len: usize,
-    /// sss_renew only: for how many milliseconds the old id may still read, but not past the absolute deadline that the
-    /// session has then. 0: it is dead at once. For requests under way when an id is renewed from time to time; not for a
-    /// login, where the old id may be known to somebody else.
+    /// sss_renew only: for how many milliseconds the old id may still read, but not past the session's absolute deadline.
+    /// 0: it ends at once. For requests under way when ids are rotated; not for a login, because an attacker may know the
+    /// old id.
     pub grace_ms: i64,
 }
 
-/// What is known of a session besides its payload. Times are Unix time in milliseconds.
+/// What a store tells of a session besides its payload. Times are Unix time in milliseconds.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sss_meta {
@@ -65,13 +65,13 @@ pub struct sss_meta {
     pub size: u32,
     /// 0 in this version.
     pub flags: u32,
-    /// 1 when created, and one more with every new payload.
+    /// 1 when the session is created, and one more with every new payload.
     pub version: u64,
-    /// When the session began. Renewing its id does not change it.
+    /// When the session was created. Renewing its id does not change it.
     pub created_ms: i64,
-    /// When it was used last.
+    /// When the session was last used.
     pub last_seen_ms: i64,
-    /// When it dies unless it is used before; SSS_FOREVER if never.
+    /// When the session ends unless it is used before; SSS_FOREVER: never.
     pub expires_ms: i64,
 }
 
@@ -79,7 +79,7 @@ pub struct sss_meta {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sss_entry {
-    /// The session's public reference, for sss_delete_ref. It opens nothing.
+    /// The session's public reference, for sss_delete_ref. It gives no access to the session.
     pub r#ref: [u8; SSS_REF_LEN],
     /// As in sss_meta.
     pub version: u64,
@@ -95,7 +95,7 @@ pub struct sss_entry {
     pub reserved: [u64; 4],
 }
 
-/// A store's counters. They only ever grow, except sessions and bytes.
+/// A store's counters. They only grow, except sessions and bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sss_stats_t {
@@ -103,7 +103,7 @@ pub struct sss_stats_t {
     pub size: u32,
     /// 0 in this version.
     pub flags: u32,
-    /// Sessions held now. Expired ones count until they are cleared.
+    /// Sessions held now. Expired ones count until they are removed.
     pub sessions: u64,
     /// The bytes of their payloads.
     pub bytes: u64,
@@ -119,26 +119,26 @@ pub struct sss_stats_t {
     pub deleted: u64,
     /// Successful renewals.
     pub renewed: u64,
-    /// Conditional puts that came too late.
+    /// Conditional puts refused because of the version.
     pub conflicts: u64,
     /// Sessions ended by sss_revoke or by max_per_principal.
     pub revoked: u64,
-    /// Sessions cleared after they had expired.
+    /// Sessions removed after they had expired.
     pub expired: u64,
     /// Writes refused by a limit.
     pub rejected: u64,
-    /// Failures that are not the caller's.
+    /// Failures of the engine, of memory or of the random source.
     pub errors: u64,
 }
 
 /// A payload in memory of the library, for sss_buf_free.
 #[repr(C)]
 pub struct sss_buf {
-    /// The payload. Not NULL, also if it is empty.
+    /// The payload. Never NULL.
     pub data: *const u8,
     /// Its length in bytes.
     pub len: usize,
-    /// The library's own. Do not touch.
+    /// For the library only.
     pub owner: *mut c_void,
 }
 

@@ -1,6 +1,5 @@
-//! What a storage engine must do. Each method is one atomic step against every other one, also across processes where the
-//! engine is shared (`list` and `revoke`: in the set of sessions, `sweep`: for each session); the rules that a step
-//! applies come from `record` and `policy`.
+//! What a storage engine must do. Each method is one atomic step, also between processes where the engine is shared (`list`
+//! and `revoke`: for the set of sessions, `sweep`: for each session). The rules that a step applies are those of `session`.
 
 #[cfg(feature = "lmdb")]
 pub(crate) mod lmdb;
@@ -23,7 +22,7 @@ use crate::{
     stats::{Counters, EngineUsage},
 };
 
-/// What a step is taken by.
+/// What a step needs to know of its store.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub clock: Clock<'a>,
@@ -33,7 +32,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Now: to be taken under the locks of the step.
+    /// The present time. To be called under the locks of the step.
     #[inline]
     pub(crate) fn step_time(&self) -> StepTime {
         StepTime { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
@@ -43,9 +42,9 @@ impl Context<'_> {
 /// What `Engine::read` lends.
 pub(crate) struct Found<'a> {
     pub record: StoredRecord<'a>,
-    /// Its end is that of the key that was given, if that is before the session's own.
+    /// It expires with the key that was given, if that is earlier than the session's own deadline.
     pub meta: Meta,
-    /// If the key was that of a renewed session: the aliases on the way from it to the session.
+    /// The aliases that lead from the given key to the session; empty if the key is the session's own.
     pub alias_chain: &'a [Alias],
 }
 
@@ -62,56 +61,57 @@ pub struct Blocking {
 pub(crate) type Reader<'a> = &'a mut dyn FnMut(Found) -> Result<()>;
 
 pub(crate) trait Engine: Send + Sync {
-    /// What every step begins with: the clock, the rules in force and the counters of the store, in this process.
-    /// `FORKED` where the engine cannot be used in a forked child. Takes no lock before it has looked for a fork.
+    /// The first part of every step: the clock, policy and counters of the store. `FORKED` in a forked child that cannot use
+    /// the engine. Checks for a fork before it takes any lock.
     fn enter(&self) -> Result<Context<'_>>;
 
-    /// Must not wait itself.
+    /// Must not block itself.
     fn may_block(&self) -> Blocking;
 
-    /// This engine for a forked child, with nothing in common with the parent's but where the sessions are; `None`: it
-    /// cannot be used there.
+    /// This engine for a forked child, sharing nothing with the parent's but the stored sessions; `None` if it cannot be used
+    /// there.
     fn reopen_after_fork(&self) -> Option<Box<dyn Engine>>;
 
-    /// Inserts a session unless its key is taken, which is `EXISTS`. `FULL` at a limit, after clearing what has
-    /// expired; ends the least recently used session of the principal that has too many.
+    /// Inserts a session. `EXISTS` if its key is taken; `FULL` at a limit, after removing expired sessions. Ends the least
+    /// recently used session of a principal that has too many.
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta>;
 
-    /// Lends a living session to `reader`, and slides it unless `peek` or the reader fails. Counts hits and misses.
+    /// Lends a live session to `reader`, and slides it unless `peek` or the reader fails. Counts hits and misses.
     fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()>;
 
-    /// Slides a living session.
+    /// Slides a live session.
     fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta>;
 
-    /// Replaces the payload of a living session: never creates. `CONFLICT` if its version is not the one asked for.
+    /// Replaces the payload of a live session; never creates one. `CONFLICT` if it has another version than `write` asks for.
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta>;
 
-    /// Moves a living session to a new key. The old one dies, or within the grace time reads what the new one holds.
+    /// Moves a live session to a new key. The old key ends, or reads the session during the grace time. If it fails, the
+    /// session keeps its old key.
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta>;
 
     fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()>;
 
-    /// The key under which the living session that this key reads is held: another one within a grace time.
+    /// The key under which the session that this key reads is stored: another one during a grace time.
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey>;
 
-    /// Removes up to `max` expired sessions. Fewer: nothing is left.
+    /// Removes up to `max` expired sessions. Fewer than `max`: none is left.
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64>;
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>>;
 
-    /// Ends the sessions of a principal but the one that `except` reads, and says how many.
+    /// Ends the sessions of a principal except the one that `except` reads, and returns how many.
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64>;
 
     fn usage(&self, cx: &Context) -> Result<EngineUsage>;
 
-    /// A test has moved the clock: others may have to know.
+    /// A test has moved the clock: other processes may have to know.
     fn clock_moved(&self) -> Result<()> {
         Ok(())
     }
 
-    /// A timeout became shorter: sessions may be due earlier than was noted.
+    /// A timeout became shorter: sessions may expire earlier than the engine's index says.
     fn timeouts_shortened(&self) -> Result<()>;
 
-    /// What is wrong with the engine's own data, a line each. `UNSUPPORTED` where nobody else can have touched them.
+    /// Inconsistencies of the engine's data, a line each. `UNSUPPORTED` where only this process can write them.
     fn check(&self) -> Result<Vec<String>>;
 }

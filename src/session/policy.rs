@@ -60,7 +60,7 @@ pub(crate) const IDLE_TIMEOUT_MS: i64 = 600_000;
 /// The default longest payload: 1 MiB.
 pub(crate) const MAX_PAYLOAD: u64 = 1 << 20;
 
-/// Both timeouts in milliseconds. In a session's record 0 means "the store's"; a negative one has always ended.
+/// Both timeouts in milliseconds. In a session's record 0 stands for the store's timeout; a negative one has always ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timeouts {
     pub absolute: i64,
@@ -76,15 +76,15 @@ impl Timeouts {
         }
     }
 
-    /// The moment at which a session is dead: it lives while `now < deadline`.
+    /// When a session ends: it is live while `now < deadline`.
     pub(crate) fn deadline(self, created: i64, last_seen: i64) -> i64 {
         // Saturating: FOREVER stays FOREVER, and no sum can wrap into the past.
         created.saturating_add(self.absolute).min(last_seen.saturating_add(self.idle))
     }
 }
 
-/// When a step happens, and the timeouts in force. An engine takes it inside the atomic step, under the step's locks: a
-/// thread that read the clock before and was slow would bring back what others have seen dead.
+/// When a step happens, and the timeouts in force. An engine reads the clock inside the atomic step, under the step's locks:
+/// a slow thread that read it before would revive a session that other threads have seen expired.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepTime {
     pub now: i64,
@@ -110,8 +110,7 @@ pub(crate) struct PolicyOptions {
     pub max_per_principal: Option<u64>,
 }
 
-/// The policy in force. Atomics, because opening a store again may tighten it while it is in use, in this process or in
-/// another one.
+/// The policy in force. Atomics, because another open of the store may tighten it during use, in this process or another.
 #[repr(C)]
 pub(crate) struct Policy {
     timeout: AtomicI64,
@@ -136,7 +135,7 @@ impl Policy {
         policy
     }
 
-    /// Begins anew with what is given, and the defaults where nothing is.
+    /// Sets what is given, and the defaults for the rest.
     pub(crate) fn reset(&self, options: &PolicyOptions) {
         self.timeout.store(options.timeout.unwrap_or(TIMEOUT_MS), Ordering::Release);
         self.idle_timeout.store(options.idle_timeout.unwrap_or(IDLE_TIMEOUT_MS), Ordering::Release);
@@ -146,7 +145,7 @@ impl Policy {
         self.max_per_principal.store(options.max_per_principal.unwrap_or(u64::MAX), Ordering::Release);
     }
 
-    /// Takes over what is given where it is stricter. True if a timeout became shorter.
+    /// Applies what is given and stricter. True if a timeout became shorter.
     pub(crate) fn tighten(&self, options: &PolicyOptions) -> bool {
         let mut shorter = false;
         for (current, given) in [(&self.timeout, options.timeout), (&self.idle_timeout, options.idle_timeout)] {
