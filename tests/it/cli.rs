@@ -1,6 +1,10 @@
 //! The command line, as an operator runs it: the real program on stores that this process has open, or had.
 
-use std::process::{Command, Output};
+use std::{
+    fs::File,
+    io,
+    process::{Command, Output},
+};
 
 use crate::common::{Engine, OptionsMs, Place, of};
 use sss::{Access, Options, Store};
@@ -83,9 +87,9 @@ fn check_reports_damage() {
     let place = Place::of(Engine::Lmdb);
     let store = place.open("");
     (0..200).for_each(|_| drop(store.create(&[7; 300], &of(b"alice")).unwrap()));
-    assert_eq!(said(&["check", &bare(&place)]), "whole: 200 sessions");
+    assert_eq!(said(&["check", &bare(&place)]), "ok: 200 sessions");
     drop(store);
-    assert_eq!(said(&["check", &bare(&place), "--json"]), "{\"whole\": true, \"sessions\": 200}");
+    assert_eq!(said(&["check", &bare(&place), "--json"]), "{\"ok\": true, \"sessions\": 200}");
     let path = place.directory().join("data.mdb");
     let mut data = std::fs::read(&path).unwrap();
     // All pages but the two that begin the file.
@@ -111,14 +115,14 @@ fn mistakes_create_no_store() {
     assert!(!place.directory().exists());
     assert!(refused(&["stats", "memory:"], 1).contains("lives in the process"));
     assert!(refused(&["stats", "lmdb:/x?colour=red"], 1).contains("colour"));
-    assert!(refused(&[], 2).contains("command is missing"));
+    assert!(refused(&[], 2).contains("requires a subcommand"));
     assert!(refused(&["swep", "lmdb:/x"], 2).contains("'swep'"));
-    assert!(refused(&["stats"], 2).contains("URL is missing"));
+    assert!(refused(&["stats"], 2).contains("<URL>"));
     assert!(refused(&["list", "lmdb:/x"], 2).contains("--principal"));
     assert!(refused(&["stats", "lmdb:/x", "--max", "3"], 2).contains("'--max'"));
     assert!(refused(&["sweep", "lmdb:/x", "--max", "many"], 2).contains("'many'"));
-    assert!(refused(&["stats", "lmdb:/x", "lmdb:/y"], 2).contains("more than one"));
-    assert!(said(&["--help"]).contains("sss sweep") && said(&["--version"]).starts_with("sss 0."));
+    assert!(refused(&["stats", "lmdb:/x", "lmdb:/y"], 2).contains("unexpected argument"));
+    assert!(said(&["--help"]).contains("  sweep ") && said(&["--version"]).starts_with("sss 0."));
 }
 
 #[test]
@@ -127,4 +131,92 @@ fn url_comes_from_environment() {
     let _store = place.open("");
     let output = Command::new(env!("CARGO_BIN_EXE_sss")).arg("sweep").env("SSS_URL", bare(&place)).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 removed\n");
+}
+
+#[test]
+fn options_take_equals_and_double_dash() {
+    let place = Place::of(Engine::Lmdb);
+    let store = place.open("");
+    store.create(b"hello", &of(b"alice")).unwrap();
+    let url = bare(&place);
+    assert_eq!(said(&["sweep", "--max=5", &url]), "0 removed");
+    assert_eq!(said(&["list", "--principal=alice", &url]).lines().count(), 1);
+    assert!(said(&["stats", "--json", "--", &url]).contains("\"sessions\": 1"));
+    assert_eq!(said(&["revoke", "--json", "--principal=alice", "--", &url]), "{\"revoked\": 1}");
+    for command in ["stats", "sweep", "list", "revoke", "check"] {
+        assert!(said(&[command, "--help"]).contains("--json"), "{command}");
+        assert_eq!(said(&["help", command]), said(&[command, "--help"]), "{command}");
+    }
+}
+
+/// What must be said of a standard output that cannot be written to.
+#[track_caller]
+fn output_is_lost(program: &mut Command) {
+    let output = program.env_remove("SSS_URL").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{program:?}: {stderr}");
+    assert!(stderr.starts_with("sss: ") && stderr.contains("standard output"), "{program:?}: {stderr}");
+}
+
+#[test]
+fn lost_output_is_an_error() {
+    let place = Place::of(Engine::Lmdb);
+    let store = place.open("");
+    store.create(b"hello", &of(b"alice")).unwrap();
+    let url = bare(&place);
+    let program = env!("CARGO_BIN_EXE_sss");
+    for args in [
+        &["stats", &url][..],
+        &["stats", &url, "--prometheus"],
+        &["list", &url, "--principal", "alice"],
+        &["sweep", &url, "--json"],
+        &["check", &url],
+        &["--help"],
+        &["stats", "--help"],
+        &["--version"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        output_is_lost(Command::new(program).args(args).stdout(full));
+        output_is_lost(Command::new("sh").args(["-c", "exec \"$0\" \"$@\" >&-", program]).args(args));
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        output_is_lost(Command::new(program).args(args).stdout(writer));
+    }
+    // /dev/null is open, for reading too where a parent opened it so.
+    for options in [File::options().write(true), File::options().read(true).write(true)] {
+        let null = options.open("/dev/null").unwrap();
+        assert!(Command::new(program).args(["stats", &url]).stdout(null).status().unwrap().success());
+    }
+}
+
+#[test]
+fn lost_messages_keep_exit_status() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    for (args, code) in [(&["stats", "memory:"][..], 1), (&["stats", "lmdb:/x", "--max"], 2), (&[], 2)] {
+        let run = |program: &mut Command| program.args(args).env_remove("SSS_URL").status().unwrap().code();
+        assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_sss")).stderr(full())), Some(code), "{args:?}");
+        assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_sss")).stdout(full()).stderr(full())), Some(code), "{args:?}");
+    }
+}
+
+#[test]
+fn usage_errors_show_no_url() {
+    let url = "redis://user:SECRET@host";
+    for args in [
+        &[url][..],
+        &["stats", "lmdb:/x", url],
+        &["sweep", "--max", url],
+        &["sweep", &format!("--max={url}")],
+        &["stats", &format!("--url={url}")],
+        &[&format!("--{url}"), "stats"],
+        &["list", url],
+        &["help", url],
+    ] {
+        assert!(!refused(args, 2).contains("SECRET"), "{args:?}");
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_sss")).args(["stats", "--help"]).env("SSS_URL", url).output().unwrap();
+    assert!(!String::from_utf8(help.stdout).unwrap().contains("SECRET"));
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sss")).arg("sweep").env("SSS_URL", "redis;//u:SECRET@h").output().unwrap();
+    assert!(!String::from_utf8(output.stderr).unwrap().contains("SECRET"));
 }

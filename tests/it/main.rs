@@ -7,6 +7,7 @@ mod common;
 
 mod abi;
 mod blocking;
+#[cfg(feature = "cli")]
 mod cli;
 mod conformance;
 mod ids;
