@@ -6,7 +6,7 @@ pub(crate) mod lmdb;
 pub(crate) mod memory;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-#[allow(dead_code)] // Its users follow.
+#[cfg(any(feature = "lmdb", feature = "redis"))]
 pub(crate) mod registry;
 
 use crate::{

@@ -19,8 +19,10 @@ use crate::{
 /// The open stores `S` of one engine, each found by its identity `I`. A static.
 pub(crate) struct Registry<I, S> {
     /// Each process has its own. The list that a child inherits is neither locked nor dropped there.
-    stores: PerProcess<Mutex<Vec<(I, Arc<S>)>>>,
+    stores: PerProcess<Mutex<Stores<I, S>>>,
 }
+
+type Stores<I, S> = Vec<(I, Arc<S>)>;
 
 /// A handle to a store in a registry. The store is dropped with its last handle, but never by a forked child, to which its
 /// files, locks and connections do not belong.
@@ -72,7 +74,7 @@ impl<I: PartialEq, S> Registry<I, S> {
 }
 
 impl<I, S> Registry<I, S> {
-    fn lock(&self) -> MutexGuard<'_, Vec<(I, Arc<S>)>> {
+    fn lock(&self) -> MutexGuard<'_, Stores<I, S>> {
         // A panic in `open` or in the drop of a store leaves the list as it was.
         self.stores.get().lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,13 +30,13 @@ static void tear_down(void) {
     remove_place(&place);
 }
 
-/* As if the machine had started anew: sss.map says in which of its lives the store was used, behind the first 8 bytes. */
+/* As if the machine had started anew: state.shm says in which of its lives the store was used, behind the first 8 bytes. */
 static void start_machine_anew(void) {
     char path[512];
     unsigned char boot[16];
     size_t i;
     FILE *file;
-    snprintf(path, sizeof path, "%s/sss.map", place.path);
+    snprintf(path, sizeof path, "%s/state.shm", place.path);
     file = fopen(path, "r+b");
     if (!CHECK(file != NULL)) return;
     CHECK(fseek(file, 8, SEEK_SET) == 0 && fread(boot, sizeof boot, 1, file) == 1);

@@ -11,10 +11,10 @@ use std::{
 use crate::common::{Engine, PLAIN, Place};
 use sss::{Access, ErrorKind, Sid, Store};
 
-const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "sss.map"];
+const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "state.shm"];
 
-/// Where the cells begin in sss.map, and where it says in which of its lives the machine was, and that all is on the disk.
-const CELLS: usize = 8 << 10;
+/// Where the slots begin in state.shm, and where it says in which of its lives the machine was, and that all is on the disk.
+const SLOTS: usize = 8 << 10;
 const BOOT: usize = 8;
 const CLEAN: usize = 24;
 
@@ -152,7 +152,7 @@ fn open_refuses_irregular_files() {
 
 #[test]
 fn open_refuses_foreign_files() {
-    for name in ["data.mdb", "sss.map"] {
+    for name in ["data.mdb", "state.shm"] {
         for contents in [&b"x"[..], b"a note of somebody", &[0; 100_000], &[7; 100_000]] {
             let place = Place::of(Engine::Lmdb);
             drop(place.open(""));
@@ -162,7 +162,7 @@ fn open_refuses_foreign_files() {
                 fs::set_permissions(file(&place, name), fs::Permissions::from_mode(0o600)).unwrap();
             };
             write();
-            if name == "sss.map" && contents.iter().all(|&byte| byte == 0) {
+            if name == "state.shm" && contents.iter().all(|&byte| byte == 0) {
                 // As a process leaves it that is killed before it wrote anything.
                 drop(place.open(""));
                 continue;
@@ -175,10 +175,10 @@ fn open_refuses_foreign_files() {
 
 /// As if the machine had been started anew since the store was used.
 fn start_machine_anew(place: &Place, is_clean: bool) {
-    let mut map = fs::read(file(place, "sss.map")).unwrap();
+    let mut map = fs::read(file(place, "state.shm")).unwrap();
     map[BOOT..CLEAN].iter_mut().for_each(|byte| *byte ^= 0xFF);
     map[CLEAN] = is_clean.into();
-    fs::write(file(place, "sss.map"), map).unwrap();
+    fs::write(file(place, "state.shm"), map).unwrap();
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn unclean_shutdown_quarantines_data() {
         let store = place.open("");
         assert_eq!(store.get(&sid, Access::Peek).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(store.stats().unwrap().sessions, 0, "round {round}");
-        assert!(fs::read(file(&place, "set-aside.mdb")).unwrap() == before, "round {round}");
+        assert!(fs::read(file(&place, "data.mdb.quarantined")).unwrap() == before, "round {round}");
         store.create(b"hello", &PLAIN).unwrap();
     }
 }
@@ -203,16 +203,16 @@ fn clean_or_durable_store_survives_reboot() {
     let (place, sid) = filled(Engine::LmdbPower);
     start_machine_anew(&place, false);
     holds(&place, &sid);
-    assert!(!file(&place, "set-aside.mdb").exists());
+    assert!(!file(&place, "data.mdb.quarantined").exists());
 }
 
 #[test]
 fn new_store_ignores_old_last_used() {
-    let cells = |place: &Place| {
-        let map = fs::read(file(place, "sss.map")).unwrap();
-        map[CELLS..].chunks(8).filter(|cell| cell.iter().any(|&byte| byte != 0)).count()
+    let slots = |place: &Place| {
+        let map = fs::read(file(place, "state.shm")).unwrap();
+        map[SLOTS..].chunks(8).filter(|slot| slot.iter().any(|&byte| byte != 0)).count()
     };
-    // Set aside, and moved away by an operator; and where the cells may be older than the sessions.
+    // Set aside, and moved away by an operator; and where the slots may be older than the sessions.
     type Move = fn(&Place);
     let moves: [(Engine, Move); 3] = [
         (Engine::Lmdb, |place| start_machine_anew(place, false)),
@@ -221,9 +221,9 @@ fn new_store_ignores_old_last_used() {
     ];
     for (engine, moved) in moves {
         let (place, _) = filled(engine);
-        assert_eq!(cells(&place), 1);
+        assert_eq!(slots(&place), 1);
         moved(&place);
         drop(place.open(""));
-        assert_eq!(cells(&place), 0);
+        assert_eq!(slots(&place), 0);
     }
 }

@@ -1,27 +1,29 @@
-//! The engine of `lmdb:`: one store for all processes of a host, in a directory. Reads go to LMDB's map and wait for
-//! nobody; a use is noted in shared memory (`touches`); every write is one transaction (`step`), one at a time for all
-//! processes. Each process has the directory open once (`database`), and a forked child opens it anew by itself.
+//! The engine of `lmdb:`: one store for all processes of a host, in a directory. Reads go to LMDB's map and wait for no
+//! lock; a use is noted in shared memory (`shm`); every write is one transaction (`session_txn`), one at a time for all
+//! processes. A process opens a directory once (`registry`), and a forked child opens it again.
 
 mod check;
-mod database;
+mod deadline_index;
+mod directory;
+mod env;
 mod expiry;
-mod ffi;
-mod files;
 #[cfg(test)]
 mod fixture;
-mod gate;
-mod group;
-mod map;
-mod opening;
-mod step;
+mod group_commit;
+mod handle;
+mod locks;
+mod open;
+mod options;
+mod os;
+mod session_read;
+mod session_txn;
+mod shm;
 #[cfg(test)]
 mod tests;
-mod touches;
-mod verify;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -29,12 +31,19 @@ use std::{
 use once_cell::sync::OnceCell;
 
 use self::{
-    database::{Database, Open, Wishes},
-    ffi::{ReadTxn, Table, WriteTxn, no_room},
-    step::{Effects, Row, Step, Way},
-    touches::{Place, Seen, Touches},
+    directory::{Directory, file_len, open_file},
+    env::{Table, WriteTxn, file_full},
+    group_commit::GroupCommit,
+    handle::Handle,
+    options::OpenOptions,
+    session_read::{TouchGuard, is_live, lookup},
+    session_txn::{DeferredEffects, Resolved, SessionRow, SessionTxn, next_of_principal, principal_entry, resolve},
+    shm::{LastUsedTable, SlotState},
 };
-use super::{Blocking, Context, Engine, Found, Reader};
+use super::{
+    Blocking, Context, Engine, Found, Reader,
+    registry::{OpenStore, Registry},
+};
 use crate::{
     crypto::keys::SALT_LEN,
     error::{Error, ErrorKind, Result},
@@ -42,7 +51,7 @@ use crate::{
         alias::Grace,
         header::{Entry, Meta, StoredRecord},
         key::{LookupKey, PrincipalKey},
-        policy::{FOREVER, StepTime},
+        policy::FOREVER,
         write::Write,
     },
     stats::{Count, EngineUsage},
@@ -51,75 +60,128 @@ use crate::{
 };
 
 /// Expired sessions cleared at once when a store is full.
-const ROOM: u64 = 64;
-/// One part of the file's pages is kept for those who make room: deleting takes pages as well.
-const RESERVE: usize = 16;
-/// Pages that a write takes at the most beside those of its payload: some for the way down each of the tables.
-const PAGES_OF_A_WRITE: usize = 40;
-/// Between the turns of a sweep: LMDB's lock is not fair, so taking it again at once would keep others out.
-const TURN: Duration = Duration::from_micros(50);
+const CLEARED_IF_FULL: u64 = 64;
+/// One part of the file's pages is reserved for calls that make room: deleting takes pages as well.
+const RESERVED_PART: usize = 16;
+/// The most pages that a write takes beside those of its payload: some for the way down each of the tables.
+const PAGES_PER_WRITE: usize = 40;
+/// How many sessions one transaction of a revocation ends.
+const REVOKED_AT_ONCE: usize = 4096;
+/// Between the transactions of a sweep: LMDB's lock is not fair, so taking it again at once would keep other writers out.
+const SWEEP_PAUSE: Duration = Duration::from_micros(50);
 /// How long a write waits for pages that a read still looks at.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// With `durability=power`, the part of the idle timeout after which a use is written to the file: by so much a session may
-/// die too early after a power cut, and not else.
-const COARSE: i64 = 10;
-const SHORTEST_COARSE_MS: i64 = 1000;
+const READER_TIMEOUT: Duration = Duration::from_secs(1);
+/// With `durability=power`, the part of the idle timeout after which a use is written to the file: a session may end early
+/// by so much after a power cut, and only then.
+const REFRESH_PART: i64 = 10;
+const MIN_REFRESH_MS: i64 = 1000;
 
 pub(crate) struct Lmdb {
     path: PathBuf,
-    wishes: Wishes,
+    options: OpenOptions,
     salt: [u8; SALT_LEN],
-    /// This process's own; a parent's is left alone.
-    database: PerProcess<OnceCell<Arc<Database>>>,
+    /// Each process has its own: the parent's is left alone.
+    open: PerProcess<OnceCell<DirectoryStore>>,
 }
 
-/// Whether a write has to be on the disk when it returns, where the store promises that.
+/// A store that is open in this process, by the device and inode of its directory.
+type DirectoryStore = OpenStore<(u64, u64), Store>;
+
+/// While a directory is in it, this process must not open it again: LMDB's locks belong to the process.
+static REGISTRY: Registry<(u64, u64), Store> = Registry::new();
+
+struct Store {
+    /// `durability=power`: where commits wait for the disk.
+    group_commit: Option<GroupCommit>,
+    handle: Handle,
+}
+
+/// Whether a write has to be on the disk when it returns, if the store promises that.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Acknowledged {
     Yes,
     No,
 }
 
+/// Opens the store in a directory, or finds it if this process has it open.
+fn open_here(path: &Path, options: &OpenOptions) -> Result<DirectoryStore> {
+    // Not a Once: a child would wait for a thread that only its parent has. (Its own children inherit the handler.)
+    static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
+        os::at_exit(close_all);
+    }
+    if cfg!(not(target_pointer_width = "64")) {
+        return Err(Error::fixed(ErrorKind::Unsupported, "lmdb: needs a machine of 64 bits"));
+    }
+    if options.keeps_settings && file_len(&path.join(directory::DATA))? == 0 {
+        return Err(Error::fixed(ErrorKind::Io, "there is no lmdb: store in this directory"));
+    }
+    let directory = Directory::open(path)?;
+    REGISTRY.open(
+        directory.identity,
+        |store| open::attach(&store.handle, options),
+        || {
+            let handle = open::open(&directory, options)?;
+            let group_commit =
+                if handle.survives_power_cut { Some(GroupCommit::new(open_file(&directory.data())?)) } else { None };
+            Ok(Store { group_commit, handle })
+        },
+    )
+}
+
+/// At exit, for stores that are still open: a restart of the machine must not look like a power cut. They stay open, because
+/// other threads may still use them.
+extern "C" fn close_all() {
+    REGISTRY.try_for_each(|store| drop(store.handle.close()));
+}
+
 impl Lmdb {
-    /// Opens the store in a directory, or makes it. With it comes the store's salt.
+    /// Opens the store in a directory, which is created if it does not exist, and returns the store's salt.
     pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT_LEN])> {
-        Lmdb::wished(path, Wishes::new(url, has_secret)).map(|(lmdb, salt, _)| (lmdb, salt))
+        Lmdb::open_with(path, OpenOptions::new(url, has_secret)).map(|(lmdb, salt, _)| (lmdb, salt))
     }
 
-    /// Opens the store that is in a directory, as it was used last but for what the URL says. Also whether it seals.
+    /// Opens a store that exists with the settings of its last use, except for what the URL says. Also returns whether it
+    /// seals.
     pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
-        let (mut lmdb, salt, seals) = Lmdb::wished(path, Wishes { follows: true, ..Wishes::new(url, false) })?;
-        lmdb.wishes.seals = seals;
-        lmdb.wishes.survives_power_cut = lmdb.here()?.group.is_some();
+        let options = OpenOptions { keeps_settings: true, ..OpenOptions::new(url, false) };
+        let (mut lmdb, salt, seals) = Lmdb::open_with(path, options)?;
+        lmdb.options.seals = seals;
+        lmdb.options.survives_power_cut = lmdb.store()?.handle.survives_power_cut;
         Ok((lmdb, salt, seals))
     }
 
-    fn wished(path: &Path, wishes: Wishes) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
-        let opened = Database::open(path, &wishes)?;
-        let (salt, seals) = (opened.get().salt, opened.get().seals);
-        let lmdb = Lmdb { path: path.to_owned(), wishes, salt, database: PerProcess::new() };
-        lmdb.database.get().get_or_init(|| opened);
+    fn open_with(path: &Path, options: OpenOptions) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
+        let store = open_here(path, &options)?;
+        let salt = store.handle.salt;
+        let seals = store.handle.seals;
+        let lmdb = Lmdb { path: path.to_owned(), options, salt, open: PerProcess::new() };
+        lmdb.open.get().get_or_init(|| store);
         Ok((lmdb, salt, seals))
     }
 
-    /// The store in this process.
-    fn here(&self) -> Result<&Open> {
-        let database = self.database.get().get_or_try_init(|| {
-            let reopened = Database::open(&self.path, &self.wishes)?;
-            match reopened.get().salt == self.salt {
-                true => Ok(reopened),
-                // The keys are made from the salt: nothing would be found, and what is written not by others.
-                false => Err(Error::fixed(
-                    ErrorKind::Io,
-                    "there is another store in the directory than before fork: open it in the child",
-                )),
+    /// The store as it is open in this process.
+    fn store(&self) -> Result<&Store> {
+        let store = self.open.get().get_or_try_init(|| {
+            let reopened = open_here(&self.path, &self.options)?;
+            if reopened.handle.salt == self.salt {
+                return Ok(reopened);
             }
+            // The keys are derived from the salt: no session would be found.
+            Err(Error::fixed(
+                ErrorKind::Io,
+                "there is another store in the directory than before fork: open it in the child",
+            ))
         })?;
-        Ok(database.get())
+        Ok(store)
+    }
+
+    fn handle(&self) -> Result<&Handle> {
+        Ok(&self.store()?.handle)
     }
 
     fn seals(&self) -> bool {
-        self.wishes.seals
+        self.options.seals
     }
 
     /// Runs a step in a transaction of its own: all of it happens, or nothing.
@@ -127,34 +189,39 @@ impl Lmdb {
         &self,
         cx: &Context,
         acknowledged: Acknowledged,
-        mut step: impl FnMut(&mut Step) -> Result<T> + Send,
+        mut step: impl FnMut(&mut SessionTxn) -> Result<T> + Send,
     ) -> Result<T> {
-        let (open, seals) = (self.here()?, self.seals());
-        let (begun, mut is_last_attempt) = (Instant::now(), false);
+        let Store { group_commit, handle } = self.store()?;
+        let seals = self.seals();
+        let deadline = Instant::now() + READER_TIMEOUT;
+        let mut is_last_attempt = false;
         loop {
-            let (mut effects, mut result) = (Effects::default(), None);
+            let mut effects = DeferredEffects::default();
+            let mut result = None;
             let mut write = |txn: &mut WriteTxn| {
-                result = Some(step(&mut Step::new(txn, open, cx, seals, &mut effects))?);
+                result = Some(step(&mut SessionTxn { txn, handle, cx, seals, effects: &mut effects })?);
                 Ok(())
             };
-            let committed = match &open.group {
-                None => open.write().and_then(|mut txn| {
+            let committed = match group_commit {
+                None => handle.write().and_then(|mut txn| {
                     write(&mut txn)?;
                     txn.commit()
                 }),
-                Some(group) => group.commit(open, &mut write).and_then(|number| match acknowledged {
-                    Acknowledged::Yes => group.flush(open, number),
-                    Acknowledged::No => Ok(()),
-                }),
+                Some(group_commit) => {
+                    group_commit.commit(handle, &mut write).and_then(|transaction| match acknowledged {
+                        Acknowledged::Yes => group_commit.flush(handle, transaction),
+                        Acknowledged::No => Ok(()),
+                    })
+                }
             };
-            let again = effects.again;
-            effects.settle(cx, &open.map.touches(), committed.is_ok());
-            if again {
+            let must_rerun = effects.must_rerun;
+            effects.apply(cx, &handle.shm.last_used(), committed.is_ok());
+            if must_rerun {
                 continue;
             }
-            if committed.as_ref() == Err(&no_room()) && !is_last_attempt {
-                // If nobody had to be waited for, one more attempt is due, because they may just have gone.
-                is_last_attempt = !open.wait_for_reads(begun + PATIENCE)?;
+            if committed.as_ref() == Err(&file_full()) && !is_last_attempt {
+                // If there was no reader to wait for, one more attempt is due, because it may have gone just now.
+                is_last_attempt = !handle.wait_for_readers(deadline)?;
                 continue;
             }
             committed?;
@@ -163,207 +230,114 @@ impl Lmdb {
     }
 
     /// Runs a step that may need more room, after making some if there is none.
-    fn grow<T: Send>(
+    fn write_with_room<T: Send>(
         &self,
         cx: &Context,
         len: usize,
-        mut step: impl FnMut(&mut Step) -> Result<T> + Send,
+        mut step: impl FnMut(&mut SessionTxn) -> Result<T> + Send,
     ) -> Result<T> {
-        let mut none_left = false;
+        let mut is_last_attempt = false;
         loop {
             let written = self.check_room(len).and_then(|()| self.write(cx, Acknowledged::Yes, &mut step));
             match written {
-                Err(error) if error.kind() == ErrorKind::Full && !none_left => {
-                    // If there was nothing to clear, one more attempt is due, because others may have cleared it.
-                    none_left = self.sweep(cx, ROOM)? == 0;
+                Err(error) if error.kind() == ErrorKind::Full && !is_last_attempt => {
+                    // If there was nothing to clear, one more attempt is due, because other calls may have cleared it.
+                    is_last_attempt = self.sweep(cx, CLEARED_IF_FULL)? == 0;
                 }
                 written => return written,
             }
         }
     }
 
-    /// `FULL` if the file has so little room left that it is needed for making room.
+    /// `FULL` if so little room is left in the file that it is reserved for making room.
     fn check_room(&self, len: usize) -> Result<()> {
-        let open = self.here()?;
-        let page = open.env.page_size()?;
-        let pages = (open.file_size / page as u64) as usize;
-        let wanted = len / page + PAGES_OF_A_WRITE;
-        // Saturating, for a file that is damaged while it is open may say anything.
-        if open.env.last_page()?.saturating_add(wanted) < pages - pages / RESERVE
-            || open.env.read()?.has_free_pages(wanted)?
+        let handle = self.handle()?;
+        let page = handle.env.page_size()?;
+        let pages = (handle.file_size / page as u64) as usize;
+        let wanted = len / page + PAGES_PER_WRITE;
+        // Saturating, because a file that is damaged while it is open may say anything.
+        if handle.env.last_page()?.saturating_add(wanted) < pages - pages / RESERVED_PART
+            || handle.env.has_free_pages(wanted)?
         {
             return Ok(());
         }
-        Err(no_room())
-    }
-
-    /// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a session. What it
-    /// finds twice in the same snapshot is as it is: `is_settled`.
-    fn look<T>(
-        &self,
-        open: &Open,
-        mut read: impl FnMut(&ReadTxn, bool) -> std::result::Result<T, Unanswered>,
-    ) -> Result<T> {
-        let mut last = None;
-        loop {
-            let txn = open.env.read()?;
-            let is_settled = last.replace(txn.id()) == last;
-            match read(&txn, is_settled) {
-                Ok(answer) => return Ok(answer),
-                Err(Unanswered::Failed(error)) => return Err(error),
-                Err(Unanswered::Stale) => {}
-                Err(Unanswered::Ending(place)) => {
-                    drop(txn);
-                    let _writing = open.env.write(open.gate())?;
-                    open.map.touches().revive(place);
-                }
-            }
-        }
+        Err(file_full())
     }
 
     /// Whether a use has to be written into the record.
-    fn must_refresh(&self, open: &Open, cx: &Context, row: &Row) -> bool {
+    fn must_refresh(&self, handle: &Handle, cx: &Context, row: &SessionRow) -> bool {
         let idle = row.header.own.or(cx.policy.timeouts()).idle;
-        let coarse = (idle / COARSE).max(SHORTEST_COARSE_MS);
-        open.group.is_some() && idle != FOREVER && row.header.last_seen.saturating_sub(row.recorded) >= coarse
+        let since = row.header.last_seen.saturating_sub(row.recorded_last_seen);
+        handle.survives_power_cut && idle != FOREVER && since >= (idle / REFRESH_PART).max(MIN_REFRESH_MS)
     }
 
     fn refresh(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
-        self.write(cx, Acknowledged::No, |step| step.refresh(key))
-    }
-}
-
-impl Open {
-    /// Pages that were freed cannot be used again as long as a read is under way that may still look at them: waits for
-    /// those that are under way now. False: there are none.
-    fn wait_for_reads(&self, until: Instant) -> Result<bool> {
-        let last = self.env.last_transaction()?;
-        let mut has_waited = false;
-        while let Some(read) = self.env.oldest_read()?.filter(|read| read.snapshot < last) {
-            if Instant::now() > until {
-                let message =
-                    format!("process {} does not end a read, which keeps the store from writing", read.process);
-                return Err(Error::new(ErrorKind::Busy, message));
-            }
-            self.env.clear_dead_readers()?;
-            thread::sleep(TURN);
-            has_waited = true;
-        }
-        Ok(has_waited)
-    }
-}
-
-/// Why a look into a snapshot gave no answer.
-enum Unanswered {
-    Failed(Error),
-    /// It shows a session as it was before.
-    Stale,
-    /// A writer is just ending the session that has this cell, or giving it another one, or was killed while he was.
-    Ending(Place),
-}
-
-impl From<Error> for Unanswered {
-    fn from(error: Error) -> Unanswered {
-        Unanswered::Failed(error)
-    }
-}
-
-/// Whether a session of a snapshot lives.
-fn lives(
-    row: &mut Row,
-    touches: &Touches,
-    moment: &StepTime,
-    is_settled: bool,
-) -> std::result::Result<bool, Unanswered> {
-    if row.is_stale() && !is_settled {
-        return Err(Unanswered::Stale);
-    }
-    row.lives(touches, moment).ok_or(Unanswered::Ending(row.place()))
-}
-
-/// A use of a session that is noted, but taken back unless it is confirmed.
-struct Use<'a> {
-    touches: Touches<'a>,
-    place: Place,
-    from: i64,
-    to: i64,
-}
-
-impl<'a> Use<'a> {
-    /// Not if it has died meanwhile, or is about to.
-    fn begin(touches: Touches<'a>, row: &Row, now: i64) -> std::result::Result<Use<'a>, Unanswered> {
-        let from = touches.slide(row.place(), now).ok_or(Unanswered::Stale)?;
-        Ok(Use { touches, place: row.place(), from, to: now })
-    }
-
-    fn confirm(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Use<'_> {
-    fn drop(&mut self) {
-        self.touches.slide_back(self.place, self.to, self.from);
+        self.write(cx, Acknowledged::No, |txn| txn.refresh(key))
     }
 }
 
 impl Engine for Lmdb {
     fn enter(&self) -> Result<Context<'_>> {
-        Ok(self.here()?.context())
+        Ok(self.handle()?.context())
     }
 
     fn may_block(&self) -> Blocking {
-        // With `durability=power` some reads write that the session was used. (Else only those do that find its last use
-        // lost with sss.map.)
-        Blocking { reads: self.wishes.survives_power_cut, writes: true }
+        // With `durability=power` some reads write that the session was used. (Otherwise only reads do that find its last use
+        // lost with state.shm.)
+        Blocking { reads: self.options.survives_power_cut, writes: true }
     }
 
     fn reopen_after_fork(&self) -> Option<Box<dyn Engine>> {
-        let (path, wishes) = (self.path.clone(), self.wishes.clone());
-        Some(Box::new(Lmdb { path, wishes, salt: self.salt, database: PerProcess::new() }))
+        let path = self.path.clone();
+        let options = self.options.clone();
+        Some(Box::new(Lmdb { path, options, salt: self.salt, open: PerProcess::new() }))
     }
 
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(None, key, write, &Grace::NONE))
+        self.write_with_room(cx, write.content.stored_len(0), |txn| {
+            expiry::clear_a_few(txn)?;
+            txn.rewrite(None, key, write, &Grace::NONE)
+        })
     }
 
     fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()> {
-        let (open, seals) = (self.here()?, self.seals());
-        let touches = open.map.touches();
-        open.map.prefetch_cell(key);
-        let must_refresh = self.look(open, |txn, is_settled| {
-            let moment = cx.step_time();
-            let Some(Way { mut row, payload, until, aliases }) = step::follow(txn, key, open, &moment, seals)? else {
+        let handle = self.handle()?;
+        let last_used = handle.shm.last_used();
+        handle.shm.prefetch_slot(key);
+        let must_refresh = lookup(handle, |txn, is_settled| {
+            let time = cx.step_time();
+            let Some(Resolved { mut row, payload, until, alias_chain }) =
+                resolve(txn, key, &last_used, &time, self.seals())?
+            else {
                 return Err(miss(cx, key).into());
             };
-            if !lives(&mut row, &touches, &moment, is_settled)? {
+            if !is_live(&mut row, &last_used, &time, is_settled)? {
                 return Err(miss(cx, key).into());
             }
             // The old id of a session does not keep it alive.
-            let slides = !peek && aliases.is_empty();
-            let can_note = row.seen != Seen::Unknown && Touches::can_note(moment.now);
-            // Before the payload is lent: if it dies just now, nothing may have been copied.
-            let noted = match slides && can_note {
-                true => Some(Use::begin(touches, &row, moment.now)?),
-                false => None,
-            };
+            let slides = !peek && alias_chain.is_empty();
+            let has_slot = row.slot_state != SlotState::Missing && LastUsedTable::can_hold(time.now);
+            // Before the payload is lent: if the session ends just now, nothing may have been copied.
+            let touch = if slides && has_slot { Some(TouchGuard::new(last_used, &row, time.now)?) } else { None };
             if slides {
-                row.header = row.header.touched_at(moment.now);
+                row.header = row.header.touched_at(time.now);
             }
-            let mut meta = row.header.meta(moment.timeouts);
+            let mut meta = row.header.meta(time.timeouts);
             meta.expires_ms = meta.expires_ms.min(until);
             reader(Found {
                 record: StoredRecord { key: row.key, header: &row.header, payload },
                 meta,
-                alias_chain: &aliases,
+                alias_chain: &alias_chain,
             })?;
             cx.counters.count(Count::Hits, key);
-            noted.into_iter().for_each(Use::confirm);
-            Ok(slides && (!can_note || self.must_refresh(open, cx, &row)))
+            if let Some(touch) = touch {
+                touch.commit();
+            }
+            Ok(slides && (!has_slot || self.must_refresh(handle, cx, &row)))
         })?;
         if must_refresh {
             match self.refresh(cx, key) {
-                // It was read, and that counts: what could not be noted lets it die earlier, not later.
+                // The read has succeeded. A use that is not noted lets the session end early, not late.
                 Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::NotFound) => {}
                 refreshed => drop(refreshed?),
             }
@@ -372,80 +346,86 @@ impl Engine for Lmdb {
     }
 
     fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
-        let open = self.here()?;
-        let touches = open.map.touches();
-        let noted = self.look(open, |txn, is_settled| {
+        let handle = self.handle()?;
+        let last_used = handle.shm.last_used();
+        let touched = lookup(handle, |txn, is_settled| {
             let bytes = txn.session(key)?.ok_or_else(Error::not_found)?;
-            let (mut row, _) = Row::read(*key, bytes, &touches, self.seals())?;
-            let moment = cx.step_time();
-            if !lives(&mut row, &touches, &moment, is_settled)? {
+            let (mut row, _) = SessionRow::read(*key, bytes, &last_used, self.seals())?;
+            let time = cx.step_time();
+            if !is_live(&mut row, &last_used, &time, is_settled)? {
                 return Err(Error::not_found().into());
             }
-            if row.seen == Seen::Unknown || !Touches::can_note(moment.now) {
+            if row.slot_state == SlotState::Missing || !LastUsedTable::can_hold(time.now) {
                 return Ok(None);
             }
-            Use::begin(touches, &row, moment.now)?.confirm();
-            row.header = row.header.touched_at(moment.now);
-            Ok((!self.must_refresh(open, cx, &row)).then(|| row.header.meta(moment.timeouts)))
+            TouchGuard::new(last_used, &row, time.now)?.commit();
+            row.header = row.header.touched_at(time.now);
+            Ok((!self.must_refresh(handle, cx, &row)).then(|| row.header.meta(time.timeouts)))
         })?;
-        noted.map_or_else(|| self.refresh(cx, key), Ok)
+        touched.map_or_else(|| self.refresh(cx, key), Ok)
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(key), key, write, &Grace::NONE))
+        let len = write.content.stored_len(0);
+        self.write_with_room(cx, len, |txn| txn.rewrite(Some(key), key, write, &Grace::NONE))
     }
 
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
-        self.grow(cx, write.content.stored_len(0), |step| step.rewrite(Some(old), new, write, grace))
+        let len = write.content.stored_len(0);
+        self.write_with_room(cx, len, |txn| txn.rewrite(Some(old), new, write, grace))
     }
 
     fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
-        self.write(cx, Acknowledged::Yes, |step| step.delete(key))
+        self.write(cx, Acknowledged::Yes, |txn| txn.delete(key))
     }
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
-        let (open, seals) = (self.here()?, self.seals());
-        self.look(open, |txn, is_settled| {
-            let moment = cx.step_time();
-            let mut way = step::follow(txn, key, open, &moment, seals)?.ok_or_else(Error::not_found)?;
-            match lives(&mut way.row, &open.map.touches(), &moment, is_settled)? {
-                true => Ok(way.row.key),
-                false => Err(Error::not_found().into()),
+        let handle = self.handle()?;
+        let last_used = handle.shm.last_used();
+        lookup(handle, |txn, is_settled| {
+            let time = cx.step_time();
+            let found = resolve(txn, key, &last_used, &time, self.seals())?;
+            let mut row = found.ok_or_else(Error::not_found)?.row;
+            if !is_live(&mut row, &last_used, &time, is_settled)? {
+                return Err(Error::not_found().into());
             }
+            Ok(row.key)
         })
     }
 
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
-        let open = self.here()?;
-        open.env.clear_dead_readers()?;
-        let is_arming = || open.env.read().and_then(|txn| expiry::is_arming(&txn));
-        while max > 0 && is_arming()? && self.write(cx, Acknowledged::No, |step| step.arm_some())? {
-            thread::sleep(TURN);
+        let handle = self.handle()?;
+        handle.env.clear_dead_readers()?;
+        let must_reindex = || handle.env.read().and_then(|txn| Ok(deadline_index::reindex_from(&txn)?.is_some()));
+        while max > 0 && must_reindex()? && self.write(cx, Acknowledged::No, expiry::reindex_batch)? {
+            thread::sleep(SWEEP_PAUSE);
         }
-        let first_deadline = || open.env.read().and_then(|txn| expiry::first_deadline(&txn));
+        let first_deadline = || handle.env.read().and_then(|txn| deadline_index::first_deadline(&txn));
         let mut removed = 0;
         while removed < max && first_deadline()?.is_some_and(|deadline| deadline <= cx.clock.now_ms()) {
-            let (more, is_more) = self.write(cx, Acknowledged::No, |step| step.sweep(max - removed))?;
-            removed += more;
+            let (count, is_more) = self.write(cx, Acknowledged::No, |txn| expiry::sweep(txn, max - removed))?;
+            removed += count;
             if !is_more {
                 break;
             }
-            thread::sleep(TURN);
+            thread::sleep(SWEEP_PAUSE);
         }
         Ok(removed)
     }
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
-        let (open, seals) = (self.here()?, self.seals());
-        self.look(open, |txn, is_settled| {
-            let moment = cx.step_time();
-            let (mut entries, mut next) = (Vec::new(), step::pair_key(principal, &LookupKey(0, 0)).to_vec());
-            while let Some(key) = step::next_of(txn, principal, &mut next)? {
+        let handle = self.handle()?;
+        let last_used = handle.shm.last_used();
+        lookup(handle, |txn, is_settled| {
+            let time = cx.step_time();
+            let mut entries = Vec::new();
+            let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
+            while let Some(key) = next_of_principal(txn, principal, &mut next)? {
                 let Some(bytes) = txn.session(&key)? else { continue };
-                let (mut row, _) = Row::read(key, bytes, &open.map.touches(), seals)?;
-                if lives(&mut row, &open.map.touches(), &moment, is_settled)? {
+                let (mut row, _) = SessionRow::read(key, bytes, &last_used, self.seals())?;
+                if is_live(&mut row, &last_used, &time, is_settled)? {
                     entries.try_reserve(1).map_err(|_| Error::no_memory())?;
-                    entries.push(row.header.entry(key, row.payload_len(seals), moment.timeouts));
+                    entries.push(row.header.entry(key, row.payload_len(self.seals()), time.timeouts));
                 }
             }
             Ok(entries)
@@ -455,11 +435,11 @@ impl Engine for Lmdb {
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
         let mut revoked = 0;
         loop {
-            // Each time from the beginning: what was renewed meanwhile may be anywhere.
-            let (count, is_done) = self.write(cx, Acknowledged::Yes, |step| {
-                let spared = step.spared(except)?;
-                let is_done = step.revoke(principal, spared)?;
-                Ok((step.revoked(), is_done))
+            // Each time from the beginning: a session that was renewed meanwhile may be anywhere.
+            let (count, is_done) = self.write(cx, Acknowledged::Yes, |txn| {
+                let except = except.map(|key| txn.resolve_live(key)).transpose()?.flatten();
+                let is_done = txn.revoke(principal, except, REVOKED_AT_ONCE)?;
+                Ok((txn.effects.revoked, is_done))
             })?;
             revoked += count;
             if is_done {
@@ -469,17 +449,18 @@ impl Engine for Lmdb {
     }
 
     fn usage(&self, _: &Context) -> Result<EngineUsage> {
-        let txn = self.here()?.env.read()?;
-        Ok(EngineUsage { sessions: txn.entries(Table::Sessions)?, bytes: step::bytes_held(&txn)?, hits: 0, misses: 0 })
+        let txn = self.handle()?.env.read()?;
+        let sessions = txn.entries(Table::Sessions)?;
+        Ok(EngineUsage { sessions, bytes: session_txn::payload_bytes(&txn)?, hits: 0, misses: 0 })
     }
 
     fn timeouts_shortened(&self) -> Result<()> {
-        self.here()?.arm_anew()
+        open::request_reindex(self.handle()?)
     }
 
     fn check(&self) -> Result<Vec<String>> {
-        let open = self.here()?;
-        check::check(open, &open.env.read()?, self.seals())
+        let handle = self.handle()?;
+        check::tables::check(handle, &handle.env.read()?, self.seals())
     }
 }
 

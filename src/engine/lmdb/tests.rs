@@ -1,6 +1,6 @@
-//! What others find who edit the tables, as far as it can only be shown from inside.
+//! Edited tables, and writers that were killed: what only a test with access to the tables can show.
 
-use super::{ffi::Table, fixture::Fixture};
+use super::{env::Table, fixture::Fixture, session_txn::SessionRow};
 use crate::session::key::LookupKey;
 use crate::{Access, ErrorKind, Options, Ref, Sid, Store, Timeout, error::Result};
 
@@ -20,59 +20,59 @@ fn uses(store: &Store, sid: &Sid) -> [(&'static str, Result<()>); 6] {
 }
 
 #[test]
-fn no_call_makes_a_genuine_session_of_an_edited_record() {
-    let inside = Fixture::new("");
-    let store = &inside.store;
+fn edited_record_is_corrupt_in_every_call() {
+    let fixture = Fixture::new("");
+    let store = &fixture.store;
     let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
     let key = store.reference(&sid).unwrap().0;
-    let genuine = inside.value(Table::Sessions, &key);
+    let genuine = fixture.value(Table::Sessions, &key);
     // Creation, own timeouts and principal; not the version, which put_if meets first.
     for at in (8..16).chain(32..48).chain(56..88) {
         let mut edited = genuine.clone();
         edited[at] ^= 1;
-        inside.put(Table::Sessions, &key, &edited);
+        fixture.put(Table::Sessions, &key, &edited);
         for (call, result) in uses(store, &sid) {
             assert_eq!(result.err().map(|error| error.kind()), Some(ErrorKind::Corrupt), "byte {at}: {call}");
-            assert_eq!(inside.value(Table::Sessions, &key), edited, "byte {at}: {call}");
+            assert_eq!(fixture.value(Table::Sessions, &key), edited, "byte {at}: {call}");
         }
     }
-    inside.put(Table::Sessions, &key, &genuine);
+    fixture.put(Table::Sessions, &key, &genuine);
     assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"role=user");
     store.put(&sid, b"new", &PLAIN).unwrap();
 }
 
 #[test]
-fn no_call_makes_a_session_of_a_record_that_was_planted() {
-    let (inside, other) = (Fixture::new(""), Fixture::new(""));
+fn planted_record_is_corrupt_in_every_call() {
+    let (fixture, other) = (Fixture::new(""), Fixture::new(""));
     // The right id, in another store.
     let (sid, _) = other.store.create(b"role=admin", &LASTING).unwrap();
     let there = other.value(Table::Sessions, &other.store.reference(&sid).unwrap().0);
     // Where this store would look for that id.
-    let Ref(here) = reference_in(&inside, &sid);
-    inside.put(Table::Sessions, &here, &there);
-    for (call, result) in uses(&inside.store, &sid) {
+    let Ref(here) = reference_in(&fixture, &sid);
+    fixture.put(Table::Sessions, &here, &there);
+    for (call, result) in uses(&fixture.store, &sid) {
         assert_eq!(result.err().map(|error| error.kind()), Some(ErrorKind::Corrupt), "{call}");
     }
-    assert_eq!(inside.value(Table::Sessions, &here), there);
+    assert_eq!(fixture.value(Table::Sessions, &here), there);
 }
 
-/// What is not sealed, because it changes with every use: the cell and its generation, the last use, and what is armed.
+/// What is not sealed, because it changes with every use: the slot and its generation, the last use, and the indexed deadline.
 const CHANGING: [std::ops::Range<usize>; 3] = [2..8, 16..24, 48..56];
 
 #[test]
-fn no_bit_of_a_record_can_be_edited_to_other_data() {
-    let inside = Fixture::new("");
-    let store = &inside.store;
+fn every_bit_of_record_is_authenticated() {
+    let fixture = Fixture::new("");
+    let store = &fixture.store;
     let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
     let key = store.reference(&sid).unwrap().0;
-    let mut genuine = inside.value(Table::Sessions, &key);
-    // Without its cell: there a session stays dead that was once found dead.
+    let mut genuine = fixture.value(Table::Sessions, &key);
+    // Without its slot: the slot of a session that was found expired keeps it expired.
     genuine[CHANGING[0].clone()].fill(0);
     let mut dead = 0;
     for bit in 0..genuine.len() * 8 {
         let mut edited = genuine.clone();
         edited[bit / 8] ^= 1 << (bit % 8);
-        inside.put(Table::Sessions, &key, &edited);
+        fixture.put(Table::Sessions, &key, &edited);
         let read = store.get(&sid, Access::Peek).map(|(payload, _)| payload).map_err(|error| error.kind());
         match CHANGING.iter().any(|range| range.contains(&(bit / 8))) {
             _ if read == Err(ErrorKind::NotFound) => dead += 1,
@@ -80,30 +80,30 @@ fn no_bit_of_a_record_can_be_edited_to_other_data() {
             false => assert_eq!(read, Err(ErrorKind::Corrupt), "bit {bit}"),
         }
     }
-    // Ended long ago, so nobody looks at what it holds.
+    // Ended long ago, so its payload is not looked at.
     assert_eq!(dead, 4, "the signs of creation, last use and both timeouts");
     for len in 0..genuine.len() {
-        inside.put(Table::Sessions, &key, &genuine[..len]);
+        fixture.put(Table::Sessions, &key, &genuine[..len]);
         assert_eq!(error_of(store.get(&sid, Access::Peek)), Some(ErrorKind::Corrupt), "cut to {len}");
     }
-    inside.put(Table::Sessions, &key, &[&genuine[..], b"x"].concat());
+    fixture.put(Table::Sessions, &key, &[&genuine[..], b"x"].concat());
     assert_eq!(error_of(store.get(&sid, Access::Peek)), Some(ErrorKind::Corrupt), "one byte longer");
 }
 
 #[test]
-fn no_bit_of_an_alias_can_be_edited_to_lead_to_data() {
-    let inside = Fixture::new("");
-    let store = &inside.store;
+fn every_bit_of_alias_is_authenticated() {
+    let fixture = Fixture::new("");
+    let store = &fixture.store;
     let (old, _) = store.create(b"role=user", &LASTING).unwrap();
     let key = store.reference(&old).unwrap().0;
     store.renew(&old, None, &PLAIN.grace(std::time::Duration::from_millis(1 << 40))).unwrap();
-    let genuine = inside.value(Table::Aliases, &key);
+    let genuine = fixture.value(Table::Aliases, &key);
     assert_eq!(store.get(&old, Access::Peek).unwrap().0, b"role=user");
     let mut dead = 0;
     for bit in 0..genuine.len() * 8 {
         let mut edited = genuine.clone();
         edited[bit / 8] ^= 1 << (bit % 8);
-        inside.put(Table::Aliases, &key, &edited);
+        fixture.put(Table::Aliases, &key, &edited);
         match error_of(store.get(&old, Access::Peek)) {
             Some(ErrorKind::Corrupt) => {}
             // Its target is nowhere, or its end was before now.
@@ -113,36 +113,36 @@ fn no_bit_of_an_alias_can_be_edited_to_lead_to_data() {
     }
     assert!(dead <= (32 + 8) * 8, "{dead} bits were not noticed");
     for len in 0..genuine.len() {
-        inside.put(Table::Aliases, &key, &genuine[..len]);
+        fixture.put(Table::Aliases, &key, &genuine[..len]);
         assert_eq!(error_of(store.get(&old, Access::Peek)), Some(ErrorKind::Corrupt), "cut to {len}");
     }
 }
 
 #[test]
-fn what_was_moved_to_the_place_of_another_is_corrupt_and_stays_as_it_is() {
-    let inside = Fixture::new("");
-    let store = &inside.store;
+fn moved_record_is_corrupt_and_unchanged() {
+    let fixture = Fixture::new("");
+    let store = &fixture.store;
     let admin = store.create(b"role=admin", &LASTING).unwrap().0;
     let user = store.create(b"role=user", &LASTING).unwrap().0;
     let keys = [&admin, &user].map(|sid| store.reference(sid).unwrap().0);
-    let moved = inside.value(Table::Sessions, &keys[0]);
-    inside.put(Table::Sessions, &keys[1], &moved);
+    let moved = fixture.value(Table::Sessions, &keys[0]);
+    fixture.put(Table::Sessions, &keys[1], &moved);
     for (call, result) in uses(store, &user) {
         assert_eq!(error_of(result), Some(ErrorKind::Corrupt), "{call}");
     }
-    assert_eq!(inside.value(Table::Sessions, &keys[1]), moved);
+    assert_eq!(fixture.value(Table::Sessions, &keys[1]), moved);
 
     // An alias that leads to another session, and one under the old id of another.
     let olds = [b"role=admin", b"role=guest"].map(|payload| store.create(payload, &LASTING).unwrap().0);
     let places = olds.each_ref().map(|sid| store.reference(sid).unwrap().0);
     olds.iter()
         .for_each(|old| drop(store.renew(old, None, &PLAIN.grace(std::time::Duration::from_millis(1 << 40))).unwrap()));
-    let aliases = places.map(|place| inside.value(Table::Aliases, &place));
+    let aliases = places.map(|place| fixture.value(Table::Aliases, &place));
     const TARGET: std::ops::Range<usize> = 2..34;
     let mut led = aliases[1].clone();
     led[TARGET].copy_from_slice(&aliases[0][TARGET]);
     for planted in [&led, &aliases[0]] {
-        inside.put(Table::Aliases, &places[1], planted);
+        fixture.put(Table::Aliases, &places[1], planted);
         assert_eq!(error_of(store.get(&olds[1], Access::Peek)), Some(ErrorKind::Corrupt));
     }
 }
@@ -151,13 +151,14 @@ fn error_of<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-fn reference_in(inside: &Fixture, sid: &Sid) -> Ref {
-    let digest = crate::crypto::keys::StoreKeys::for_shared_store(&inside.open().salt, None).session(sid.as_bytes()).0;
+fn reference_in(fixture: &Fixture, sid: &Sid) -> Ref {
+    let digest =
+        crate::crypto::keys::StoreKeys::for_shared_store(&fixture.handle().salt, None).session(sid.as_bytes()).0;
     LookupKey::from(digest).into()
 }
 
 #[test]
-fn a_session_whose_end_was_begun_by_a_killed_writer_lives_on() {
+fn session_survives_killed_writer_that_began_to_end_it() {
     type Call = fn(&Store, &Sid) -> Result<()>;
     let calls: [(&str, Call); 7] = [
         ("get", |store, sid| store.get(sid, Access::Slide).map(|_| ())),
@@ -175,13 +176,13 @@ fn a_session_whose_end_was_begun_by_a_killed_writer_lives_on() {
         }),
     ];
     for (name, call) in calls {
-        let inside = Fixture::new("");
-        let (sid, _) = inside.store.create(b"hello", &PLAIN.principal("alice")).unwrap();
-        let record = inside.value(Table::Sessions, &inside.store.reference(&sid).unwrap().0);
-        let touches = inside.open().map.touches();
-        let (row, _) = super::step::Row::read(LookupKey(0, 0), &record, &touches, true).unwrap();
+        let fixture = Fixture::new("");
+        let (sid, _) = fixture.store.create(b"hello", &PLAIN.principal("alice")).unwrap();
+        let record = fixture.value(Table::Sessions, &fixture.store.reference(&sid).unwrap().0);
+        let last_used = fixture.handle().shm.last_used();
+        let (row, _) = SessionRow::read(LookupKey(0, 0), &record, &last_used, true).unwrap();
         // Here the writer is killed, before it commits.
-        assert!(touches.end(row.place(), row.seen), "{name}");
-        call(&inside.store, &sid).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(last_used.mark_ending(row.slot(), row.slot_state), "{name}");
+        call(&fixture.store, &sid).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use crate::common::Rng;
 
-pub const FILES: [&str; 3] = ["data.mdb", "sss.map", "lock.mdb"];
+pub const FILES: [&str; 3] = ["data.mdb", "state.shm", "lock.mdb"];
 
 const PAGE: usize = 4096;
 

@@ -70,7 +70,7 @@ fn new_store_survives_power_cut() {
         };
         let ((parent, _), (named, last_named)) = (at(place.directory().parent().unwrap()), at(place.directory()));
         assert!(parent.expect("the parent") < named.expect("the directory"), "{events:?}");
-        // Once for sss.map, once for data.mdb.
+        // Once for state.shm, once for data.mdb.
         assert!(named < last_named, "{events:?}");
     }
 }
@@ -158,7 +158,7 @@ fn power_cut_images_keep_acknowledged_writes() {
     let (place, there) = (Place::of(Engine::LmdbPower), Place::of(Engine::LmdbPower));
     let url = place.url("max_bytes=4MiB");
     drop(Store::open(&url).unwrap());
-    let files = ["data.mdb", "sss.map"].map(|name| place.directory().join(name));
+    let files = ["data.mdb", "state.shm"].map(|name| place.directory().join(name));
     let mut disk = Disk::new(fs::read(&files[0]).unwrap());
     let shimmed = Shimmed::new(&library, &place);
     fs::write(&shimmed.log, b"").unwrap();
@@ -188,7 +188,7 @@ fn power_cut_images_keep_acknowledged_writes() {
         seen = moment;
         let (image, in_balance) = disk.image(&mut rng);
         most = most.max(in_balance);
-        for (name, bytes) in [("data.mdb", &image), ("sss.map", &map)] {
+        for (name, bytes) in [("data.mdb", &image), ("state.shm", &map)] {
             fs::write(there.directory().join(name), bytes).unwrap();
         }
         holds(&there.url("max_bytes=4MiB"), &known).unwrap_or_else(|why| panic!("seed {seed}, event {moment}: {why}"));
@@ -199,7 +199,7 @@ fn power_cut_images_keep_acknowledged_writes() {
     );
 }
 
-/// What sss.map says when the machine starts anew.
+/// What state.shm says when the machine starts anew.
 fn after_power_cut(map: &[u8]) -> Vec<u8> {
     const BOOT: std::ops::Range<usize> = 8..24;
     const CLEAN: usize = 24;

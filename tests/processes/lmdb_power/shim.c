@@ -58,7 +58,7 @@ static void note(enum what what, enum which which, off_t offset, const struct io
 static enum which named(const char *path) {
     const char *name = strrchr(path, '/');
     if (name && strcmp(name, "/data.mdb") == 0) return DATA;
-    return name && strcmp(name, "/sss.map") == 0 ? MAP : OTHER;
+    return name && strcmp(name, "/state.shm") == 0 ? MAP : OTHER;
 }
 
 static size_t path_of(int fd, char path[4096]) {
@@ -173,4 +173,9 @@ int posix_fadvise(int fd, off_t offset, off_t len, int advice) {
         end();
     }
     return result == 0 ? 0 : errno;
+}
+
+/* The same under the name that programs with 64-bit offsets use. */
+int posix_fadvise64(int fd, off64_t offset, off64_t len, int advice) {
+    return posix_fadvise(fd, offset, len, advice);
 }

@@ -95,8 +95,8 @@ def test_an_orderly_end_keeps_the_sessions_also_over_a_restart_of_the_machine(ki
 
 
 def start_machine_anew(store: Path) -> None:
-    """sss.map says in which of the machine's lives the store was used last, in the 16 bytes behind the first 8."""
-    with (store / "sss.map").open("r+b") as file:
+    """state.shm says in which of the machine's lives the store was used last, in the 16 bytes behind the first 8."""
+    with (store / "state.shm").open("r+b") as file:
         file.seek(8)
         other = bytes(byte ^ 0xFF for byte in file.read(16))
         file.seek(8)

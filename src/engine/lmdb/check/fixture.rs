@@ -1,4 +1,4 @@
-//! LMDB itself, for the tests of verify.rs only: it writes files by random histories, tells what it thinks of them,
+//! LMDB itself, for the tests of pages.rs only: it writes files by random histories, tells what it thinks of them,
 //! and in a child process puts a file through everything that could kill it.
 #![allow(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lmdb_master_sys::*;
 
-use super::Summary;
+use super::pages::Summary;
 
 pub(super) const WRITEMAP: c_uint = MDB_WRITEMAP;
 const NAMES: [&str; 5] = ["sessions", "expiry", "principals", "by-reference", "m"];
@@ -119,7 +119,7 @@ impl Env {
         self.begin(MDB_RDONLY)
     }
 
-    /// What verify should find, by LMDB's own account.
+    /// What `pages::check` should find, by LMDB's own account.
     pub fn summary(&self) -> Result<Summary> {
         let txn = self.read()?;
         let mut found = Summary::default();

@@ -1,4 +1,4 @@
-//! What one page of LMDB's says, if it can be so: every byte of it is taken as possibly damaged.
+//! One page of LMDB's file, parsed: every byte of it may be damaged.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -27,7 +27,7 @@ pub(super) const DB_SIZE: usize = 48;
 const INTEGER_KEY: u16 = 0x08;
 const NO_SUBDIR: u16 = 0x4000;
 
-/// What is wrong in a page; whoever knows the page's number adds it.
+/// What is wrong in a page; the caller adds the page's number.
 pub(super) type Flaw = &'static str;
 pub(super) const OUTSIDE: Flaw = "something reaches out of it";
 
@@ -162,7 +162,7 @@ pub(super) fn nodes<'p>(page: &'p [u8], flags: u16, bounds: Bounds, kind: Kind) 
         *size = node.size() as u16;
         nodes.push(node);
     }
-    // LMDB closes every gap. So whoever goes from node to node meets all of them, and then the end of the page.
+    // LMDB closes every gap, so a walk from node to node meets all of them, and then the end of the page.
     let mut at = upper;
     for _ in 0..count {
         at += match sizes.get(at / 2) {

@@ -1,6 +1,7 @@
-//! Tells whether an LMDB data file is sound, before anybody maps it. LMDB has no checksums and believes every page
-//! number and offset that it reads: with a damaged file it dies of a signal, and the process with it. So whoever opens
-//! the file first reads it through here, with plain reads, and gets an error instead.
+//! Whether an LMDB data file is sound, before it is mapped. LMDB has no checksums and trusts every page number and offset
+//! that it reads: with a damaged file it dies of a signal, and the process with it. So the process that opens the file first
+//! reads all of it here, with plain reads, and gets an error instead.
+//!
 //! Checked is the structure, all that LMDB follows; what keys and values say is authenticated elsewhere. The format is
 //! that of mdb.master 0.9.70 (data version 1) on machines of 64 bits, and of that only what the store uses: named
 //! databases in the order of bytes. Sorted duplicates and all other flags are refused.
@@ -8,16 +9,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use page::{
+use super::page::{
     BRANCH, Bounds, Counts, DB_SIZE, Db, Flaw, IN_OVERFLOW, IS_DATABASE, Kind, LEAF, META_SIZE, Meta, Node, OUTSIDE,
     OVERFLOW, PAGE_HEADER, check_header, nodes, u32_at, u64_at,
 };
-
-#[cfg(test)]
-mod fixture;
-mod page;
-#[cfg(test)]
-mod tests;
 
 /// The root of an empty tree.
 const NO_PAGE: u64 = u64::MAX;
@@ -26,7 +21,7 @@ const MAX_DEPTH: u16 = 32;
 
 /// What a sound file holds. Pages that are neither in use nor free are lost, which does LMDB no harm.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Summary {
+pub(in super::super) struct Summary {
     /// Pages of all trees and their values, without the two meta pages.
     pub pages_in_use: u64,
     pub free_pages: u64,
@@ -36,10 +31,10 @@ pub(crate) struct Summary {
     pub entries: u64,
 }
 
-/// Reads the snapshot that LMDB would use, the newer one of two, of `file`, which nobody writes meanwhile. It is to be
-/// mapped with `map_size` bytes, or 0 if that is not known. An empty file is sound: LMDB makes a new one of it.
-/// The error is one line for a person.
-pub(crate) fn verify(file: &File, map_size: u64) -> Result<Summary, String> {
+/// Reads the snapshot that LMDB would use, the newer one of two, of a file that no process writes meanwhile. It is to be
+/// mapped with `map_size` bytes, or 0 if that is not known. An empty file is sound: LMDB initializes it.
+/// The error is one line of text.
+pub(in super::super) fn check(file: &File, map_size: u64) -> Result<Summary, String> {
     let length = file.metadata().map_err(|error| format!("its length cannot be read: {error}"))?.len();
     if length == 0 {
         return Ok(Summary::default());

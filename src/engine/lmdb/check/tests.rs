@@ -1,7 +1,8 @@
 //! Files as LMDB writes them must pass; and of damaged ones, those that pass must do no harm. Environment variables make
 //! the tests longer: SSS_VERIFY_HISTORIES, _KILLS, _MUTANTS, _CHILDREN (with _SEED for others), _BIG (in MiB).
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,13 +11,13 @@ use std::time::{Duration, Instant};
 use lmdb_master_sys::{MDB_CREATE, MDB_MAP_FULL, MDB_TXN_FULL};
 
 use super::fixture::*;
-use super::page::{NODE_HEADER, u16_at};
-use super::*;
+use super::page::{DB_SIZE, META_SIZE, NODE_HEADER, OVERFLOW, PAGE_HEADER, u16_at, u64_at};
+use super::pages::{Summary, check};
 
 const MAP_SIZE: usize = 24 << 20;
 
 fn verify_dir(dir: &Dir) -> Result<Summary, String> {
-    verify(&File::open(dir.data()).unwrap(), 0)
+    check(&File::open(dir.data()).unwrap(), 0)
 }
 
 fn number(variable: &str, default: usize) -> usize {
@@ -60,7 +61,7 @@ fn whatever_lmdb_writes_is_sound() {
                 past_the_end += u32::from(file.metadata().unwrap().len() / 4096 <= summary.last_page);
                 lost += summary.last_page - 1 - summary.pages_in_use - summary.free_pages;
                 deepest = deepest.max(env.depth().unwrap());
-                assert_eq!(verify(&file, MAP_SIZE as u64), Ok(summary), "seed {seed}, stage {stage}");
+                assert_eq!(check(&file, MAP_SIZE as u64), Ok(summary), "seed {seed}, stage {stage}");
             }
             drop(reader);
         }
@@ -82,7 +83,7 @@ fn child() {
     }
     let result = put_to_the_test(dir, flags);
     println!("LMDB says {result:?}");
-    let found = verify(&File::open(dir.join("data.mdb")).unwrap(), 0);
+    let found = check(&File::open(dir.join("data.mdb")).unwrap(), 0);
     println!("and then {found:?}");
     std::process::exit(match (result, found) {
         (Ok(()), Ok(_)) => 0,
@@ -136,7 +137,7 @@ fn what_killed_writers_leave_is_sound() {
                 Ok(file) => file,
                 Err(_) => continue,
             };
-            let found = verify(&file, MAP_SIZE as u64).unwrap();
+            let found = check(&file, MAP_SIZE as u64).unwrap();
             lost += (found.last_page.max(1) - 1) - found.pages_in_use - found.free_pages;
         }
     }
@@ -315,7 +316,7 @@ fn a_file_found_sound_never_kills() {
         let path = dir.0.join("mutant");
         fs::write(&path, &base.bytes).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
-        verify(&file, 0).unwrap();
+        check(&file, 0).unwrap();
         let (mut children, mut controls) = (children / bases.len(), 4);
         for (damage, tally) in (0..mutants / bases.len()).map(|turn| turn % DAMAGES.len()).map(|at| (DAMAGES[at], at)) {
             let tally = &mut tallies[tally];
@@ -325,7 +326,7 @@ fn a_file_found_sound_never_kills() {
             }
             pieces.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at as u64).unwrap());
             cut.inspect(|len| file.set_len(*len as u64).unwrap());
-            let sound = verify(&file, 0).is_ok();
+            let sound = check(&file, 0).is_ok();
             tally.refused += usize::from(!sound);
             tally.accepted += usize::from(sound);
             // A bit in a value means nothing to LMDB: a few of those are enough.

@@ -1,0 +1,504 @@
+//! One write transaction, in terms of sessions: a record, its deadline and its entry in the principal's index are written
+//! and removed together. A `SessionRow` is what a record says together with its slot in the shared memory; they are joined
+//! only here.
+
+use smallvec::SmallVec;
+
+use super::{
+    deadline_index::{self, parse_key, successor},
+    env::{Table, Txn, WriteTxn},
+    handle::Handle,
+    shm::{LastUsedTable, SlotRef, SlotState},
+};
+use crate::{
+    crypto::{aead::OVERHEAD, zeroize::ZeroizeOnDrop},
+    engine::Context,
+    error::{Error, ErrorKind, Result},
+    session::{
+        alias::{Alias, Grace},
+        codec::{self, EngineFields},
+        header::{Meta, RecordHeader, StoredRecord},
+        key::{LookupKey, PrincipalKey},
+        policy::StepTime,
+        write::{PrincipalChange, Write},
+    },
+    stats::Count,
+};
+
+/// In `Table::Meta`: the sum of the payloads' lengths.
+const BYTES: &[u8] = b"bytes";
+
+/// A session, as its record and its slot say.
+pub(super) struct SessionRow {
+    pub key: LookupKey,
+    /// With the last use that is in the slot.
+    pub header: RecordHeader,
+    /// The last use that is in the record.
+    pub recorded_last_seen: i64,
+    pub engine_fields: EngineFields,
+    pub slot_state: SlotState,
+    pub stored_len: usize,
+}
+
+impl SessionRow {
+    /// What a record says, and its payload as it is stored.
+    pub(super) fn read<'a>(
+        key: LookupKey,
+        bytes: &'a [u8],
+        last_used: &LastUsedTable,
+        seals: bool,
+    ) -> Result<(SessionRow, &'a [u8])> {
+        let record = codec::decode(bytes, seals)?;
+        let mut row = SessionRow {
+            key,
+            header: record.header,
+            recorded_last_seen: record.header.last_seen,
+            engine_fields: record.engine_fields,
+            slot_state: SlotState::Missing,
+            stored_len: record.payload.len(),
+        };
+        row.apply_slot(last_used);
+        Ok((row, record.payload))
+    }
+
+    fn apply_slot(&mut self, last_used: &LastUsedTable) {
+        self.slot_state = last_used.state(self.slot());
+        if let SlotState::LastUsed(ms) | SlotState::Ending(ms) = self.slot_state {
+            self.header.last_seen = self.header.last_seen.max(ms);
+        }
+    }
+
+    /// Whether the session is live. If it is not, no call can use it from now on. `None`: a writer is about to end it, or
+    /// was killed while it was.
+    pub(super) fn is_live(&mut self, last_used: &LastUsedTable, time: &StepTime) -> Option<bool> {
+        loop {
+            match self.slot_state {
+                SlotState::Expired => return Some(false),
+                SlotState::Ending(_) => return None,
+                _ if self.header.is_live(time) => return Some(true),
+                _ if last_used.mark_expired(self.slot(), self.slot_state) => return Some(false),
+                // It was used just now.
+                _ => self.apply_slot(last_used),
+            }
+        }
+    }
+
+    /// Whether its slot belongs to another session by now: the row is from an old snapshot, or the slots were lost.
+    pub(super) fn is_stale(&self) -> bool {
+        self.slot_state == SlotState::Missing && self.engine_fields.last_used_slot != 0
+    }
+
+    pub(super) fn slot(&self) -> SlotRef {
+        SlotRef { index: self.engine_fields.last_used_slot, generation: self.engine_fields.generation }
+    }
+
+    pub(super) fn payload_len(&self, seals: bool) -> u64 {
+        payload_len(self.stored_len, seals)
+    }
+}
+
+/// A session that was reached by a key, over the aliases of its old ids if there are any.
+pub(super) struct Resolved<'t> {
+    pub row: SessionRow,
+    /// The payload as it is stored.
+    pub payload: &'t [u8],
+    /// When the first alias on the way ends.
+    pub until: i64,
+    pub alias_chain: Vec<Alias>,
+}
+
+pub(super) fn resolve<'t>(
+    txn: &'t Txn,
+    key: &LookupKey,
+    last_used: &LastUsedTable,
+    time: &StepTime,
+    seals: bool,
+) -> Result<Option<Resolved<'t>>> {
+    let mut key = *key;
+    let mut until = i64::MAX;
+    let mut alias_chain = Vec::new();
+    loop {
+        if let Some(bytes) = txn.session(&key)? {
+            let (row, payload) = SessionRow::read(key, bytes, last_used, seals)?;
+            return Ok(Some(Resolved { row, payload, until, alias_chain }));
+        }
+        let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
+        let alias = codec::decode_alias(key, bytes, seals)?;
+        // A target is always newer than its alias, so only an edited file could lead round in a circle.
+        if time.now >= alias.until || alias_chain.len() as u64 > txn.entries(Table::Aliases)? {
+            return Ok(None);
+        }
+        key = alias.target;
+        until = until.min(alias.until);
+        alias_chain.push(alias);
+    }
+}
+
+/// What has to be done to the slots when the transaction has ended.
+#[derive(Default)]
+pub(super) struct DeferredEffects {
+    allocated: SmallVec<[SlotRef; 2]>,
+    freed: SmallVec<[SlotRef; 4]>,
+    touched: SmallVec<[Touch; 1]>,
+    /// The slots of sessions that are marked as being ended.
+    ending: SmallVec<[SlotRef; 1]>,
+    pub revoked: u64,
+    pub expired: u64,
+    /// What the transaction has seen has changed: it has to be run again.
+    pub must_rerun: bool,
+}
+
+/// A use that was noted in a slot.
+struct Touch {
+    slot: SlotRef,
+    before: i64,
+    now: i64,
+}
+
+impl DeferredEffects {
+    /// After a commit frees the slots that are not needed any more; otherwise undoes what was done to the others.
+    pub(super) fn apply(self, cx: &Context, last_used: &LastUsedTable, is_committed: bool) {
+        if is_committed {
+            self.freed.iter().for_each(|&slot| last_used.free(slot));
+            cx.counters.add(Count::Revoked, self.revoked);
+            cx.counters.add(Count::Expired, self.expired);
+        } else {
+            self.allocated.iter().for_each(|&slot| last_used.free(slot));
+            self.touched.iter().for_each(|touch| last_used.undo_touch(touch.slot, touch.now, touch.before));
+            self.ending.iter().for_each(|&slot| last_used.unmark_ending(slot));
+        }
+    }
+}
+
+pub(super) struct SessionTxn<'a, 'e> {
+    pub txn: &'a mut WriteTxn<'e>,
+    pub handle: &'a Handle,
+    pub cx: &'a Context<'a>,
+    pub seals: bool,
+    pub effects: &'a mut DeferredEffects,
+}
+
+impl<'a> SessionTxn<'a, '_> {
+    pub(super) fn last_used(&self) -> LastUsedTable<'a> {
+        self.handle.shm.last_used()
+    }
+
+    /// Writes a session that is new, or whose key or principal may change: from `old` (if any) to `new`.
+    pub(super) fn rewrite(
+        &mut self,
+        old: Option<&LookupKey>,
+        new: &LookupKey,
+        write: &Write,
+        grace: &Grace,
+    ) -> Result<Meta> {
+        let time = self.cx.step_time();
+        let moves = old != Some(new);
+        let before = old.map(|key| self.load_and_touch(key, &time)).transpose()?;
+        let header = match &before {
+            Some(before) => {
+                write.check_version(&before.header)?;
+                write.header_after(before.header, time.now)
+            }
+            None => write.new_header(time.now),
+        };
+        if moves && self.is_taken(new)? {
+            return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
+        }
+        let alias = match &before {
+            Some(before) if moves => grace.alias(before.key, *new, &header, &time)?,
+            _ => None,
+        };
+        let excess = match header.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
+            Some(principal) => self.remove_excess(principal, [old, Some(new)], &time)?,
+            None => Vec::new(),
+        };
+
+        let mut old_payload = ZeroizeOnDrop::new(Vec::new());
+        if let Some(before) = &before {
+            let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
+            let payload = codec::decode(bytes, self.seals)?.payload;
+            write.check_genuine(&StoredRecord { key: before.key, header: &before.header, payload })?;
+            if write.content.needs_old_payload() {
+                old_payload.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
+                old_payload.extend_from_slice(payload);
+            }
+        }
+        let stored_len = write.content.stored_len(old_payload.len());
+        let len_before = before.as_ref().map(|before| before.payload_len(self.seals));
+        self.adjust_usage(len_before, Some(payload_len(stored_len, self.seals)))?;
+
+        let deadline = header.deadline(time.timeouts);
+        let mut engine_fields = EngineFields { indexed_deadline: deadline, ..EngineFields::default() };
+        // A thread that finds the session expired by its old timeouts must not mark the slot that the new ones use.
+        let changes_timeouts = before.as_ref().is_some_and(|before| before.header.own != header.own);
+        match &before {
+            Some(before) if !moves => {
+                engine_fields = before.engine_fields;
+                if changes_timeouts {
+                    self.allocate_slot(new, &mut engine_fields, &time);
+                    self.effects.freed.push(before.slot());
+                }
+                // The indexed deadline is a lower bound of the old one: it stays, unless the new one is earlier.
+                if deadline < engine_fields.indexed_deadline {
+                    deadline_index::unschedule(self.txn, engine_fields.indexed_deadline, new)?;
+                    deadline_index::schedule(self.txn, deadline, new)?;
+                    engine_fields.indexed_deadline = deadline;
+                }
+                if before.header.principal != header.principal {
+                    self.unindex_principal(before)?;
+                    self.index_principal(&header, new)?;
+                }
+            }
+            _ => {
+                if let Some(before) = &before {
+                    self.remove_entries(before)?;
+                }
+                self.allocate_slot(new, &mut engine_fields, &time);
+                deadline_index::schedule(self.txn, deadline, new)?;
+                self.index_principal(&header, new)?;
+            }
+        }
+        let record = self.txn.reserve(Table::Sessions, &new.bytes(), codec::record_len(&header, stored_len))?;
+        let payload = codec::encode(&header, &engine_fields, self.seals, record);
+        let replaced = before.as_ref().map(|before| StoredRecord {
+            key: before.key,
+            header: &before.header,
+            payload: &old_payload,
+        });
+        write.content.write_to(new, &header, replaced, payload)?;
+        if let Some(alias) = alias {
+            self.txn.put(Table::Aliases, &alias.key.bytes(), &codec::encode_alias(&alias))?;
+            deadline_index::schedule_alias(self.txn, alias.until, &alias.key)?;
+        }
+        // Last, when little else can fail: from here on other threads find them ended, or wait for the commit.
+        self.mark_ending(&excess)?;
+        self.mark_ending(before.filter(|_| changes_timeouts).as_slice())?;
+        Ok(header.meta(time.timeouts))
+    }
+
+    pub(super) fn delete(&mut self, key: &LookupKey) -> Result<()> {
+        let row = self.load_and_touch(key, &self.cx.step_time())?;
+        self.remove(&row)
+    }
+
+    /// Writes the last use of a session into its record, and allocates a slot if it has none.
+    pub(super) fn refresh(&mut self, key: &LookupKey) -> Result<Meta> {
+        let time = self.cx.step_time();
+        let row = self.load_and_touch(key, &time)?;
+        let header = row.header.touched_at(time.now);
+        let mut engine_fields = row.engine_fields;
+        if row.slot_state == SlotState::Missing {
+            self.allocate_slot(key, &mut engine_fields, &time);
+        }
+        self.patch_record(key, header.last_seen, &engine_fields)?;
+        Ok(header.meta(time.timeouts))
+    }
+
+    /// Ends up to `max` sessions of a principal other than `except`. False: there may be more.
+    pub(super) fn revoke(&mut self, principal: PrincipalKey, except: Option<LookupKey>, max: usize) -> Result<bool> {
+        let mut keys = Vec::new();
+        let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
+        while keys.len() < max
+            && let Some(key) = next_of_principal(self.txn, principal, &mut next)?
+        {
+            if Some(key) != except {
+                keys.try_reserve(1).map_err(|_| Error::no_memory())?;
+                keys.push(key);
+            }
+        }
+        let time = self.cx.step_time();
+        for key in &keys {
+            if let Some(mut row) = self.find(key)? {
+                if self.is_live(&mut row, &time) {
+                    self.effects.revoked += 1;
+                } else {
+                    self.effects.expired += 1;
+                }
+                self.remove(&row)?;
+            }
+        }
+        Ok(keys.len() < max)
+    }
+
+    /// Removes the least recently used sessions of a principal that have to make room for one more. Their slots are marked
+    /// later.
+    fn remove_excess(
+        &mut self,
+        principal: PrincipalKey,
+        excluded: [Option<&LookupKey>; 2],
+        time: &StepTime,
+    ) -> Result<Vec<SessionRow>> {
+        let max = self.cx.policy.limits().max_per_principal;
+        let mut live = Vec::new();
+        if max == u64::MAX {
+            return Ok(live);
+        }
+        let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
+        while let Some(key) = next_of_principal(self.txn, principal, &mut next)? {
+            if excluded.contains(&Some(&key)) {
+                continue;
+            }
+            if let Some(mut row) = self.find(&key)?
+                && self.is_live(&mut row, time)
+            {
+                live.push(row);
+            }
+        }
+        live.sort_unstable_by_key(|row| (row.header.last_seen, row.header.created, row.key));
+        live.truncate((live.len() as u64 + 1).saturating_sub(max) as usize);
+        live.iter().try_for_each(|row| self.remove(row))?;
+        self.effects.revoked += live.len() as u64;
+        Ok(live)
+    }
+
+    /// Marks the slots of sessions that end, chosen because of their last use, or that get another slot. If one was used
+    /// since, or found expired, the transaction has to be run again.
+    fn mark_ending(&mut self, rows: &[SessionRow]) -> Result<()> {
+        for row in rows {
+            if !self.last_used().mark_ending(row.slot(), row.slot_state) {
+                self.effects.must_rerun = true;
+                return Err(Error::fixed(ErrorKind::Busy, "a session was used while it was about to be ended"));
+            }
+            self.effects.ending.push(row.slot());
+        }
+        Ok(())
+    }
+
+    /// The live session that a key reads.
+    pub(super) fn resolve_live(&self, key: &LookupKey) -> Result<Option<LookupKey>> {
+        let time = self.cx.step_time();
+        let Some(mut resolved) = resolve(self.txn, key, &self.last_used(), &time, self.seals)? else {
+            return Ok(None);
+        };
+        Ok(self.is_live(&mut resolved.row, &time).then_some(resolved.row.key))
+    }
+
+    /// Whether a session is live. No other writer is about to end it: this one has the write lock.
+    pub(super) fn is_live(&self, row: &mut SessionRow, time: &StepTime) -> bool {
+        let last_used = self.last_used();
+        if let SlotState::Ending(_) = row.slot_state {
+            last_used.unmark_ending(row.slot());
+            row.apply_slot(&last_used);
+        }
+        row.is_live(&last_used, time).unwrap_or(true)
+    }
+
+    pub(super) fn find(&self, key: &LookupKey) -> Result<Option<SessionRow>> {
+        let Some(bytes) = self.txn.session(key)? else { return Ok(None) };
+        let (row, _) = SessionRow::read(*key, bytes, &self.last_used(), self.seals)?;
+        Ok(Some(row))
+    }
+
+    /// A live session, which this transaction uses: it cannot expire meanwhile.
+    fn load_and_touch(&mut self, key: &LookupKey, time: &StepTime) -> Result<SessionRow> {
+        let last_used = self.last_used();
+        let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
+        if !self.is_live(&mut row, time) {
+            return Err(Error::not_found());
+        }
+        if row.slot_state != SlotState::Missing {
+            let before = last_used.touch(row.slot(), time.now).ok_or_else(Error::not_found)?;
+            self.effects.touched.push(Touch { slot: row.slot(), before, now: time.now });
+            row.apply_slot(&last_used);
+        }
+        match row.slot_state {
+            // By its absolute deadline, which a use does not move.
+            SlotState::Expired => Err(Error::not_found()),
+            _ => Ok(row),
+        }
+    }
+
+    fn allocate_slot(&mut self, key: &LookupKey, engine_fields: &mut EngineFields, time: &StepTime) {
+        let slot = self.last_used().allocate(key, time.now);
+        self.effects.allocated.push(slot);
+        engine_fields.last_used_slot = slot.index;
+        engine_fields.generation = slot.generation;
+    }
+
+    fn is_taken(&self, key: &LookupKey) -> Result<bool> {
+        let key = key.bytes();
+        Ok(self.txn.get(Table::Sessions, &key)?.is_some() || self.txn.get(Table::Aliases, &key)?.is_some())
+    }
+
+    /// Removes a session from the store.
+    pub(super) fn remove(&mut self, row: &SessionRow) -> Result<()> {
+        self.adjust_usage(Some(row.payload_len(self.seals)), None)?;
+        self.remove_entries(row)
+    }
+
+    fn remove_entries(&mut self, row: &SessionRow) -> Result<()> {
+        self.txn.delete(Table::Sessions, &row.key.bytes())?;
+        deadline_index::unschedule(self.txn, row.engine_fields.indexed_deadline, &row.key)?;
+        self.unindex_principal(row)?;
+        self.effects.freed.push(row.slot());
+        Ok(())
+    }
+
+    /// Counts a change of a payload's length (`None`: no session). Fails if it would pass a limit; a session that shrinks or
+    /// stays as long as it was always fits.
+    fn adjust_usage(&mut self, old: Option<u64>, new: Option<u64>) -> Result<()> {
+        let limits = self.cx.policy.limits();
+        let old_len = old.unwrap_or(0);
+        let new_len = new.unwrap_or(0);
+        let is_one_too_many = old.is_none() && self.txn.entries(Table::Sessions)? >= limits.max_sessions;
+        let mut bytes = 0;
+        if old_len != new_len {
+            bytes = payload_bytes(self.txn)?.wrapping_sub(old_len).wrapping_add(new_len);
+        }
+        if is_one_too_many || (new_len > old_len && bytes > limits.max_bytes) {
+            return Err(Error::fixed(ErrorKind::Full, "the store is full: max_sessions or max_bytes is reached"));
+        }
+        if old_len != new_len {
+            self.txn.put(Table::Meta, BYTES, &bytes.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Changes the parts of a record that are not sealed.
+    pub(super) fn patch_record(&mut self, key: &LookupKey, last_seen: i64, engine_fields: &EngineFields) -> Result<()> {
+        let key = key.bytes();
+        let mut record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default().to_vec();
+        codec::patch_header(&mut record, last_seen, engine_fields)?;
+        self.txn.put(Table::Sessions, &key, &record)
+    }
+
+    fn index_principal(&mut self, header: &RecordHeader, key: &LookupKey) -> Result<()> {
+        match header.principal {
+            Some(principal) => self.txn.put(Table::Principals, &principal_entry(principal, key), &[]),
+            None => Ok(()),
+        }
+    }
+
+    fn unindex_principal(&mut self, row: &SessionRow) -> Result<()> {
+        if let Some(principal) = row.header.principal {
+            self.txn.delete(Table::Principals, &principal_entry(principal, &row.key))?;
+        }
+        Ok(())
+    }
+}
+
+/// The sum of the payloads' lengths.
+pub(super) fn payload_bytes(txn: &Txn) -> Result<u64> {
+    let bytes = txn.get(Table::Meta, BYTES)?;
+    Ok(bytes.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+}
+
+/// The next session of a principal, from the entry `next` on, which is moved behind it.
+pub(super) fn next_of_principal(txn: &Txn, principal: PrincipalKey, next: &mut Vec<u8>) -> Result<Option<LookupKey>> {
+    let Some((entry, _)) = txn.first_from(Table::Principals, next)? else { return Ok(None) };
+    let Some(key) = entry.strip_prefix(&principal.bytes()) else { return Ok(None) };
+    let key = parse_key(key)?;
+    *next = successor(entry);
+    Ok(Some(key))
+}
+
+pub(super) fn principal_entry(principal: PrincipalKey, key: &LookupKey) -> [u8; 64] {
+    let mut entry = [0; 64];
+    entry[..32].copy_from_slice(&principal.bytes());
+    entry[32..].copy_from_slice(&key.bytes());
+    entry
+}
+
+fn payload_len(stored_len: usize, seals: bool) -> u64 {
+    stored_len.saturating_sub(if seals { OVERHEAD } else { 0 }) as u64
+}
