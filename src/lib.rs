@@ -1,5 +1,5 @@
-//! A server-side session store: the client holds an unguessable id of 128 characters, and the truth about the session
-//! stays here, where it can be updated, destroyed and expired.
+//! A server-side session store. The client holds an unguessable id of 128 characters; the session stays in the store, where
+//! it can be read, updated, renewed, revoked and expired.
 //!
 //! ```
 //! use sss::{Access, Options, Store};
@@ -19,8 +19,8 @@
 //! # Ok::<(), sss::Error>(())
 //! ```
 //!
-//! The same library is used from C through `include/sss.h`, from Python and from Elixir; [`Store`] is what all of them
-//! sit on. A call goes one way: caller, [`Store`] (the rules), engine (the atomic step).
+//! C (`include/sss.h`), Python and Elixir use the same [`Store`]. A call goes one way: caller, [`Store`] (the rules), engine
+//! (the atomic step).
 
 // The rules serve every engine: a build with fewer engines does not use all of them.
 #![cfg_attr(not(all(feature = "lmdb", feature = "redis")), allow(dead_code, unused_imports))]
