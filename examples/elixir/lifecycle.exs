@@ -23,7 +23,7 @@ defmodule Lifecycle do
     {:error, %Error{reason: :conflict}} =
       step("put_if", "another update of version 1, too late", Store.put_if(store, guest, 1, %{cart: 9}))
 
-    # Login: a new id, so that whoever planted or knew the old one has nothing (session fixation).
+    # Login: a new id, so that an attacker who planted or knew the old one has nothing (session fixation).
     {:ok, laptop, _} =
       step(
         "renew",
