@@ -206,6 +206,16 @@ impl Store {
         self.0.engine.may_block()
     }
 
+    /// The longest payload that the store accepts, in bytes.
+    pub fn max_payload(&self) -> Result<u64> {
+        Ok(self.0.engine.enter()?.policy.max_payload())
+    }
+
+    /// The most sessions that a principal can have; `u64::MAX` without a limit.
+    pub fn max_per_principal(&self) -> Result<u64> {
+        Ok(self.0.engine.enter()?.policy.limits().max_per_principal)
+    }
+
     /// Whether a payload that `get` returns is certain to be one that this library stored: payloads never leave this process,
     /// or they are sealed. If not, deserializers must not trust it. (Without a `secret_file`, write access to the store and
     /// knowledge of an id suffice to seal a payload.)
