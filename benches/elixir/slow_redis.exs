@@ -8,8 +8,8 @@ alias SessionServerStore.Native
 
 [mode, ms, processes | options] = System.argv()
 [ms, processes] = Enum.map([ms, processes], &String.to_integer/1)
-place = Path.join(System.tmp_dir!(), "sss-slow-#{System.pid()}")
-File.mkdir_p!(place)
+directory = Path.join(System.tmp_dir!(), "sss-slow-#{System.pid()}")
+File.mkdir_p!(directory)
 
 free_port = fn ->
   {:ok, socket} = :gen_tcp.listen(0, ip: {127, 0, 0, 1})
@@ -19,13 +19,13 @@ free_port = fn ->
 end
 
 port = free_port.()
-config = Path.join(place, "redis.conf")
-File.write!(config, "bind 127.0.0.1\nport #{port}\nsave \"\"\ndir #{place}\nloglevel warning\n")
+config = Path.join(directory, "redis.conf")
+File.write!(config, "bind 127.0.0.1\nport #{port}\nsave \"\"\ndir #{directory}\nloglevel warning\n")
 redis = Port.open({:spawn_executable, System.find_executable("redis-server")}, [:binary, args: [config]])
 {:os_pid, redis_pid} = Port.info(redis, :os_pid)
 Process.sleep(500)
 
-# Passes everything on, answers after `ms`.
+# Forwards all bytes, replies with a delay of `ms`.
 defmodule Proxy do
   def start(to, ms) do
     {:ok, listening} = :gen_tcp.listen(0, [:binary, active: false, nodelay: true, backlog: 128, ip: {127, 0, 0, 1}])
@@ -57,14 +57,14 @@ end
 
 port = if mode == "delay", do: Proxy.start(port, ms), else: port
 {:ok, handle} = Native.open("redis://127.0.0.1:#{port}?" <> Enum.join(["pool=#{processes}" | options], "&"))
-{:ok, {sid, _}} = Native.create_waiting(handle, "hello", {0, 0, :keep, 0})
+{:ok, {sid, _}} = Native.create_dirty(handle, "hello", {:keep, :keep, :keep, 0})
 
 calls = :counters.new(1, [:write_concurrency])
 until = System.monotonic_time(:millisecond) + 6000
 
 call = fn call ->
   if System.monotonic_time(:millisecond) < until do
-    Native.get_waiting(handle, sid, false)
+    Native.get_dirty(handle, sid, false)
     :counters.add(calls, 1, 1)
     call.(call)
   end
@@ -81,7 +81,7 @@ if mode == "stall" do
   end)
 end
 
-file = Path.join(place, "file")
+file = Path.join(directory, "file")
 
 look = fn look, times ->
   if System.monotonic_time(:millisecond) < until - 500 do
@@ -109,4 +109,4 @@ IO.puts(
 )
 
 System.cmd("kill", ["-KILL", "#{redis_pid}"])
-File.rm_rf!(place)
+File.rm_rf!(directory)

@@ -43,7 +43,7 @@ defmodule SessionServerStore.Store do
   session follows its store, and an existing one keeps what it has.
   """
 
-  alias SessionServerStore.{Call, Duration, Error, Native, Session, SessionInfo}
+  alias SessionServerStore.{Dispatch, Duration, Error, Native, Session, SessionInfo}
 
   @enforce_keys [:handle, :raw]
   defstruct @enforce_keys
@@ -114,7 +114,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :keep)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, {sid, meta}} <- Call.create(store.handle, payload, options) do
+         {:ok, {sid, meta}} <- Dispatch.create(store.handle, payload, options) do
       {:ok, sid, session(data, meta)}
     else
       error -> answer(error)
@@ -144,7 +144,7 @@ defmodule SessionServerStore.Store do
   # What the store holds but what is not a term of Elixir is `:unreadable`; damage is a failure of the store.
   @spec read(t, sid, boolean) :: {:ok, Session.t()} | {:unreadable, why :: String.t()} | missing | failure
   def read(%__MODULE__{} = store, sid, peek) do
-    with {:ok, {payload, meta, authentic}} <- Call.get(store.handle, sid, peek),
+    with {:ok, {payload, meta, authentic}} <- Dispatch.get(store.handle, sid, peek),
          {:ok, data} <- decode(store, payload, authentic) do
       {:ok, session(data, meta)}
     else
@@ -168,7 +168,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Call.put(store.handle, sid, payload, options) do
+         {:ok, meta} <- Dispatch.put(store.handle, sid, payload, options) do
       {:ok, session(data, meta)}
     else
       error -> answer(error)
@@ -192,7 +192,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Call.put_if(store.handle, sid, version, payload, options) do
+         {:ok, meta} <- Dispatch.put_if(store.handle, sid, version, payload, options) do
       {:ok, session(data, meta)}
     else
       error -> answer(error)
@@ -204,7 +204,7 @@ defmodule SessionServerStore.Store do
   @doc "Uses a session without reading it: its idle timeout begins anew."
   @spec touch(t, sid) :: {:ok, Session.t()} | missing | failure
   def touch(store \\ default(), sid) do
-    case Call.touch(store.handle, sid) do
+    case Dispatch.touch(store.handle, sid) do
       {:ok, meta} -> {:ok, session(nil, meta)}
       error -> answer(error)
     end
@@ -230,7 +230,7 @@ defmodule SessionServerStore.Store do
     options = options(opts, :clear)
 
     with {:ok, payload} <- encode(store, data),
-         {:ok, {new_sid, meta}} <- Call.renew(store.handle, sid, payload, options) do
+         {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
       {:ok, new_sid, session(if(data != @keep, do: data), meta)}
     else
       error -> answer(error)
@@ -241,15 +241,15 @@ defmodule SessionServerStore.Store do
 
   @doc "Ends a session."
   @spec delete(t, sid) :: :ok | missing | failure
-  def delete(store \\ default(), sid), do: answer(Call.delete(store.handle, sid))
+  def delete(store \\ default(), sid), do: answer(Dispatch.delete(store.handle, sid))
 
   @doc "32 bytes that name a session to `delete_ref/2`, as in `list/2`. They are no secret like the id."
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
-  def ref(store \\ default(), sid), do: answer(Call.reference(store.handle, sid))
+  def ref(store \\ default(), sid), do: answer(Dispatch.reference(store.handle, sid))
 
   @doc "Ends the session that a reference names."
   @spec delete_ref(t, ref) :: :ok | missing | failure
-  def delete_ref(store \\ default(), ref), do: answer(Call.delete_ref(store.handle, ref))
+  def delete_ref(store \\ default(), ref), do: answer(Dispatch.delete_ref(store.handle, ref))
 
   ## All of somebody's sessions
 
@@ -292,7 +292,7 @@ defmodule SessionServerStore.Store do
   @doc "Counters: `:sessions` and `:bytes` as they are now, all others since the store was opened."
   @spec stats(t) :: {:ok, %{required(atom) => non_neg_integer}} | failure
   def stats(store \\ default()) do
-    with {:ok, stats} <- answer(Call.stats(store.handle)), do: {:ok, Map.new(stats)}
+    with {:ok, stats} <- answer(Dispatch.stats(store.handle)), do: {:ok, Map.new(stats)}
   end
 
   @doc """
@@ -350,7 +350,7 @@ defmodule SessionServerStore.Store do
       version: version,
       created_ms: created_ms,
       last_seen_ms: last_seen_ms,
-      expires_ms: Duration.from_ms(expires_ms)
+      expires_ms: expires_ms
     }
   end
 
@@ -361,13 +361,13 @@ defmodule SessionServerStore.Store do
       version: version,
       created_ms: created_ms,
       last_seen_ms: last_seen_ms,
-      expires_ms: Duration.from_ms(expires_ms)
+      expires_ms: expires_ms
     }
   end
 
   ## Options and errors
 
-  @unchanged {0, 0, :keep, 0}
+  @unchanged {:keep, :keep, :keep, 0}
 
   # `nobody` is what `principal: nil` means: in a new session nothing is to be cleared.
   defp options([], _nobody), do: @unchanged
@@ -390,13 +390,7 @@ defmodule SessionServerStore.Store do
   defp option({name, _}, _, _), do: raise(ArgumentError, "unknown option or bad value: #{inspect(name)}")
   defp option(_, _, _), do: raise(ArgumentError, "options must be a keyword list")
 
-  # In the native interface 0 is "not given" and a negative number "dead at once".
-  defp own(name, value) do
-    case Duration.timeout!(name, value) do
-      0 -> -1
-      ms -> ms
-    end
-  end
+  defp own(name, value), do: name |> Duration.timeout!(value) |> Duration.from_ms()
 
   defp only_option([], _name, default, _valid?), do: default
 

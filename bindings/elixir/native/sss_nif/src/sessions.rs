@@ -1,112 +1,174 @@
-//! The operations on one session. Each is two NIFs: the first runs on the scheduler of the caller, unless the store's engine
-//! may wait there or the payload is large, and answers `:wait` then; the second, `*_waiting`, runs on a dirty one.
+//! The NIFs on one session. Most are pairs: the first runs on the scheduler of its caller, unless the call may take too
+//! long there, and returns `:would_block` then; the second, `*_dirty`, runs on a dirty scheduler.
 
 use rustler::{Binary, Encoder, Env, Term, schedule::consume_timeslice};
-use sss::{Access, Error, ErrorKind, Store};
+use sss::{Access, Error, ErrorKind, Principal, Store};
 
 use crate::{
-    handle::Given,
-    terms::{self, GivenOptions, GivenRef, answer, atoms, binary, done, meta},
+    args::{HandleArg, OptionsArg, RefArg},
+    atoms,
+    replies::{self, binary, meta, ok, ok_value},
 };
 
-/// The longest payload for which a scheduler may be used: to decrypt it or to copy it takes about 100 microseconds. A MiB
-/// takes a millisecond, which is as long as a NIF may run.
-const MOST: usize = 128 << 10;
+/// The longest payload and principal for a normal scheduler: decrypting or copying it takes about 100 microseconds.
+const MAX_INPUT_LEN: usize = 128 << 10;
 
-/// Tells the scheduler what a payload cost: copying (and wiping) a MiB takes about as long as a process may run at all.
-fn account(env: Env, payload: &[u8]) {
-    const WHOLE_TIMESLICE: usize = 1 << 20;
-    let percent = payload.len().saturating_mul(100) / WHOLE_TIMESLICE;
+/// The longest payload that a write may free on a normal scheduler: wiping it takes about 250 microseconds.
+const MAX_FREED_LEN: u64 = 1 << 20;
+
+/// The most sessions of a principal that a write may compare on a normal scheduler: it takes about 250 microseconds.
+const MAX_COMPARED_SESSIONS: u64 = 1000;
+
+/// Which of the two NIFs of a pair runs.
+#[derive(Clone, Copy)]
+enum Scheduler {
+    Normal,
+    Dirty,
+}
+
+impl Scheduler {
+    fn max_len(self) -> usize {
+        match self {
+            Scheduler::Normal => MAX_INPUT_LEN,
+            Scheduler::Dirty => usize::MAX,
+        }
+    }
+}
+
+/// What a normal scheduler answers instead of handling more than it may. `read_up_to` uses the same error.
+fn would_block() -> Error {
+    Error::new(ErrorKind::TooSmall, "the call takes too long for a normal scheduler")
+}
+
+fn read_may_block(store: &Store) -> bool {
+    store.may_block().reads
+}
+
+/// A write frees the payload that it replaces or ends, whose length is not known before.
+fn write_may_block(store: &Store) -> bool {
+    store.may_block().writes || store.max_payload().is_ok_and(|max| max > MAX_FREED_LEN)
+}
+
+/// The payload, if this scheduler may store it with these options.
+fn admit<'p>(
+    env: Env,
+    scheduler: Scheduler,
+    store: &Store,
+    payload: &'p Binary,
+    options: &OptionsArg,
+) -> Result<&'p [u8], Error> {
+    let mut input_len = payload.len();
+    if let Principal::Set(principal) = options.to_options().principal {
+        input_len = input_len.saturating_add(principal.len());
+        // With a limit, the store looks for the least recently used session of the principal.
+        let max_sessions = store.max_per_principal()?;
+        if matches!(scheduler, Scheduler::Normal) && (MAX_COMPARED_SESSIONS + 1..u64::MAX).contains(&max_sessions) {
+            return Err(would_block());
+        }
+    }
+    if input_len > scheduler.max_len() {
+        return Err(would_block());
+    }
+    count_reductions(env, payload.len());
+    Ok(payload.as_slice())
+}
+
+/// Tells the scheduler the cost of handling `len` bytes: for a MiB it is the whole timeslice of the process.
+fn count_reductions(env: Env, len: usize) {
+    const TIMESLICE_LEN: usize = 1 << 20;
+    let percent = len.saturating_mul(100) / TIMESLICE_LEN;
     if percent > 0 {
         consume_timeslice(env, percent.min(100) as i32);
     }
 }
 
-/// The payload that an operation is given, if it is not longer than `most`.
-fn given<'p>(env: Env, payload: &'p Binary, most: usize) -> Result<&'p [u8], Error> {
-    if payload.len() > most {
-        return Err(Error::new(ErrorKind::TooSmall, "the payload is too long for a scheduler"));
-    }
-    account(env, payload);
-    Ok(payload.as_slice())
-}
-
-/// `reads` or `writes` (of `sss::Blocking`), the names of the two, the arguments, the operation and what makes an answer of its
-/// result. `most` is the longest payload that the operation may handle; to a longer one its result is `TooSmall`. The types
-/// are in brackets because rustler has to see their tokens, and it knows an `env` of its own only.
-macro_rules! operations {
-    ($($waits:ident $name:ident $waiting:ident
-        |$env:ident, $store:ident, $most:ident $(, $argument:ident: [$($type:tt)+])*| -> $answer:ident $operation:block)*) => {$(
+/// Defines pairs of NIFs: the predicate that sends a call to a dirty scheduler, the two names, the arguments, the function
+/// that encodes the result, and the operation. The types are in brackets because rustler has to see their tokens, and it
+/// knows only an `env` of its own.
+macro_rules! nif_pairs {
+    ($($may_block:ident $name:ident $name_dirty:ident
+        |$env:ident, $store:ident, $scheduler:ident $(, $argument:ident: [$($type:tt)+])*| -> $encode:ident $operation:block)*) => {$(
         #[rustler::nif]
-        fn $name<'a>(env: Env<'a>, handle: Given $(, $argument: $($type)+)*) -> Term<'a> {
-            let ($env, $most) = (env, MOST);
-            match handle.with(|waits| waits.$waits, |$store: &Store| $operation) {
-                Some(Err(error)) if error.kind() == ErrorKind::TooSmall => atoms::wait().encode($env),
-                Some(result) => $answer($env, result),
-                None => atoms::wait().encode($env),
+        fn $name<'a>(env: Env<'a>, handle: HandleArg $(, $argument: $($type)+)*) -> Term<'a> {
+            let $env = env;
+            let $scheduler = Scheduler::Normal;
+            match handle.run_unless($may_block, |$store: &Store| $operation) {
+                Some(Err(error)) if error.kind() == ErrorKind::TooSmall => atoms::would_block().encode($env),
+                Some(result) => $encode($env, result),
+                None => atoms::would_block().encode($env),
             }
         }
 
         #[rustler::nif(schedule = "DirtyIo")]
-        fn $waiting<'a>(env: Env<'a>, handle: Given $(, $argument: $($type)+)*) -> Term<'a> {
-            let ($env, $most) = (env, usize::MAX);
-            let operation = |$store: Store| $operation;
-            $answer($env, handle.store().and_then(operation))
+        fn $name_dirty<'a>(env: Env<'a>, handle: HandleArg $(, $argument: $($type)+)*) -> Term<'a> {
+            let $env = env;
+            let $scheduler = Scheduler::Dirty;
+            let operation = |$store: &Store| $operation;
+            $encode($env, handle.store().and_then(|store| operation(&store)))
         }
     )*};
 }
 
-operations! {
-    writes create create_waiting |env, store, most, payload: [Binary<'a>], options: [GivenOptions<'a>]| -> answer {
-        let payload = given(env, &payload, most)?;
-        store.create(payload, &options.as_options()).map(|(sid, m)| (binary(env, sid.as_ref()), meta(env, &m)))
+nif_pairs! {
+    write_may_block create create_dirty
+    |env, store, scheduler, payload: [Binary<'a>], options: [OptionsArg<'a>]| -> ok_value {
+        let payload = admit(env, scheduler, store, &payload, &options)?;
+        store.create(payload, &options.to_options()).map(|(sid, m)| (binary(env, sid.as_ref()), meta(env, &m)))
     }
 
-    reads get get_waiting |env, store, most, sid: [Binary<'a>], peek: [bool]| -> answer {
+    read_may_block get get_dirty |env, store, scheduler, sid: [Binary<'a>], peek: [bool]| -> ok_value {
         let access = if peek { Access::Peek } else { Access::Slide };
-        // The payload is copied once, from the store into the binary that Elixir gets.
-        store.read_up_to(sid.as_slice(), access, most, |payload, m| {
-            account(env, payload);
+        // The payload is copied once, from the store to the binary that Elixir gets.
+        store.read_up_to(sid.as_slice(), access, scheduler.max_len(), |payload, m| {
+            count_reductions(env, payload.len());
             Ok((binary(env, payload), meta(env, m), store.authenticates()))
         })
     }
 
-    writes put put_waiting
-    |env, store, most, sid: [Binary<'a>], payload: [Binary<'a>], options: [GivenOptions<'a>]| -> answer {
-        let payload = given(env, &payload, most)?;
-        store.put(sid.as_slice(), payload, &options.as_options()).map(|m| meta(env, &m))
+    write_may_block put put_dirty
+    |env, store, scheduler, sid: [Binary<'a>], payload: [Binary<'a>], options: [OptionsArg<'a>]| -> ok_value {
+        let payload = admit(env, scheduler, store, &payload, &options)?;
+        store.put(sid.as_slice(), payload, &options.to_options()).map(|m| meta(env, &m))
     }
 
-    writes put_if put_if_waiting
-    |env, store, most, sid: [Binary<'a>], version: [u64], payload: [Binary<'a>], options: [GivenOptions<'a>]| -> answer {
-        let payload = given(env, &payload, most)?;
-        store.put_if(sid.as_slice(), version, payload, &options.as_options()).map(|m| meta(env, &m))
+    write_may_block put_if put_if_dirty
+    |env, store, scheduler, sid: [Binary<'a>], version: [u64], payload: [Binary<'a>], options: [OptionsArg<'a>]|
+    -> ok_value {
+        let payload = admit(env, scheduler, store, &payload, &options)?;
+        store.put_if(sid.as_slice(), version, payload, &options.to_options()).map(|m| meta(env, &m))
     }
 
-    reads touch touch_waiting |env, store, _most, sid: [Binary<'a>]| -> answer {
+    read_may_block touch touch_dirty |env, store, _scheduler, sid: [Binary<'a>]| -> ok_value {
         store.touch(sid.as_slice()).map(|m| meta(env, &m))
     }
 
-    writes renew renew_waiting
-    |env, store, most, sid: [Binary<'a>], payload: [Option<Binary<'a>>], options: [GivenOptions<'a>]| -> answer {
-        let payload = payload.as_ref().map(|payload| given(env, payload, most)).transpose()?;
-        let renewed = store.renew(sid.as_slice(), payload, &options.as_options());
-        renewed.map(|(sid, m)| (binary(env, sid.as_ref()), meta(env, &m)))
-    }
-
-    writes delete delete_waiting |env, store, _most, sid: [Binary<'a>]| -> done {
+    write_may_block delete delete_dirty |env, store, _scheduler, sid: [Binary<'a>]| -> ok {
         store.delete(sid.as_slice())
     }
 
-    reads reference reference_waiting |env, store, _most, sid: [Binary<'a>]| -> answer {
+    read_may_block reference reference_dirty |env, store, _scheduler, sid: [Binary<'a>]| -> ok_value {
         store.reference(sid.as_slice()).map(|reference| binary(env, &reference.0))
     }
 
-    writes delete_ref delete_ref_waiting |env, store, _most, reference: [GivenRef]| -> done {
+    write_may_block delete_ref delete_ref_dirty |env, store, _scheduler, reference: [RefArg]| -> ok {
         store.delete_ref(&reference.0)
     }
 
-    reads stats stats_waiting |env, store, _most| -> answer {
-        store.stats().map(|stats| terms::stats(env, &stats))
+    read_may_block stats stats_dirty |env, store, _scheduler| -> ok_value {
+        store.stats().map(|stats| replies::stats(env, &stats))
     }
+}
+
+/// Always on a dirty scheduler: it copies the payload that it keeps, however long that is, and is called once for a login.
+#[rustler::nif(schedule = "DirtyIo")]
+fn renew<'a>(
+    env: Env<'a>,
+    handle: HandleArg,
+    sid: Binary<'a>,
+    payload: Option<Binary<'a>>,
+    options: OptionsArg<'a>,
+) -> Term<'a> {
+    let payload = payload.as_ref().map(Binary::as_slice);
+    let renewed = handle.store().and_then(|store| store.renew(sid.as_slice(), payload, &options.to_options()));
+    ok_value(env, renewed.map(|(sid, m)| (binary(env, sid.as_ref()), meta(env, &m))))
 }
