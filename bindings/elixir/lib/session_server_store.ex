@@ -1,42 +1,42 @@
-# The Plug store: turns the answers of SessionServerStore.Store into what Plug.Session expects. Must compile and work
-# without Plug, and must not touch the conn.
+# The Plug store: converts between the results of SessionServerStore.Store and what Plug.Session expects. Must compile and
+# work without Plug, and must not use the conn.
 defmodule SessionServerStore do
   @moduledoc """
-  Keeps sessions on the server; the client holds an id of 128 characters and nothing else.
+  A session store for Plug. Sessions stay on the server; the client holds an id of 128 characters.
 
       plug Plug.Session,
         store: SessionServerStore,
         key: "sid",
-        timeout: 86_400,
+        timeout: {12, :hour},
         idle_timeout: :infinity
 
-  It can be used with `Plug.Session` and with `SessionHeaderPlug`. The store itself is configured in
-  `SessionServerStore.Application`; `SessionServerStore.Store` is the same store without Plug.
+  It works with `Plug.Session` and with `SessionHeaderPlug`. `SessionServerStore.Application` describes how to configure
+  the store, and `SessionServerStore.Store` how to use it without Plug.
 
   ## Options
 
-    * `:timeout` - seconds after which a session is dead, however much it is used. Default is `10800`
-    * `:idle_timeout` - seconds without use after which it is dead. Default is `600`
-    * `:principal_key` - the session key under which the application keeps whose session it is, such as `"user_id"`.
-      With it, `SessionServerStore.Store.list/2` and `SessionServerStore.Store.revoke/3` know all sessions of a user.
-      The value must be a string or an integer; an integer is the principal as a string
+    * `:timeout` - how long after its creation a session expires, however much it is used. Default is `10800`
+    * `:idle_timeout` - how long after its last use a session expires. Default is `600`
+    * `:principal_key` - the session key of the user id, such as `"user_id"` or `:user_id`, which mean the same. With it,
+      `SessionServerStore.Store.list/2` and `SessionServerStore.Store.revoke/3` find all sessions of a user. The user id
+      is a string, or an integer, which stands for its digits
 
-  Timeouts are whole seconds, `{number, :millisecond}` or `:infinity`; `0` is dead at once. A timeout that is not given
-  is the one in the `:url` of the application's configuration, and the default above if there is none. A session has the
-  timeouts of the pipeline that wrote it last.
+  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`, `:second`, `:minute`,
+  `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A timeout that is not given here is that of the `:url`
+  in the application's configuration, or the default above. A session has the timeouts of the pipeline that wrote it last.
 
-  Other options are ignored, because frameworks hand on options that are meant for others (`:signing_salt`, `:same_site`);
-  one that looks like a misspelt timeout is refused.
+  The options of `Plug.Session` and of Plug's own stores are accepted and ignored, because some frameworks pass them to
+  every store. Other options raise an `ArgumentError`.
 
-  ## What to expect
+  ## Guarantees
 
-    * An id is only ever made by the store. An unknown, expired or deleted one is an empty session, and what is then
-      written gets a new id
-    * A session that ended while a request was under way stays ended: what the request wrote is not stored
-    * An empty session is not stored. Writing one over a living session (`Plug.Conn.clear_session/1`) ends it
-    * Stored data that cannot be read back as a map is an empty session and a line in the log
-    * If the store cannot answer, or is full, or damaged, or the session is too large, a `SessionServerStore.Error` is
-      raised: that is never mistaken for a session that is not there
+    * Only the store creates ids. An unknown, expired or deleted id reads as an empty session, and the next write creates
+      a session with a new id
+    * A session that ends during a request stays ended: what the request writes is not stored
+    * An empty session is not stored. Writing one over an existing session (`Plug.Conn.clear_session/1`) ends it
+    * Stored data that is not a readable map reads as an empty session, and is logged
+    * If the store is unavailable, full or damaged, or the session is too large, a `SessionServerStore.Error` is raised.
+      Such a failure never reads as an empty session
 
   ## Without Plug
 
@@ -50,7 +50,7 @@ defmodule SessionServerStore do
       {nil, %{}}
   """
 
-  alias SessionServerStore.{Duration, Error, Session, Store}
+  alias SessionServerStore.{Arguments, Duration, Error, Session, Store}
 
   require Logger
 
@@ -58,31 +58,38 @@ defmodule SessionServerStore do
   if plug?, do: @behaviour(Plug.Session.Store)
 
   @type sid :: binary | nil
-  @type config :: {timeouts :: keyword, principal_key :: term}
+  @type config :: {timeouts :: keyword, principal_key :: String.t() | nil}
 
   @timeouts [:timeout, :idle_timeout]
+  @options @timeouts ++ [:principal_key]
+
+  # The options of Plug.Session, Plug.Session.COOKIE and Plug.Session.ETS, and of Phoenix's sockets.
+  @ignored_options [:store, :key, :domain, :max_age, :path, :secure, :http_only, :same_site, :extra] ++
+                     [:encryption_salt, :signing_salt, :key_iterations, :key_length, :key_digest, :serializer, :log] ++
+                     [:rotating_options, :secret_key_base, :table, :csrf_token_key]
+
   @random_bytes 96
 
   @doc """
   Checks the options. Plug calls this when it compiles a pipeline, so it needs no running application.
 
-      iex> SessionServerStore.init(idle_timeout: -1)
-      ** (ArgumentError) :idle_timeout must be a number of seconds (0 or more), {milliseconds, :millisecond} or :infinity, got: -1
+      iex> SessionServerStore.init(timeout: 43_200_000)
+      ** (ArgumentError) :timeout is in seconds, and 43200000 looks like milliseconds: write {12, :hour}, or {43200000, :second} if seconds are meant
   """
   @spec init(keyword) :: config
   if plug?, do: @impl(true)
 
   def init(opts) do
-    for {name, _} <- opts, name not in @timeouts, known <- @timeouts, misspelt?(name, known) do
-      raise ArgumentError, "unknown option #{inspect(name)}, did you mean #{inspect(known)}?"
+    for {name, _} <- Arguments.keyword!(opts), name not in @options, name not in @ignored_options do
+      raise ArgumentError, unknown_option(name)
     end
 
     timeouts = for name <- @timeouts, {:ok, value} <- [Keyword.fetch(opts, name)], do: {name, value}
-    Enum.each(timeouts, fn {name, value} -> Duration.timeout!(name, value) end)
-    {timeouts, opts[:principal_key]}
+    Enum.each(timeouts, fn {name, value} -> Duration.to_ms!(name, value) end)
+    {timeouts, principal_key(Keyword.fetch(opts, :principal_key))}
   end
 
-  @doc "Reads the session that a client presents: `{nil, %{}}` if there is none."
+  @doc "Reads the session of the client's id. It is `{nil, %{}}` if there is no such session."
   @spec get(conn :: term, cookie :: binary, config) :: {sid, map}
   if plug?, do: @impl(true)
 
@@ -91,7 +98,7 @@ defmodule SessionServerStore do
       {:ok, %Session{data: data}} when is_map(data) -> {sid, data}
       {:error, :not_found} -> {nil, %{}}
       {:ok, _not_a_map} -> unreadable("it is not a map")
-      {:unreadable, why} -> unreadable(why)
+      {:unreadable, reason} -> unreadable(reason)
       {:error, error} -> raise error
     end
   end
@@ -101,13 +108,13 @@ defmodule SessionServerStore do
   @doc """
   Stores a session and returns the id for the client.
 
-  Without an id it is a new session. With the id of a session that is gone, nothing is stored and the dead id comes back.
-  An empty session is not stored either: with an id, that session ends; without one, the id that comes back names nothing.
+  Without an id, this creates a session. If the id names no session, nothing is stored, and the id is returned as it is.
+  An empty session is not stored: with an id, its session ends; without one, the returned id names no session.
   """
   @spec put(conn :: term, sid, data :: map, config) :: sid :: binary
   if plug?, do: @impl(true)
 
-  # Plug wants a cookie in any case.
+  # Plug sets a cookie in any case, and needs a value for it.
   def put(_conn, nil, data, _config) when data == %{},
     do: Base.url_encode64(:crypto.strong_rand_bytes(@random_bytes), padding: false)
 
@@ -137,28 +144,45 @@ defmodule SessionServerStore do
 
   def delete(_conn, sid, _config) when is_binary(sid) do
     case Store.delete(sid) do
+      :ok -> :ok
+      {:error, :not_found} -> :ok
       {:error, %Error{} = error} -> raise error
-      _ended_or_gone -> :ok
     end
   end
 
   def delete(_conn, _sid, _config), do: :ok
 
+  ## Options
+
+  defp unknown_option(name) do
+    "unknown option #{inspect(name)}: the options of SessionServerStore are #{Enum.map_join(@options, ", ", &inspect/1)}; " <>
+      "limits and where the sessions are kept are set by :url in the configuration of :session_server_store"
+  end
+
+  # Session keys are strings: Plug.Conn.put_session/3 converts atoms. nil and booleans are atoms, but no names.
+  defp principal_key(:error), do: nil
+  defp principal_key({:ok, key}) when is_binary(key) and key != "", do: key
+  defp principal_key({:ok, key}) when is_atom(key) and key not in [nil, true, false], do: Atom.to_string(key)
+
+  defp principal_key({:ok, other}) do
+    raise ArgumentError, ":principal_key must be a session key such as \"user_id\" or :user_id, got: #{inspect(other)}"
+  end
+
   defp store_options(_data, {timeouts, nil}), do: timeouts
-  defp store_options(data, {timeouts, key}), do: [{:principal, principal(key, data[key])} | timeouts]
+  defp store_options(data, {timeouts, key}), do: [{:principal, principal!(key, data[key])} | timeouts]
 
-  defp principal(_key, nobody) when nobody in [nil, ""], do: nil
-  defp principal(_key, user) when is_binary(user), do: user
-  defp principal(_key, user) when is_integer(user), do: Integer.to_string(user)
+  defp principal!(_key, no_user) when no_user in [nil, ""], do: nil
 
-  defp principal(key, _user),
-    do: raise(ArgumentError, "the session's #{inspect(key)} (:principal_key) must be a string or an integer")
+  defp principal!(key, user) do
+    case Arguments.principal(user) do
+      {:ok, principal} -> principal
+      :error -> Arguments.invalid!("the value of #{inspect(key)} in the session must be a string or an integer", user)
+    end
+  end
 
-  defp misspelt?(name, known), do: String.jaro_distance("#{name}", "#{known}") > 0.85
-
-  # Never the id or the data: logs are read by others.
-  defp unreadable(why) do
-    Logger.error("a stored session cannot be read and is taken as empty: #{why}")
+  # Without the id and the data: other people read logs.
+  defp unreadable(reason) do
+    Logger.error("a stored session cannot be read and is treated as empty: #{reason}")
     {nil, %{}}
   end
 end

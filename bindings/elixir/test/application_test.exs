@@ -3,44 +3,42 @@
 defmodule SessionServerStore.ApplicationTest do
   use ExUnit.Case, async: false
   @moduletag :capture_log
-  import Configured, only: [as_it_was: 0, restart: 1]
+  import AppConfig, only: [restart: 1, restore_on_exit: 0]
+  import Eventually
   import ExUnit.CaptureLog
 
-  alias SessionServerStore.Store
+  alias SessionServerStore.{Store, Sweeper}
 
   @app :session_server_store
 
-  setup do: as_it_was()
+  setup do: restore_on_exit()
 
-  defp kill(name) do
-    pid = Process.whereis(name)
+  defp kill(pid) do
     monitor = Process.monitor(pid)
     Process.exit(pid, :kill)
-    assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 30_000
   end
-
-  defp eventually(condition), do: assert(Enum.any?(1..300, fn _ -> condition.() || Process.sleep(10) != :ok end))
 
   defp running?, do: Enum.any?(Application.started_applications(), &(elem(&1, 0) == @app))
 
-  test "no death of the sweeper loses a session, and it is started again" do
+  test "sweeper restarts after each of many deaths" do
     {:ok, sid, _} = Store.create("data")
 
     for _ <- 1..20 do
-      sweeper = Process.whereis(SessionServerStore.Sweeper)
-      kill(SessionServerStore.Sweeper)
-      eventually(fn -> Process.whereis(SessionServerStore.Sweeper) not in [nil, sweeper] end)
+      sweeper = Process.whereis(Sweeper)
+      kill(sweeper)
+      eventually(fn -> Process.whereis(Sweeper) not in [nil, sweeper] end)
     end
 
     assert running?()
     assert {:ok, %{data: "data"}} = Store.get(sid)
   end
 
-  test "the death of the supervisor loses no session, not even when the application is started again" do
+  test "sessions survive the supervisor's death and a restart" do
     {:ok, sid, _} = Store.create("data")
 
     capture_log(fn ->
-      kill(SessionServerStore.Supervisor)
+      kill(Process.whereis(SessionServerStore.Supervisor))
       eventually(fn -> not running?() end)
     end)
 
@@ -49,21 +47,19 @@ defmodule SessionServerStore.ApplicationTest do
     assert {:ok, %{data: "data"}} = Store.get(sid)
   end
 
-  test "each process of the application may die" do
+  test "sessions survive the death of each child" do
     {:ok, sid, _} = Store.create("data")
     {:ok, _} = Application.ensure_all_started(@app)
     children = Supervisor.which_children(SessionServerStore.Supervisor)
     assert children != []
 
     for {_, pid, _, _} <- children do
-      monitor = Process.monitor(pid)
-      Process.exit(pid, :kill)
-      assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}
+      kill(pid)
       assert {:ok, %{data: "data"}} = Store.get(sid)
     end
   end
 
-  test "stopping the application ends all sessions" do
+  test "stop ends all sessions" do
     {:ok, sid, _} = Store.create("data")
     store = Store.default()
     capture_log(fn -> :ok = Application.stop(@app) end)
@@ -74,7 +70,7 @@ defmodule SessionServerStore.ApplicationTest do
     assert Store.get(sid) == {:error, :not_found}
   end
 
-  test "expired sessions are swept on a timer, more than one step's worth" do
+  test "timer sweeps more than one step" do
     :ok = restart(url: "memory:", sweep_interval: {20, :millisecond})
     for n <- 1..2_500, do: {:ok, _, _} = Store.create(n, timeout: {1, :millisecond})
     {:ok, living, _} = Store.create("living")
@@ -83,28 +79,31 @@ defmodule SessionServerStore.ApplicationTest do
     assert {:ok, %{data: "living"}} = Store.get(living)
   end
 
-  test "the sweeper goes on after a failed sweep" do
+  test "sweeper continues after a failed sweep" do
     :ok = restart(url: "memory:", sweep_interval: {20, :millisecond})
-    sweeper = Process.whereis(SessionServerStore.Sweeper)
+    sweeper = Process.whereis(Sweeper)
 
     log =
       capture_log(fn ->
         Store.close(Store.default())
-        Process.sleep(100)
+        1 = :erlang.trace(sweeper, true, [:receive])
+        for _ <- 1..3, do: assert_receive({:trace, ^sweeper, :receive, :sweep}, 30_000)
+        # The sweeps before the last one are over, and logged.
+        :sys.get_state(sweeper)
       end)
 
-    assert log =~ "could not sweep"
-    assert Process.whereis(SessionServerStore.Sweeper) == sweeper
+    assert log =~ "expired sessions could not be removed"
+    assert Process.whereis(Sweeper) == sweeper
   end
 
-  test "the configured URL is opened, and its timeouts hold for sessions that have none of their own" do
+  test "configured timeouts apply to sessions without their own" do
     :ok = restart(url: "memory:?timeout=5s&idle_timeout=infinity", sweep_interval: :infinity)
     sid = SessionServerStore.put(nil, nil, %{"a" => 1}, SessionServerStore.init([]))
     {:ok, session} = Store.peek(sid)
     assert session.expires_ms - session.created_ms == 5_000
   end
 
-  test "a changed URL is a new store, the same one after a crash is not" do
+  test "changed URL opens a new store" do
     {:ok, sid, _} = Store.create("data")
     :ok = restart(url: "memory:?max_sessions=1", sweep_interval: 60)
     assert Store.get(sid) == {:error, :not_found}
@@ -112,19 +111,39 @@ defmodule SessionServerStore.ApplicationTest do
     assert {:error, %{reason: :full}} = Store.create("two")
   end
 
-  test "a wrong configuration does not start, and is named" do
-    assert {:error, reason} = restart(url: "momory:", sweep_interval: 60)
-    assert inspect(reason) =~ "momory"
+  describe "configuration" do
+    test "wrong URL does not start" do
+      assert {:error, reason} = restart(url: "momory:", sweep_interval: 60)
+      assert inspect(reason) =~ "momory"
 
-    for wrong <- [0, -1, "60", nil, 1.5] do
-      assert {:error, reason} = restart(url: "memory:", sweep_interval: wrong)
-      assert inspect(reason) =~ "sweep_interval"
+      for wrong <- [nil, ~c"memory:", :memory] do
+        assert {:error, reason} = restart(url: wrong, sweep_interval: 60)
+        assert inspect(reason) =~ "URL"
+        refute running?()
+      end
+    end
+
+    test "wrong sweep interval does not start" do
+      for wrong <- [0, -1, "60", nil, 1.5, {5, :minutes}, :timer.minutes(1)] do
+        assert {:error, reason} = restart(url: "memory:", sweep_interval: wrong)
+        assert inspect(reason) =~ "sweep_interval"
+        refute running?()
+      end
+
+      for right <- [1, 3_600, {5, :minute}, {1, :day}, :infinity] do
+        assert restart(url: "memory:", sweep_interval: right) == :ok
+      end
+    end
+
+    test "unknown key does not start" do
+      assert {:error, reason} = restart(url: "memory:", sweep_interval: 60, sweep_intervall: 5)
+      assert inspect(reason) =~ "sweep_intervall"
       refute running?()
     end
   end
 
-  test "a store that is closed raises in Plug: it is not taken for a client without a session" do
-    :ok = restart(url: "memory:")
+  test "closed store raises in Plug callbacks" do
+    :ok = restart(url: "memory:", sweep_interval: 60)
     opts = SessionServerStore.init([])
     sid = SessionServerStore.put(nil, nil, %{"a" => 1}, opts)
     :ok = Store.close(Store.default())

@@ -1,36 +1,56 @@
-# Spans of time as callers write them. The only place that knows the forms.
+# Durations as callers write them: the only place that knows their forms.
 defmodule SessionServerStore.Duration do
   @moduledoc false
 
-  @typedoc "Seconds, `{number, :millisecond}`, or `:infinity`."
-  @type t :: integer | {integer, :millisecond} | :infinity
+  @typedoc "Seconds, `{number, unit}`, or `:infinity`."
+  @type t :: integer | {integer, unit} | :infinity
+  @type unit :: :millisecond | :second | :minute | :hour | :day | :week
 
-  # The C ABI's SSS_FOREVER, and the most that fits into it.
-  @forever 9_223_372_036_854_775_807
+  @max_ms 2 ** 63 - 1
 
-  @spec to_ms(term) :: {:ok, integer} | :error
-  def to_ms(:infinity), do: {:ok, @forever}
-  def to_ms(seconds) when is_integer(seconds), do: {:ok, clamp(seconds * 1000)}
-  def to_ms({ms, :millisecond}) when is_integer(ms), do: {:ok, clamp(ms)}
+  @units [week: 604_800_000, day: 86_400_000, hour: 3_600_000, minute: 60_000, second: 1_000, millisecond: 1]
+  @unit_names Keyword.keys(@units)
+
+  # A plain number above these is most likely in milliseconds, because the functions of `:timer` return milliseconds. The
+  # form with a unit has no such limit.
+  @max_plain_seconds %{timeout: 366 * 86_400, idle_timeout: 366 * 86_400, grace: 3_600, sweep_interval: 3_600}
+
+  @spec to_ms(term) :: {:ok, integer | :infinity} | :error
+  def to_ms(:infinity), do: {:ok, :infinity}
+  def to_ms(seconds) when is_integer(seconds), do: to_ms({seconds, :second})
+
+  def to_ms({number, unit}) when is_integer(number) and unit in @unit_names do
+    ms = number * @units[unit]
+    {:ok, if(ms > @max_ms, do: :infinity, else: ms)}
+  end
+
   def to_ms(_other), do: :error
 
-  @spec from_ms(integer) :: integer | :infinity
-  def from_ms(@forever), do: :infinity
-  def from_ms(ms), do: ms
+  # A timer without an interval would use all of a scheduler.
+  @least_ms %{timeout: 0, idle_timeout: 0, grace: 0, sweep_interval: 1}
 
-  @doc "The same, for an option that is named if it is wrong or negative."
-  @spec timeout!(atom, term) :: non_neg_integer
-  def timeout!(name, value) do
+  @doc "The duration of an option in milliseconds. Raises an error that names the option and the value."
+  @spec to_ms!(option :: atom, term) :: non_neg_integer | :infinity
+  def to_ms!(option, value) do
+    least_ms = @least_ms[option]
+
     case to_ms(value) do
-      {:ok, ms} when ms >= 0 ->
-        ms
+      {:ok, ms} when ms == :infinity or ms >= least_ms ->
+        if is_integer(value) and value > @max_plain_seconds[option],
+          do: raise(ArgumentError, too_many_seconds(option, value)),
+          else: ms
 
       _ ->
         raise ArgumentError,
-              "#{inspect(name)} must be a number of seconds (0 or more), {milliseconds, :millisecond} or :infinity, " <>
-                "got: #{inspect(value)}"
+              "#{inspect(option)} must be a number of seconds (#{least_ms} or more), {number, unit} with one of the units " <>
+                "#{Enum.map_join(Enum.reverse(@unit_names), ", ", &inspect/1)}, or :infinity, got: #{inspect(value)}"
     end
   end
 
-  defp clamp(ms), do: ms |> min(@forever) |> max(-@forever)
+  defp too_many_seconds(option, value) do
+    {unit, ms} = Enum.find(@units, fn {_unit, ms} -> rem(value, ms) == 0 end)
+
+    "#{inspect(option)} is in seconds, and #{value} looks like milliseconds: " <>
+      "write {#{div(value, ms)}, #{inspect(unit)}}, or {#{value}, :second} if seconds are meant"
+  end
 end

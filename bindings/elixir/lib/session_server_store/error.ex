@@ -1,20 +1,20 @@
-# Failures as Elixir sees them. The numbers and texts come from the library: there is no second table of them here.
+# Failures as Elixir sees them. Numbers and texts come from the native library: there must be no second table of them here.
 defmodule SessionServerStore.Error do
   @moduledoc """
-  Something went wrong that is not simply a missing session.
+  A failure other than a missing session.
 
-  Functions of `SessionServerStore.Store` return `{:error, %SessionServerStore.Error{}}`; being an exception, it can be
-  raised as it is.
+  The functions of `SessionServerStore.Store` return `{:error, %SessionServerStore.Error{}}`. It is an exception and can
+  be raised as it is.
 
-    * `:reason` - what went wrong: `:conflict`, `:too_large`, `:full`, `:invalid`, `:url`, `:unsupported`, `:handle`
-      (the store is closed), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`, `:random`, `:nomem`,
-      and in later versions more
-    * `:code` - its number in the C interface, always negative and never reused
-    * `:message` - one line for a person. It never holds an id, a payload or a password
-    * `:plug_status` - what Plug answers the client if nobody rescues the error: 503 if trying again may help
+    * `:reason` - `:conflict`, `:too_large`, `:full`, `:invalid`, `:url`, `:unsupported`, `:handle` (the store is
+      closed), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`, `:random` or `:nomem`; later versions may
+      add reasons
+    * `:code` - the number of the reason in the C interface: always negative, never reused
+    * `:message` - one line of text. It never holds an id, a payload or a password
+    * `:plug_status` - the status of Plug's response if the error is not rescued: 503 if another attempt may succeed
       (`:unavailable`, `:timeout`, `:busy`, `:full`), else 500
 
-  A missing session is `{:error, :not_found}` and has no message.
+  A missing session is `{:error, :not_found}`. Only the functions with a `!` raise it, with the reason `:not_found`.
   """
 
   alias SessionServerStore.Native
@@ -24,7 +24,7 @@ defmodule SessionServerStore.Error do
   @type t :: %__MODULE__{reason: atom, code: neg_integer, message: String.t(), plug_status: 500 | 503}
 
   @doc """
-  All reasons with their numbers and a short text each.
+  All reasons, each with its number and a short text.
 
       iex> {:conflict, -4, "the session was changed in between"} in SessionServerStore.Error.reasons()
       true

@@ -1,5 +1,5 @@
-# The typed API: checks what callers give, turns data into payloads and answers into structs. No rule of the store is
-# decided here, they are all behind SessionServerStore.Native.
+# The typed API: checks arguments, converts data to payloads and answers to structs. Must not decide any rule of the
+# store: those are in the native library.
 defmodule SessionServerStore.Store do
   @moduledoc """
   Sessions without Plug: create, read, change, renew, end, list and revoke them.
@@ -9,69 +9,85 @@ defmodule SessionServerStore.Store do
       iex> {:ok, session} = Store.get(sid)
       iex> session.data
       %{name: "Alice"}
+      iex> {:ok, session} = Store.update(sid, &Map.put(&1, :theme, "dark"))
+      iex> session.version
+      2
       iex> {:ok, new_sid, _session} = Store.renew(sid)
       iex> Store.get(sid)
       {:error, :not_found}
       iex> Store.delete(new_sid)
       :ok
 
-  Every function works on the store of the application (`SessionServerStore.Application`), or on the one that is given
-  as its first argument (`open/2`). They may be called from any process at any time.
+  Every function takes a store from `open/2` as its first argument, and uses the store of the application
+  (`SessionServerStore.Application`) without it. Any process can call them at any time.
 
   ## Results
 
-  `{:ok, ...}` or `:ok`; `{:error, :not_found}` if there is no such living session: unknown, malformed, expired and
-  deleted ids are all the same; `{:error, %SessionServerStore.Error{}}` for everything else. Arguments of a wrong type
-  and unknown options raise.
+    * `:ok`, `{:ok, ...}`
+    * `{:error, :not_found}` - no such session. Unknown, malformed, expired and deleted ids are not told apart
+    * `{:error, %SessionServerStore.Error{}}` - every other failure
+
+  Wrong types and unknown options raise an `ArgumentError`.
+
+  Every function has a variant with a `!` that returns the result without `:ok`, and raises a `SessionServerStore.Error`
+  instead of returning one. For a missing session its reason is `:not_found`.
 
   ## Data
 
-  Data is any term but an empty one (`nil`, `%{}`, `[]`, `{}`, `""`): an empty session is not stored. It is kept in the
-  external term format. From a store on disk that is not sealed (`lmdb:` with `seal=off`) only what is harmless is taken,
-  since others may have written the file: no function, nothing compressed, and no atom that this VM does not have;
-  anything else is `:corrupt`. A store that was opened with `raw: true` takes and gives binaries as they are, also empty ones.
+  Data is any term except an empty one (`nil`, `%{}`, `[]`, `{}`, `""`), and is stored in the external term format. With
+  `lmdb:` or `redis:` and `seal=off`, other programs may have written the stored bytes. Data that holds functions or
+  unknown atoms, or is compressed, is then refused with the reason `:corrupt`. A store that is opened with `raw: true`
+  keeps binaries as they are, also empty ones.
 
   ## Options
 
-  For `create`, `put`, `put_if` and `renew`:
+  `create`, `put`, `put_if`, `update` and `renew` take:
 
-    * `:timeout` - seconds from creation after which the session is dead, however much it is used
-    * `:idle_timeout` - seconds without use after which it is dead
-    * `:principal` - whose session it is: a binary such as a user id, for `list` and `revoke`. `nil` is nobody
+    * `:timeout` - how long after its creation the session expires, however much it is used
+    * `:idle_timeout` - how long after its last use the session expires
+    * `:principal` - the user to whom the session belongs, for `list` and `revoke`: a string, or an integer, which
+      stands for its digits (`42` is `"42"`). `nil` is no user
 
-  Timeouts are whole seconds, `{number, :millisecond}` or `:infinity`; `0` is dead at once. Without the option a new
-  session follows its store, and an existing one keeps what it has.
+  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`, `:second`, `:minute`,
+  `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A plain number above 366 days is refused, because it
+  is most likely in milliseconds. Without the option a new session has the timeouts of its store, and an existing session
+  keeps those that it has. `:inherit` gives an existing session the timeout of its store again.
   """
 
-  alias SessionServerStore.{Dispatch, Duration, Error, Native, Session, SessionInfo}
+  alias SessionServerStore.{Arguments, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo}
 
+  @derive {Inspect, only: [:raw]}
   @enforce_keys [:handle, :raw]
   defstruct @enforce_keys
 
-  @typedoc "An open store. What is in it is nobody's business but this module's."
-  @type t :: %__MODULE__{handle: Native.handle(), raw: boolean}
+  @typedoc "An open store."
+  @opaque t :: %__MODULE__{handle: Native.handle(), raw: boolean}
   @type sid :: binary
-  @type ref :: binary
-  @type timeout_option :: non_neg_integer | {non_neg_integer, :millisecond} | :infinity
-  @type option :: {:timeout, timeout_option} | {:idle_timeout, timeout_option} | {:principal, binary | nil}
-  @type renew_option :: option | {:data, term} | {:grace, timeout_option}
+  @type ref :: <<_::256>>
+  @type principal :: binary | integer
+  @type timeout_option :: Duration.t() | :inherit
+  @type option :: {:timeout, timeout_option} | {:idle_timeout, timeout_option} | {:principal, principal | nil}
+  @type renew_option :: option | {:data, term} | {:grace, Duration.t()}
   @type missing :: {:error, :not_found}
   @type failure :: {:error, Error.t()}
-
-  # "The data stay as they are" is not a term that anybody can mean to store.
-  @keep :"$session_server_store_keep"
 
   ## The store
 
   @doc """
-  Opens a store: `"memory:"` is a new one, `"memory:NAME"` one that all who open that name share, `"lmdb:/dir"` one in a
-  directory, for all processes of the host that open it.
+  Opens a store.
 
-  The URL's query sets timeouts and limits: `"memory:?timeout=3h&idle_timeout=10m&max_sessions=100000"`.
-  The store lives until the last copy of the returned term is gone or it is closed. Keep the term in the state of a
-  process or in an ETS table, not in a persistent term that is erased some day: OTP 25 loses count of such copies.
+    * `"memory:"` - a new store in this VM
+    * `"memory:NAME"` - a store in this VM that every caller with this name shares
+    * `"lmdb:/dir"` - a store in a directory, which the processes of one host share
+    * `"redis://host"` - a store in a Redis or Valkey server, which several hosts share
 
-  With `raw: true` data are binaries, stored as they are.
+  The query of the URL sets timeouts and limits: `"memory:?timeout=3h&idle_timeout=10m&max_sessions=100000"`.
+
+  The store stays open until `close/1`, or until no process holds the returned term. Keep the term in the state of a
+  process or in an ETS table. A persistent term is safe only if it is never erased: OTP 25 then frees the store while
+  processes still hold the term.
+
+  With `raw: true` data is a binary that is stored as it is.
 
       iex> {:error, error} = SessionServerStore.Store.open("memory:?timout=3h")
       iex> {error.reason, error.code}
@@ -79,20 +95,20 @@ defmodule SessionServerStore.Store do
   """
   @spec open(url :: String.t(), raw: boolean) :: {:ok, t} | failure
   def open(url, opts \\ []) do
-    raw = only_option(opts, :raw, false, &is_boolean/1)
+    raw = Arguments.option!(opts, :raw, false, &is_boolean/1)
 
-    with {:ok, handle} <- answer(Native.open(url)), do: {:ok, %__MODULE__{handle: handle, raw: raw}}
+    with {:ok, handle} <- result(Native.open(Arguments.url!(url))), do: {:ok, %__MODULE__{handle: handle, raw: raw}}
   end
 
   @doc """
-  Closes a store now. All later calls on it are errors with the reason `:handle`; calls in flight finish.
+  Closes a store. Every later call on it fails with the reason `:handle`; calls in progress finish.
   """
   @spec close(t) :: :ok | failure
-  def close(%__MODULE__{} = store), do: answer(Native.close(store.handle))
+  def close(store), do: result(Native.close(handle(store)))
 
   @doc false
   @spec open_default(url :: String.t()) :: :ok | failure
-  def open_default(url), do: answer(Native.open_application(url))
+  def open_default(url), do: result(Native.open_application(Arguments.url!(url)))
 
   @doc "The store of the application."
   @spec default :: t
@@ -100,10 +116,10 @@ defmodule SessionServerStore.Store do
 
   ## One session
 
-  # A call without a store arrives here with its arguments one place to the left, and is moved to the right place.
+  # Without a store, the other arguments arrive one place to the left. The second clause of each function moves them.
 
   @doc """
-  Stores a new session. Returns its id: 128 characters that nobody can guess, for the client to keep.
+  Stores a new session. Returns its id for the client: 128 characters that cannot be guessed.
 
       create(data), create(data, opts), create(store, data), create(store, data, opts)
   """
@@ -111,20 +127,21 @@ defmodule SessionServerStore.Store do
   def create(store \\ default(), data, opts \\ [])
 
   def create(%__MODULE__{} = store, data, opts) do
-    options = options(opts, :keep)
+    options = Arguments.session_options!(opts, :keep)
 
-    with {:ok, payload} <- encode(store, data),
+    with {:ok, payload} <- Payload.encode(data, store.raw),
          {:ok, {sid, meta}} <- Dispatch.create(store.handle, payload, options) do
-      {:ok, sid, session(data, meta)}
+      {:ok, sid, Session.new(data, meta)}
     else
-      error -> answer(error)
+      error -> result(error)
     end
   end
 
   def create(data, opts, []), do: create(default(), data, opts)
+  def create(store, _data, _opts), do: not_a_store!(store)
 
   @doc """
-  Reads a session. This is a use of it: its idle timeout begins anew, unless `peek: true` is given.
+  Reads a session. This counts as a use, which restarts the idle timeout, unless `peek: true` is given.
 
       get(sid), get(sid, opts), get(store, sid), get(store, sid, opts)
   """
@@ -132,53 +149,50 @@ defmodule SessionServerStore.Store do
   def get(store \\ default(), sid, opts \\ [])
 
   def get(%__MODULE__{} = store, sid, opts) do
-    case read(store, sid, only_option(opts, :peek, false, &is_boolean/1)) do
-      {:unreadable, why} -> {:error, Error.new(:corrupt, why)}
-      answer -> answer
+    sid = Arguments.sid!(sid)
+    peek = Arguments.option!(opts, :peek, false, &is_boolean/1)
+
+    case read(store, sid, peek) do
+      {:unreadable, reason} -> {:error, Error.new(:corrupt, reason)}
+      result -> result
     end
   end
 
   def get(sid, opts, []), do: get(default(), sid, opts)
+  def get(store, _sid, _opts), do: not_a_store!(store)
 
   @doc false
-  # What the store holds but what is not a term of Elixir is `:unreadable`; damage is a failure of the store.
-  @spec read(t, sid, boolean) :: {:ok, Session.t()} | {:unreadable, why :: String.t()} | missing | failure
+  # `:unreadable` is a payload that is stored correctly but is not data of Elixir.
+  @spec read(t, sid, boolean) :: {:ok, Session.t()} | {:unreadable, reason :: String.t()} | missing | failure
   def read(%__MODULE__{} = store, sid, peek) do
     with {:ok, {payload, meta, authentic}} <- Dispatch.get(store.handle, sid, peek),
-         {:ok, data} <- decode(store, payload, authentic) do
-      {:ok, session(data, meta)}
+         {:ok, data} <- Payload.decode(payload, authentic, store.raw) do
+      {:ok, Session.new(data, meta)}
     else
-      error -> answer(error)
+      error -> result(error)
     end
   end
 
   @doc "Reads a session without using it: `get` with `peek: true`."
   @spec peek(t, sid) :: {:ok, Session.t()} | missing | failure
-  def peek(store \\ default(), sid), do: get(store, sid, peek: true)
+  def peek(store \\ default(), sid), do: get(store!(store), sid, peek: true)
 
   @doc """
-  Replaces the data of a living session. Never creates one and never brings one back.
+  Replaces the data of a session. Never creates a session, and never brings one back that has ended.
 
       put(sid, data), put(sid, data, opts), put(store, sid, data), put(store, sid, data, opts)
   """
   @spec put(t | sid, sid | data, data | [option], [option]) :: {:ok, Session.t()} | missing | failure when data: term
   def put(store \\ default(), sid, data, opts \\ [])
 
-  def put(%__MODULE__{} = store, sid, data, opts) do
-    options = options(opts, :clear)
-
-    with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Dispatch.put(store.handle, sid, payload, options) do
-      {:ok, session(data, meta)}
-    else
-      error -> answer(error)
-    end
-  end
+  def put(%__MODULE__{} = store, sid, data, opts),
+    do: write(store, Arguments.sid!(sid), :any, data, Arguments.session_options!(opts, :clear))
 
   def put(sid, data, opts, []), do: put(default(), sid, data, opts)
+  def put(store, _sid, _data, _opts), do: not_a_store!(store)
 
   @doc """
-  The same, but only if the session still has the version that was read; if not, the error's reason is `:conflict`.
+  Replaces the data of a session only if it still has the version that was read; the error's reason is `:conflict` if not.
 
       put_if(sid, version, data), put_if(sid, version, data, opts),
       put_if(store, sid, version, data), put_if(store, sid, version, data, opts)
@@ -188,37 +202,82 @@ defmodule SessionServerStore.Store do
         when version: non_neg_integer, data: term
   def put_if(store \\ default(), sid, version, data, opts \\ [])
 
-  def put_if(%__MODULE__{} = store, sid, version, data, opts) do
-    options = options(opts, :clear)
+  def put_if(%__MODULE__{} = store, sid, version, data, opts),
+    do: write(store, Arguments.sid!(sid), Arguments.version!(version), data, Arguments.session_options!(opts, :clear))
 
-    with {:ok, payload} <- encode(store, data),
-         {:ok, meta} <- Dispatch.put_if(store.handle, sid, version, payload, options) do
-      {:ok, session(data, meta)}
+  def put_if(sid, version, data, opts, []), do: put_if(default(), sid, version, data, opts)
+  def put_if(store, _sid, _version, _data, _opts), do: not_a_store!(store)
+
+  defp write(store, sid, version, data, options) do
+    with {:ok, payload} <- Payload.encode(data, store.raw),
+         {:ok, meta} <- write_payload(store, sid, version, payload, options) do
+      {:ok, Session.new(data, meta)}
     else
-      error -> answer(error)
+      error -> result(error)
     end
   end
 
-  def put_if(sid, version, data, opts, []), do: put_if(default(), sid, version, data, opts)
+  defp write_payload(store, sid, :any, payload, options), do: Dispatch.put(store.handle, sid, payload, options)
 
-  @doc "Uses a session without reading it: its idle timeout begins anew."
+  defp write_payload(store, sid, version, payload, options),
+    do: Dispatch.put_if(store.handle, sid, version, payload, options)
+
+  @update_attempts 20
+
+  @doc """
+  Changes the data of a session: reads it, applies `fun` to it, and writes the result with `put_if`.
+
+  If another request wrote the session in between, `fun` is applied again to the new data, up to #{@update_attempts} times
+  with a short random pause between them. After that the error's reason is `:conflict`. So `fun` should have no side
+  effects. The read does not count as a use; the write does.
+
+      update(sid, fun), update(sid, fun, opts), update(store, sid, fun), update(store, sid, fun, opts)
+
+      iex> alias SessionServerStore.Store
+      iex> {:ok, sid, _session} = Store.create(%{visits: 1})
+      iex> {:ok, session} = Store.update(sid, fn data -> %{data | visits: data.visits + 1} end)
+      iex> session.data
+      %{visits: 2}
+  """
+  @spec update(t | sid, sid | (data -> data), (data -> data) | [option], [option]) ::
+          {:ok, Session.t()} | missing | failure
+        when data: term
+  def update(store \\ default(), sid, fun, opts \\ [])
+
+  def update(%__MODULE__{} = store, sid, fun, opts) when is_function(fun, 1),
+    do: attempt_update(store, Arguments.sid!(sid), fun, Arguments.session_options!(opts, :clear), 1)
+
+  def update(%__MODULE__{}, _sid, fun, _opts), do: Arguments.invalid!("fun must be a function of one argument", fun)
+  def update(sid, fun, opts, []), do: update(default(), sid, fun, opts)
+  def update(store, _sid, _fun, _opts), do: not_a_store!(store)
+
+  defp attempt_update(store, sid, fun, options, attempt) do
+    with {:ok, session} <- peek(store, sid),
+         {:error, %Error{reason: :conflict}} when attempt < @update_attempts <-
+           write(store, sid, session.version, fun.(session.data), options) do
+      Process.sleep(:rand.uniform(attempt) - 1)
+      attempt_update(store, sid, fun, options, attempt + 1)
+    end
+  end
+
+  @doc "Uses a session without reading it: restarts the idle timeout."
   @spec touch(t, sid) :: {:ok, Session.t()} | missing | failure
   def touch(store \\ default(), sid) do
-    case Dispatch.touch(store.handle, sid) do
-      {:ok, meta} -> {:ok, session(nil, meta)}
-      error -> answer(error)
+    case Dispatch.touch(handle(store), Arguments.sid!(sid)) do
+      {:ok, meta} -> {:ok, Session.new(nil, meta)}
+      error -> result(error)
     end
   end
 
   @doc """
-  Gives a session a new id, in one step; the old one is dead. Do this at every login.
+  Gives a session a new id in one step; the old id ends. Call this at every login.
 
-  Creation time and absolute timeout stay. Besides the options of `create`:
+  Creation time and absolute timeout stay. Takes the options of `create`, and:
 
-    * `:data` - new data, if they are to change with the id
-    * `:grace` - how long the old id can still be read, though never written
+    * `:data` - new data
+    * `:grace` - how long the old id can still be read, but not written: at most an hour as a plain number of seconds
 
-  The session in the answer has its `:data` only if they were given.
+  The returned session has its `:data` only if the option was given.
 
       renew(sid), renew(sid, opts), renew(store, sid), renew(store, sid, opts)
   """
@@ -226,185 +285,141 @@ defmodule SessionServerStore.Store do
   def renew(store \\ default(), sid, opts \\ [])
 
   def renew(%__MODULE__{} = store, sid, opts) do
-    {data, opts} = Keyword.pop(opts, :data, @keep)
-    options = options(opts, :clear)
+    sid = Arguments.sid!(sid)
+    {new_data, opts} = opts |> Arguments.keyword!() |> Keyword.split([:data])
+    options = Arguments.session_options!(opts, :clear)
 
-    with {:ok, payload} <- encode(store, data),
+    with {:ok, payload} <- encode_new_data(new_data, store.raw),
          {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
-      {:ok, new_sid, session(if(data != @keep, do: data), meta)}
+      {:ok, new_sid, Session.new(new_data[:data], meta)}
     else
-      error -> answer(error)
+      error -> result(error)
     end
   end
 
   def renew(sid, opts, []), do: renew(default(), sid, opts)
+  def renew(store, _sid, _opts), do: not_a_store!(store)
+
+  defp encode_new_data([], _raw), do: {:ok, nil}
+  defp encode_new_data([{:data, data} | _], raw), do: Payload.encode(data, raw)
 
   @doc "Ends a session."
   @spec delete(t, sid) :: :ok | missing | failure
-  def delete(store \\ default(), sid), do: answer(Dispatch.delete(store.handle, sid))
+  def delete(store \\ default(), sid), do: result(Dispatch.delete(handle(store), Arguments.sid!(sid)))
 
-  @doc "32 bytes that name a session to `delete_ref/2`, as in `list/2`. They are no secret like the id."
+  @doc """
+  The reference of a session: 32 bytes that name it in `list/2` and to `delete_ref/2`. It gives no access to the data, so
+  it need not be kept secret like the id.
+  """
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
-  def ref(store \\ default(), sid), do: answer(Dispatch.reference(store.handle, sid))
+  def ref(store \\ default(), sid), do: result(Dispatch.reference(handle(store), Arguments.sid!(sid)))
 
-  @doc "Ends the session that a reference names."
+  @doc "Ends the session with this reference."
   @spec delete_ref(t, ref) :: :ok | missing | failure
-  def delete_ref(store \\ default(), ref), do: answer(Dispatch.delete_ref(store.handle, ref))
+  def delete_ref(store \\ default(), ref), do: result(Dispatch.delete_ref(handle(store), Arguments.ref!(ref)))
 
-  ## All of somebody's sessions
+  ## All sessions of a principal
 
-  @doc "The living sessions of a principal, the oldest first."
-  @spec list(t, principal :: binary) :: {:ok, [SessionInfo.t()]} | failure
+  @doc "The sessions of a principal, the oldest first."
+  @spec list(t, principal) :: {:ok, [SessionInfo.t()]} | failure
   def list(store \\ default(), principal) do
-    with {:ok, entries} <- answer(Native.list(store.handle, principal)) do
-      {:ok, Enum.map(entries, &info/1)}
+    with {:ok, entries} <- result(Native.list(handle(store), Arguments.principal!(principal))) do
+      {:ok, Enum.map(entries, &SessionInfo.new/1)}
     end
   end
 
   @doc """
-  Ends all sessions of a principal, or all but the one with the id `:except`. Returns how many.
+  Ends all sessions of a principal, or all except the one with the id `:except`. Returns how many have ended.
 
       revoke(principal), revoke(principal, opts), revoke(store, principal), revoke(store, principal, opts)
   """
-  @spec revoke(t | (principal :: binary), principal :: binary | [except: sid | nil], except: sid | nil) ::
+  @spec revoke(t | principal, principal | [except: sid | nil], except: sid | nil) ::
           {:ok, non_neg_integer} | failure
   def revoke(store \\ default(), principal, opts \\ [])
 
   def revoke(%__MODULE__{} = store, principal, opts) do
-    except = only_option(opts, :except, nil, &(is_nil(&1) or is_binary(&1)))
-    answer(Native.revoke(store.handle, principal, except))
+    principal = Arguments.principal!(principal)
+    except = Arguments.option!(opts, :except, nil, &(is_nil(&1) or is_binary(&1)))
+    result(Native.revoke(store.handle, principal, except))
   end
 
   def revoke(principal, opts, []), do: revoke(default(), principal, opts)
+  def revoke(store, _principal, _opts), do: not_a_store!(store)
 
-  ## Housekeeping
+  ## Maintenance
 
   @doc """
-  Removes expired sessions, at most `max` of them. Returns how many; fewer than `max` means that none is left.
+  Removes up to `max` expired sessions. Returns how many; fewer than `max` means that none is left.
 
-  The application does this by itself; a store of your own wants it from time to time.
+  The application does this on a timer for its own store. For other stores, call it from time to time.
   """
   @spec sweep(t | (max :: non_neg_integer), max :: non_neg_integer) :: {:ok, non_neg_integer} | failure
   def sweep(store \\ default(), max \\ 1_000)
-  def sweep(%__MODULE__{} = store, max), do: answer(Native.sweep(store.handle, max))
-  def sweep(max, _) when is_integer(max), do: sweep(default(), max)
+  def sweep(%__MODULE__{} = store, max), do: result(Native.sweep(store.handle, Arguments.max!(max)))
+  def sweep(max, 1_000), do: sweep(default(), max)
+  def sweep(store, _max), do: not_a_store!(store)
 
-  @doc "Counters: `:sessions` and `:bytes` as they are now, all others since the store was opened."
+  @doc "Counters. `:sessions` and `:bytes` are current values; all others count since the store was opened."
   @spec stats(t) :: {:ok, %{required(atom) => non_neg_integer}} | failure
   def stats(store \\ default()) do
-    with {:ok, stats} <- answer(Dispatch.stats(store.handle)), do: {:ok, Map.new(stats)}
+    with {:ok, stats} <- result(Dispatch.stats(handle(store))), do: {:ok, Map.new(stats)}
   end
 
-  @doc """
-  Moves the clock of a store that was opened with `clock=manual`, for tests: seconds or `{number, :millisecond}`.
-  """
-  @spec advance_clock(t, integer | {integer, :millisecond}) :: :ok | failure
-  def advance_clock(store, span) do
-    case Duration.to_ms(span) do
-      {:ok, ms} -> answer(Native.advance_clock(store.handle, ms))
-      :error -> raise ArgumentError, "not a span of time: #{inspect(span)}"
+  @doc "Moves the clock of a store that was opened with `clock=manual`, for tests."
+  @spec advance_clock(t, Duration.t()) :: :ok | failure
+  def advance_clock(store, duration) do
+    case Duration.to_ms(duration) do
+      {:ok, ms} when is_integer(ms) -> result(Native.advance_clock(handle(store), ms))
+      _ -> Arguments.invalid!("the clock advances by seconds or {number, unit}", duration)
     end
   end
 
-  ## Between terms and payloads
+  ## Variants that raise
 
-  defp encode(_store, @keep), do: {:ok, nil}
-  defp encode(%{raw: true}, data) when is_binary(data), do: {:ok, data}
+  variants = [
+    open: 1..2,
+    close: 1..1,
+    create: 1..3,
+    get: 1..3,
+    peek: 1..2,
+    put: 2..4,
+    put_if: 3..5,
+    update: 2..4,
+    touch: 1..2,
+    renew: 1..3,
+    delete: 1..2,
+    ref: 1..2,
+    delete_ref: 1..2,
+    list: 1..2,
+    revoke: 1..3,
+    sweep: 0..2,
+    stats: 0..1,
+    advance_clock: 2..2
+  ]
 
-  defp encode(%{raw: true}, _data), do: raise(ArgumentError, "a store with raw: true takes binaries")
+  for {name, arities} <- variants, arity <- arities do
+    arguments = Macro.generate_arguments(arity, __MODULE__)
 
-  defp encode(_store, data) when data in [nil, [], {}, ""] or data == %{},
-    do: {:error, Error.new(:invalid, "an empty session is not stored")}
-
-  defp encode(_store, data), do: {:ok, :erlang.term_to_binary(data)}
-
-  defp decode(%{raw: true}, payload, _authentic), do: {:ok, payload}
-
-  # Written by this VM, or sealed: [:safe] (no new atoms) would protect nobody, and refuse atoms that are not loaded yet.
-  defp decode(_store, payload, true) do
-    {:ok, :erlang.binary_to_term(payload)}
-  rescue
-    ArgumentError -> {:unreadable, "the stored data is not in the external term format"}
+    @doc "`#{name}/#{arity}`, but returns the bare result and raises a `SessionServerStore.Error`."
+    def unquote(:"#{name}!")(unquote_splicing(arguments)),
+      do: bare!(unquote(name)(unquote_splicing(arguments)))
   end
 
-  # A file that others may have written. Compressed, a few bytes could become more than there is memory for; a function
-  # would be run by whoever takes it for a list.
-  defp decode(_store, <<131, ?P, _::binary>>, false), do: {:unreadable, "the stored data is compressed"}
+  defp bare!(:ok), do: :ok
+  defp bare!({:ok, value}), do: value
+  defp bare!({:ok, sid, session}), do: {sid, session}
+  defp bare!({:error, :not_found}), do: raise(Error.new(:not_found, "no such session"))
+  defp bare!({:error, error}), do: raise(error)
 
-  defp decode(_store, payload, false) do
-    data = :erlang.binary_to_term(payload, [:safe])
-    if executable?(data), do: {:unreadable, "the stored data holds a function"}, else: {:ok, data}
-  rescue
-    ArgumentError -> {:unreadable, "the stored data is not in the external term format, or holds unknown atoms"}
-  end
+  ## Stores and results
 
-  defp executable?(data) when is_function(data), do: true
-  defp executable?([head | tail]), do: executable?(head) or executable?(tail)
-  defp executable?(data) when is_tuple(data), do: data |> Tuple.to_list() |> executable?()
-  defp executable?(data) when is_map(data), do: data |> :maps.to_list() |> executable?()
-  defp executable?(_data), do: false
+  defp handle(store), do: store!(store).handle
 
-  defp session(data, {version, created_ms, last_seen_ms, expires_ms}) do
-    %Session{
-      data: data,
-      version: version,
-      created_ms: created_ms,
-      last_seen_ms: last_seen_ms,
-      expires_ms: expires_ms
-    }
-  end
+  defp store!(%__MODULE__{} = store), do: store
+  defp store!(other), do: not_a_store!(other)
 
-  defp info({ref, size, {version, created_ms, last_seen_ms, expires_ms}}) do
-    %SessionInfo{
-      ref: ref,
-      size: size,
-      version: version,
-      created_ms: created_ms,
-      last_seen_ms: last_seen_ms,
-      expires_ms: expires_ms
-    }
-  end
+  defp not_a_store!(other), do: Arguments.invalid!("the store must be one that open/2 or default/0 returned", other)
 
-  ## Options and errors
-
-  @unchanged {:keep, :keep, :keep, 0}
-
-  # `nobody` is what `principal: nil` means: in a new session nothing is to be cleared.
-  defp options([], _nobody), do: @unchanged
-  defp options(opts, nobody) when is_list(opts), do: Enum.reduce(opts, @unchanged, &option(&1, &2, nobody))
-  defp options(_, _), do: raise(ArgumentError, "options must be a keyword list")
-
-  defp option({:timeout, value}, options, _), do: put_elem(options, 0, own(:timeout, value))
-  defp option({:idle_timeout, value}, options, _), do: put_elem(options, 1, own(:idle_timeout, value))
-  defp option({:principal, nil}, options, nobody), do: put_elem(options, 2, nobody)
-  defp option({:principal, value}, options, _) when is_binary(value), do: put_elem(options, 2, value)
-
-  defp option({:grace, value}, options, _) do
-    case Duration.to_ms(value) do
-      {:ok, ms} -> put_elem(options, 3, ms)
-      :error -> raise ArgumentError, ":grace is not a span of time: #{inspect(value)}"
-    end
-  end
-
-  # The value is not shown: it may be somebody's data.
-  defp option({name, _}, _, _), do: raise(ArgumentError, "unknown option or bad value: #{inspect(name)}")
-  defp option(_, _, _), do: raise(ArgumentError, "options must be a keyword list")
-
-  defp own(name, value), do: name |> Duration.timeout!(value) |> Duration.from_ms()
-
-  defp only_option([], _name, default, _valid?), do: default
-
-  defp only_option(opts, name, _default, valid?) do
-    with [{^name, value}] <- opts, true <- valid?.(value) do
-      value
-    else
-      # The value is not shown: it may be an id.
-      _ -> raise ArgumentError, "unknown option or bad value: only #{inspect(name)} is known here"
-    end
-  end
-
-  defp answer({:error, {reason, code, message}}),
-    do: {:error, Error.new(reason, code, message)}
-
-  defp answer(other), do: other
+  defp result({:error, {reason, code, message}}), do: {:error, Error.new(reason, code, message)}
+  defp result(other), do: other
 end
