@@ -1,8 +1,8 @@
-# The Elixir worker of tests/interop.py, which has the protocol: raw bytes through SessionServerStore.Store.
+# The Elixir worker of tests/interop.py, which describes the protocol: raw bytes through SessionServerStore.Store.
 defmodule Worker do
   alias SessionServerStore.{Error, Store}
 
-  def begin do
+  def main do
     {:ok, out} = :file.open("/dev/stdout", [:append, :raw])
     Process.put(:out, out)
     run(nil)
@@ -12,8 +12,8 @@ defmodule Worker do
     case IO.gets("") do
       line when is_binary(line) ->
         [verb | words] = String.split(line)
-        {store, answer} = answer(verb, words, store)
-        say(answer)
+        {store, text} = run_command(verb, words, store)
+        reply(text)
         run(store)
 
       :eof ->
@@ -21,12 +21,12 @@ defmodule Worker do
     end
   end
 
-  defp answer("open", [url], _store) do
+  defp run_command("open", [url], _store) do
     {:ok, store} = Store.open(url, raw: true)
     {store, "ok"}
   end
 
-  defp answer(verb, words, store), do: {store, words(call(verb, words, store))}
+  defp run_command(verb, words, store), do: {store, reply_text(call(verb, words, store))}
 
   defp call("create", [data, principal], s), do: Store.create(s, unhex(data), principal: unhex(principal))
   defp call("get", [sid], s), do: with({:ok, it} <- Store.get(s, sid), do: {:ok, "#{it.version} #{tohex(it.data)}"})
@@ -48,7 +48,7 @@ defmodule Worker do
 
       case Store.put_if(store, sid, session.version, next) do
         {:ok, _} ->
-          say("counted")
+          reply("counted")
           count(store, sid, times - 1)
 
         {:error, %Error{reason: :conflict}} ->
@@ -60,18 +60,18 @@ defmodule Worker do
     end
   end
 
-  defp words(:ok), do: "ok"
-  defp words({:ok, sid, _session}), do: "ok #{sid}"
-  defp words({:ok, value}), do: "ok #{value}"
-  defp words({:error, :not_found}), do: "not_found"
-  defp words({:error, %Error{reason: reason}}), do: "#{reason}"
+  defp reply_text(:ok), do: "ok"
+  defp reply_text({:ok, sid, _session}), do: "ok #{sid}"
+  defp reply_text({:ok, value}), do: "ok #{value}"
+  defp reply_text({:error, :not_found}), do: "not_found"
+  defp reply_text({:error, %Error{reason: reason}}), do: "#{reason}"
 
-  # IO.puts returns when the line is on its way, and a killed VM takes with it what it still has; this is one write(2).
-  defp say(words), do: :ok = :file.write(Process.get(:out), "= #{words}\n")
+  # One write(2). IO.puts returns before the line is written, and a killed VM would lose it.
+  defp reply(text), do: :ok = :file.write(Process.get(:out), "= #{text}\n")
 
   defp unhex(word), do: word |> String.replace("-", "") |> Base.decode16!(case: :lower)
   defp tohex(""), do: "-"
   defp tohex(data), do: Base.encode16(data, case: :lower)
 end
 
-Worker.begin()
+Worker.main()

@@ -1,5 +1,5 @@
-# Plays the contract's scenarios, one test each. Scenarios that need an ability which Elixir has not are counted and
-# named at the end, never left out silently.
+# Runs the scenarios of the contract, one test each. Scenarios that need an ability that Elixir does not have are counted at
+# the end of the test run.
 defmodule SessionServerStore.ConformanceTest do
   use ExUnit.Case, async: true
 
@@ -17,7 +17,7 @@ defmodule SessionServerStore.ConformanceTest do
   end
 
   @scenarios length(scenarios)
-  test "the scenarios were found" do
+  test "scenario files are found" do
     assert @scenarios >= 80, "#{@scenarios} scenarios in #{@dir}"
   end
 

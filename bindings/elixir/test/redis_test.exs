@@ -5,7 +5,7 @@ defmodule SessionServerStore.RedisTest do
   use ExUnit.Case, async: false
   import AppConfig, only: [configure: 1]
 
-  alias SessionServerStore.{Error, Store}
+  alias SessionServerStore.Error
 
   @compile {:no_warn_undefined, [Plug.Conn, Plug.Exception, Plug.Session, Plug.Test]}
 
@@ -61,7 +61,7 @@ defmodule SessionServerStore.RedisTest do
         results
       else
         result =
-          case Store.get(store, sid) do
+          case SessionServerStore.Store.get(store, sid) do
             {:ok, _} -> :ok
             {:error, %Error{reason: reason}} -> reason
             {:error, :not_found} -> :not_found
@@ -82,8 +82,8 @@ defmodule SessionServerStore.RedisTest do
     test "stalled server leaves schedulers to file I/O" do
       place = Place.new()
       url = place |> Place.url() |> String.replace("deadline=30s", "deadline=#{@deadline_ms}ms")
-      {:ok, store} = Store.open(url)
-      {:ok, sid, _} = Store.create(store, %{n: 1})
+      {:ok, store} = SessionServerStore.Store.open(url)
+      {:ok, sid, _} = SessionServerStore.Store.create(store, %{n: 1})
       path = Path.join(System.tmp_dir!(), place.name)
       on_exit(fn -> File.rm(path) end)
       on_exit(fn -> signal("CONT") end)

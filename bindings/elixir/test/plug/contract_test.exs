@@ -1,4 +1,4 @@
-# What Plug's documentation promises of a session store, asked of this one through Plug's own functions.
+# What Plug's documentation says of session stores, tested on this one through Plug's own functions.
 defmodule SessionServerStore.PlugContractTest do
   use ExUnit.Case, async: true
   @moduletag :plug
@@ -15,7 +15,7 @@ defmodule SessionServerStore.PlugContractTest do
   defp stored(data), do: SessionServerStore.put(nil, nil, data, SessionServerStore.init([]))
   defp sent(conn), do: Plug.Conn.send_resp(conn, 200, "")
 
-  test "put and get return what was put, each under its own id" do
+  test "callbacks put, get and delete" do
     opts = SessionServerStore.init([])
     conn = Plug.Test.conn(:get, "/")
     [one, two] = for data <- [%{foo: :bar}, %{bar: :foo}], do: SessionServerStore.put(conn, nil, data, opts)
@@ -28,17 +28,17 @@ defmodule SessionServerStore.PlugContractTest do
     assert byte_size(SessionServerStore.put(conn, nil, %{}, opts)) == 128
   end
 
-  test "a stored session is read under its cookie" do
+  test "cookie reads its session" do
     sid = stored(%{"foo" => "bar"})
     assert sid |> with_cookie() |> session() |> Plug.Conn.get_session("foo") == "bar"
   end
 
-  test "a session that was not written sets no cookie again" do
+  test "unwritten session sets no cookie" do
     sid = stored(%{"foo" => "bar"})
     assert (sid |> with_cookie() |> session() |> sent()).resp_cookies == %{}
   end
 
-  test "cookie options are Plug's, and do not reach the store" do
+  test "cookie options reach the cookie" do
     opts = [secure: true, path: "some/path", extra: "extra", http_only: false, domain: "example.org"]
     conn = Plug.Test.conn(:get, "/") |> session(opts) |> Plug.Conn.put_session("foo", "bar") |> sent()
 
@@ -46,26 +46,26 @@ defmodule SessionServerStore.PlugContractTest do
              conn.resp_cookies
   end
 
-  test "what was written is what the store has" do
+  test "written session is stored" do
     sid = stored(%{"old" => 1})
     sid |> with_cookie() |> session() |> Plug.Conn.put_session("foo", "bar") |> sent()
     assert {:ok, %{data: %{"old" => 1, "foo" => "bar"}}} = SessionServerStore.Store.get(sid)
   end
 
-  test "dropping removes the session and expires the cookie" do
+  test "drop ends session and cookie" do
     sid = stored(%{"foo" => "bar"})
     conn = sid |> with_cookie() |> session() |> Plug.Conn.configure_session(drop: true) |> sent()
     assert %{"sid" => %{max_age: 0, universal_time: {{1970, 1, 1}, {0, 0, 0}}}} = conn.resp_cookies
     assert SessionServerStore.Store.get(sid) == {:error, :not_found}
   end
 
-  test "dropping what is not there sets no cookie" do
+  test "drop without a session sets no cookie" do
     for conn <- [Plug.Test.conn(:get, "/"), with_cookie(@unknown)] do
       assert (conn |> session() |> Plug.Conn.configure_session(drop: true) |> sent()).resp_cookies == %{}
     end
   end
 
-  test "renewing replaces the id and keeps the data" do
+  test "renew replaces the id, keeps the data" do
     sid = stored(%{"foo" => "bar"})
     conn = sid |> with_cookie() |> session() |> Plug.Conn.configure_session(renew: true) |> sent()
     assert %{"sid" => %{value: new}} = conn.resp_cookies
@@ -74,7 +74,7 @@ defmodule SessionServerStore.PlugContractTest do
     assert SessionServerStore.Store.get(sid) == {:error, :not_found}
   end
 
-  test "ignored changes leave the stored session as it was" do
+  test "ignored change is not stored" do
     sid = stored(%{"foo" => "bar"})
 
     conn =
@@ -89,13 +89,13 @@ defmodule SessionServerStore.PlugContractTest do
     assert {:ok, %{data: %{"foo" => "bar"}}} = SessionServerStore.Store.get(sid)
   end
 
-  test "sessions of tests are merged over the stored one" do
+  test "test session is merged over the stored one" do
     sid = stored(%{"foo" => "bar", "other" => "kept"})
     conn = sid |> with_cookie() |> Plug.Test.init_test_session(foo: "test") |> session()
     assert Plug.Conn.get_session(conn) == %{"foo" => "test", "other" => "kept"}
   end
 
-  test "CSRF tokens live in the session" do
+  test "CSRF token is kept in the session" do
     conn = Plug.Test.conn(:get, "/") |> session()
     conn = Plug.CSRFProtection.call(conn, Plug.CSRFProtection.init([]))
     token = Plug.CSRFProtection.get_csrf_token()

@@ -1,4 +1,4 @@
-# The store under the real Plug.Session: what a browser with a cookie sees.
+# The store under the real Plug.Session, as a browser with a cookie sees it.
 defmodule SessionServerStore.PlugSessionTest do
   use ExUnit.Case, async: true
   @moduletag :plug
@@ -6,7 +6,7 @@ defmodule SessionServerStore.PlugSessionTest do
 
   alias SessionServerStore.Store
 
-  # A browser is a map of its cookies. Returns the answer, and the browser with what the answer changed.
+  # A browser is a map of its cookies. Returns the response, and the browser as the response changed it.
   defp request(app, method, path, browser) do
     header = Enum.map_join(browser, "; ", fn {name, value} -> "#{name}=#{value}" end)
     conn = Plug.Test.conn(method, path)
@@ -26,14 +26,14 @@ defmodule SessionServerStore.PlugSessionTest do
   defp get(path, browser, app \\ Pipelines.Cookie), do: request(app, :get, path, browser)
   defp body({conn, _browser}), do: conn.resp_body
 
-  test "nothing is set until something is written" do
+  test "unwritten session sets no cookie" do
     {conn, browser} = get("/whoami", %{})
-    assert conn.resp_body == "nobody"
+    assert conn.resp_body == "guest"
     assert browser == %{}
     assert Plug.Conn.get_resp_header(conn, "set-cookie") == []
   end
 
-  test "a session counts over requests under one id" do
+  test "session keeps its id over requests" do
     {conn, browser} = post("/count", %{})
     assert conn.resp_body == "1"
     assert browser["sid"] =~ ~r/\A[A-Za-z0-9_-]{128}\z/
@@ -45,13 +45,13 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", browser)) == "3"
   end
 
-  test "reading leaves the cookie alone" do
+  test "read sets no cookie" do
     {_, browser} = post("/count", %{})
     {conn, _} = get("/whoami", browser)
     assert conn.resp_cookies == %{}
   end
 
-  test "two browsers have two sessions" do
+  test "browsers have separate sessions" do
     {_, one} = post("/count", %{})
     {_, two} = post("/count", %{})
     assert one != two
@@ -60,25 +60,25 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", two)) == "2"
   end
 
-  test "login gives a new id, keeps the data, and the old id is dead" do
+  test "login replaces the id, keeps the data" do
     {_, visitor} = post("/count", %{})
     {_, alice} = post("/login/alice-1", visitor)
     assert alice["sid"] != visitor["sid"]
     assert body(get("/whoami", alice)) == "alice-1"
     assert body(post("/count", alice)) == "2"
-    assert body(get("/whoami", visitor)) == "nobody"
+    assert body(get("/whoami", visitor)) == "guest"
     assert body(post("/count", visitor)) == "1"
   end
 
-  test "an id planted before the login is worthless (session fixation)" do
+  test "planted id is not logged in" do
     planted = %{"sid" => String.duplicate("a", 128)}
     {_, alice} = post("/login/alice-2", planted)
     assert alice["sid"] != planted["sid"]
-    assert body(get("/whoami", planted)) == "nobody"
+    assert body(get("/whoami", planted)) == "guest"
     assert body(get("/whoami", alice)) == "alice-2"
   end
 
-  test "writing under an unknown id gives a new one" do
+  test "unknown id is replaced on write" do
     planted = %{"sid" => "chosen-by-the-client"}
     {_, browser} = post("/count", planted)
     assert byte_size(browser["sid"]) == 128
@@ -86,13 +86,13 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", planted)) == "1"
   end
 
-  test "logout ends the session, expires the cookie, and a replay of the cookie is nobody" do
+  test "logout ends session and cookie" do
     {_, alice} = post("/login/alice-3", %{})
     stolen = alice
     {conn, alice} = post("/logout", alice)
     assert alice == %{}
     assert %{max_age: 0} = conn.resp_cookies["sid"]
-    assert body(get("/whoami", stolen)) == "nobody"
+    assert body(get("/whoami", stolen)) == "guest"
     assert {:error, :not_found} = Store.get(stolen["sid"])
   end
 
@@ -101,7 +101,7 @@ defmodule SessionServerStore.PlugSessionTest do
     assert conn.resp_cookies == %{}
   end
 
-  test "renewing gives a new id and keeps the data" do
+  test "renew replaces the id, keeps the data" do
     {_, before} = post("/count", %{})
     {_, after_renewal} = post("/renew", before)
     assert before["sid"] != after_renewal["sid"]
@@ -109,7 +109,7 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", before)) == "1"
   end
 
-  test "renewing an empty session hands out an id that names nothing" do
+  test "renewed empty session is not stored" do
     {_, browser} = post("/renew", %{})
     assert byte_size(browser["sid"]) == 128
     assert {:error, :not_found} = Store.get(browser["sid"])
@@ -117,21 +117,21 @@ defmodule SessionServerStore.PlugSessionTest do
     assert next["sid"] != browser["sid"]
   end
 
-  test "clearing ends the session but the request succeeds" do
+  test "clear ends the session" do
     {_, browser} = post("/login/alice-4", %{})
     {conn, _} = post("/clear", browser)
     assert conn.status == 200
-    assert body(get("/whoami", browser)) == "nobody"
+    assert body(get("/whoami", browser)) == "guest"
     assert {:error, :not_found} = Store.get(browser["sid"])
   end
 
-  test "ignored changes are not stored" do
+  test "ignored change is not stored" do
     {_, browser} = post("/count", %{})
     {_, browser} = post("/ignore", browser)
     assert body(post("/count", browser)) == "2"
   end
 
-  test "a session that ends during a request is not brought back by it" do
+  test "session ended during a request stays ended" do
     {_, browser} = post("/count", %{})
     {conn, browser} = post("/overtaken", browser)
     assert conn.status == 200
@@ -139,50 +139,47 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", browser)) == "1"
   end
 
-  test "an idle session dies, and the next request begins anew" do
-    {_, browser} = post("/count", %{}, Pipelines.ShortLived)
-    assert body(post("/count", browser, Pipelines.ShortLived)) == "2"
-    Process.sleep(500)
-    {conn, next} = post("/count", browser, Pipelines.ShortLived)
-    assert conn.resp_body == "1"
-    assert next["sid"] != browser["sid"]
-  end
-
-  test "logging out all other devices" do
+  test "revoke ends other devices" do
     {_, phone} = post("/login/bob", %{})
     {_, laptop} = post("/login/bob", %{})
     {_, other} = post("/login/carol", %{})
     assert {:ok, [_, _]} = Store.list("bob")
     assert Store.revoke("bob", except: phone["sid"]) == {:ok, 1}
     assert body(get("/whoami", phone)) == "bob"
-    assert body(get("/whoami", laptop)) == "nobody"
+    assert body(get("/whoami", laptop)) == "guest"
     assert body(get("/whoami", other)) == "carol"
   end
 
-  test "requests of one session in many processes keep it whole" do
+  test "concurrent requests share a session" do
     {_, browser} = post("/count", %{})
     tasks = for _ <- 1..20, do: Task.async(fn -> body(post("/count", browser)) end)
-    counts = tasks |> Task.await_many() |> Enum.map(&String.to_integer/1)
-    # Last write wins in Plug, so counts may repeat; but none is lost before it began.
+    counts = tasks |> Task.await_many(50_000) |> Enum.map(&String.to_integer/1)
+    # In Plug the last write wins, so counts may repeat. Each request sees a count from before it or during it.
     assert Enum.all?(counts, &(&1 in 2..21))
     {:ok, %{data: %{"n" => n}}} = Store.get(browser["sid"])
     assert n in 2..21
   end
 
-  test "an options list that Phoenix hands to the store of a socket works" do
+  test "options of a Phoenix socket are accepted" do
     opts = [max_age: 5, same_site: "Lax", signing_salt: "s", secure: true, timeout: 60]
     config = Plug.Session.Store.get(SessionServerStore).init(opts)
     sid = SessionServerStore.put(Plug.Test.conn(:get, "/"), nil, %{"a" => 1}, config)
     assert {^sid, %{"a" => 1}} = SessionServerStore.get(Plug.Test.conn(:get, "/"), sid, config)
   end
 
-  test "wrong options stop the pipeline from being built" do
-    for opts <- [[timeout: -1], [idle_timeout: "600"], [idle_timout: 600]] do
+  test "wrong option stops the build of a pipeline" do
+    for opts <- [
+          [timeout: -1],
+          [idle_timeout: "600"],
+          [idle_timout: 600],
+          [principle_key: "user_id"],
+          [principal_key: nil]
+        ] do
       assert_raise ArgumentError, fn -> Plug.Session.init([store: SessionServerStore, key: "sid"] ++ opts) end
     end
   end
 
-  test "the behaviour is declared" do
+  test "store behaviour is declared" do
     assert Plug.Session.Store in Keyword.get(SessionServerStore.module_info(:attributes), :behaviour, [])
   end
 end

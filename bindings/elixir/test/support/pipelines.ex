@@ -1,5 +1,5 @@
-# Small real applications over the real Plug, for the tests tagged :plug: one with cookies, one with a header.
-# Their options are compiled in, as in any application. Not defined where Plug is not.
+# Small applications over the real Plug, for the tests tagged :plug: one with cookies, one with a header. Their options are
+# compiled in, as in any application. Not defined without Plug.
 if Code.ensure_loaded?(Plug.Router) do
   defmodule Pipelines.Routes do
     @moduledoc false
@@ -13,7 +13,7 @@ if Code.ensure_loaded?(Plug.Router) do
     end
 
     get "/whoami" do
-      send_resp(conn, 200, get_session(conn, "user_id") || "nobody")
+      send_resp(conn, 200, get_session(conn, "user_id") || "guest")
     end
 
     post "/count" do
@@ -41,7 +41,7 @@ if Code.ensure_loaded?(Plug.Router) do
       conn |> put_session("n", 1_000) |> configure_session(ignore: true) |> send_resp(200, "")
     end
 
-    # Ends the session as another request would, between this request's read and its write.
+    # Ends the session between this request's read and its write, as another request could.
     post "/overtaken" do
       [sid | _] = Enum.map(conn.req_cookies, &elem(&1, 1)) ++ get_req_header(conn, "session-id")
       :ok = SessionServerStore.Store.delete(sid)
@@ -79,15 +79,6 @@ if Code.ensure_loaded?(Plug.Router) do
       principal_key: "user_id"
     )
 
-    plug(:fetch_session)
-    plug(Pipelines.Routes)
-  end
-
-  defmodule Pipelines.ShortLived do
-    @moduledoc false
-    use Plug.Builder
-
-    plug(Plug.Session, store: SessionServerStore, key: "sid", idle_timeout: {400, :millisecond})
     plug(:fetch_session)
     plug(Pipelines.Routes)
   end
