@@ -1,4 +1,4 @@
-//! Makes `getrandom` of src/random.rs visible to those who look it up by name.
+//! Exports `getrandom` of src/random.rs, so that a lookup by name finds it.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

@@ -94,7 +94,7 @@ defmodule Bench do
       for processes <- [1, 8], into: %{} do
         Enum.each(runners, fn {_, {ids, get}} -> turn(ids, get, processes, div(calls, 8)) end)
 
-        # The stores take turns; who begins changes.
+        # The stores take turns; the order rotates.
         turns =
           for round <- 1..rounds do
             {last, first} = Enum.split(runners, rem(round, length(runners)))

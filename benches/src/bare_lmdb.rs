@@ -1,5 +1,5 @@
-//! LMDB alone, as the floor of L1 and L2: one table of records as long as those of libsss, the key given and nothing hashed,
-//! sealed, looked at or listed. A get is one look-up in a new snapshot, a put a transaction that writes one record.
+//! The floor of L1 and L2: LMDB alone, with one table of records of the same length. The key is given; nothing is hashed,
+//! sealed, checked or indexed. A get is one lookup in a new snapshot, a put a transaction that writes one record.
 
 use std::{
     ffi::{CString, c_int, c_uint},
@@ -15,11 +15,11 @@ use crate::{
     workload::Id,
 };
 
-/// With the flags of libsss and `durability=process`. For one thread, and open until the process ends.
+/// Opened with the flags of `durability=process`, for one thread, until the process ends.
 pub struct BareLmdb {
     env: *mut lmdb::MDB_env,
     table: lmdb::MDB_dbi,
-    /// Kept and renewed, as libsss does.
+    /// Reset and renewed between reads, as in libsss.
     reading: *mut lmdb::MDB_txn,
 }
 
@@ -56,7 +56,7 @@ impl BareLmdb {
     }
 }
 
-/// As long as that of libsss.
+/// The length of a record of libsss.
 fn key(id: &Id) -> lmdb::MDB_val {
     val(&id[..32])
 }

@@ -1,5 +1,5 @@
-//! M8: what the C ABI adds to the Rust API. The shared library is loaded into this process, as a C program's would be,
-//! and takes turns with the Rust API that is linked in; the parts of the difference are measured from outside.
+//! M8: the cost of the C ABI over the Rust API. The shared library is loaded into this process, as in a C program,
+//! and takes turns with the linked Rust API. The parts of the difference are measured from outside.
 
 use std::{
     ffi::{c_char, c_void},
@@ -22,8 +22,8 @@ use crate::{
 type Status = i32;
 const NOT_FOUND: Status = -3;
 
-/// Sessions in a store that the caches hold, so that what differs is instructions: in a large one the places of two
-/// stores in memory differ by more.
+/// Few enough sessions to fit the caches, so that the difference is instructions. In a large store the difference in
+/// memory placement of two stores is larger.
 const SMALL: usize = 1000;
 
 /// `sss_meta`, with its size set.
@@ -107,7 +107,7 @@ impl C {
     }
 }
 
-/// A store that is only reached through its handle, to be filled and read.
+/// A store that is filled and read through its handle only.
 #[derive(Clone)]
 struct ThroughC<'a> {
     c: &'a C,
@@ -178,8 +178,8 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     facts.set_middle("m8.error_ns", minus(&outcome, "c_miss", "rust_miss"));
 }
 
-/// What two threads get done with one handle, against two handles to stores of their own. Of so many sessions that they seldom
-/// meet at one.
+/// The throughput of two threads on one handle, relative to a handle and a store for each. There are so many sessions that
+/// the threads seldom meet at one.
 fn threads(scale: Scale, facts: &mut Facts, c: &C) {
     let blank = vec![[0; 128]; scale.n / 10];
     let fill = |handle| Filled::new(ThroughC { c, handle }, &blank, 256);

@@ -1,4 +1,4 @@
-//! Fresh processes of this same binary, for what a used process would falsify: memory, and growing from nothing.
+//! Runs cases in fresh processes of this binary: memory use and growth would be distorted by earlier cases.
 
 use std::process::{Command, Stdio};
 

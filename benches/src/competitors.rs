@@ -1,4 +1,4 @@
-//! libsss and what it is compared with in the same process, behind one trait, so that all of them run through the same
+//! libsss and its in-process competitors behind one trait, so that all run through the same
 //! loops. Each competitor does what a session store must do on a get: look up, check both deadlines, slide, copy out.
 
 use std::{
@@ -26,7 +26,7 @@ pub const URL: &str = "memory:?timeout=3h&idle_timeout=1h";
 
 /// A store under measurement by one thread.
 pub trait Sessions {
-    /// Stores a session. Returns the id to use: libsss mints its own.
+    /// Stores a session. Returns the id to use: libsss generates its own.
     fn create(&mut self, id: &Id, payload: &[u8]) -> Id;
     /// Copies the payload out and returns its length; `None` if there is no living session.
     fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize>;
@@ -40,7 +40,7 @@ pub trait Sessions {
     }
 }
 
-/// Copies a payload to its taker.
+/// Copies a payload to the caller.
 pub fn copy(payload: &[u8], out: &mut [u8]) -> usize {
     out[..payload.len()].copy_from_slice(payload);
     payload.len()
@@ -87,7 +87,7 @@ pub struct Lb {
     hasher: SipHasher13,
 }
 
-/// What LB, dashmap and the mutex keep per session.
+/// A session in LB, in dashmap and behind the mutex.
 pub struct Slot {
     idle_deadline: u32,
     deadline: u32,
@@ -128,7 +128,7 @@ impl Slot {
         true
     }
 
-    /// Makes it one that a sweep has to remove.
+    /// Makes the session expired.
     pub fn expire(&mut self) {
         self.deadline = 0;
     }
@@ -222,8 +222,8 @@ impl Sessions for LockedLb {
     }
 }
 
-/// LB with what a create has to do besides in a store that several share: a lock, limits on sessions and bytes that no race can
-/// pass, a counter, and an id with memory of its own that is wiped.
+/// LB with what a create needs in a shared store: a lock, limits on sessions and bytes that hold under concurrency, a
+/// counter, and an allocated id that is wiped.
 pub struct SharedLb {
     lb: LockedLb,
     sessions: AtomicU64,
@@ -363,7 +363,7 @@ impl Sessions for Papaya {
     }
 }
 
-/// A cache that expires by itself; reads its own clock.
+/// A cache with its own expiry and clock.
 #[derive(Clone)]
 pub struct Moka(moka::sync::Cache<String, Arc<[u8]>>);
 
@@ -375,7 +375,7 @@ impl Moka {
         Moka(timeouts.build())
     }
 
-    /// Does now what it otherwise does bit by bit.
+    /// Runs the pending maintenance.
     pub fn housekeep(&self) {
         self.0.run_pending_tasks();
     }

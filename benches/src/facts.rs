@@ -1,5 +1,5 @@
-//! What was measured: named numbers, one per line of a text file, so that the parts of the suite that are written in
-//! other languages can add theirs. A name begins with the row that it belongs to: `m1.sss_ns`.
+//! The measurements: named numbers, one per line of a text file, so that the parts of the suite in
+//! other languages can add theirs. A name begins with its row: `m1.sss_ns`.
 
 use std::{
     collections::BTreeMap,

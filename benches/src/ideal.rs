@@ -1,4 +1,4 @@
-//! IDEAL: two cache misses, which is as few as it gets. Not a store, but what no store can beat.
+//! IDEAL, the floor: two cache misses per get. It is not a store, but a bound for all stores.
 
 use siphasher::sip128::SipHasher13;
 
@@ -9,7 +9,7 @@ use crate::{
 
 /// A collision-free index and one contiguous slot per session, both in huge pages, for one thread, of a fixed size.
 pub struct Ideal {
-    /// Tag in the upper half, number of the slot in the lower; 0 is empty.
+    /// The upper half is a tag, the lower half a slot number; 0 is empty.
     index: Huge,
     slots: Huge,
     slot_len: usize,
@@ -17,11 +17,11 @@ pub struct Ideal {
     hasher: SipHasher13,
 }
 
-/// Of a slot: the digest, both deadlines, the length of the payload.
+/// A slot's header: the digest, both deadlines, the length of the payload.
 const HEADER: usize = 32;
 
 impl Ideal {
-    /// A full one with the ids that found a free place in the index: that is what makes it free of collisions.
+    /// Fills it with those of the ids whose index entry is free, so that it has no collisions.
     pub fn filled(n: usize, payload_len: usize, mut new_id: impl FnMut() -> Id) -> (Ideal, Vec<Id>) {
         let places = (2 * n).next_power_of_two();
         let slot_len = HEADER + payload_len.next_multiple_of(32);

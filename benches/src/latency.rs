@@ -1,7 +1,7 @@
-//! M6 and M14: how long the unlucky calls take, while a store grows and while it is swept.
+//! M6 and M14: tail latency while a store grows and while it is swept.
 //!
-//! A call that waits hides the calls that would have been made meanwhile. So besides the times as they were, there are
-//! the times that callers would have seen who come every 10 µs whatever happens ("corrected").
+//! A slow call hides the calls that would have been made meanwhile (coordinated omission). "Corrected" figures are what
+//! callers at a fixed rate of one every 10 µs would have seen.
 
 use std::{
     sync::{
@@ -33,7 +33,7 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("valid bounds")
 }
 
-/// Microseconds at the percentiles, as they were and corrected.
+/// Microseconds at the percentiles, as measured and corrected.
 fn percentiles(times: &Histogram<u64>) -> Vec<f64> {
     let corrected = times.clone_correct(INTERVAL_NS);
     let at = |of: &Histogram<u64>, percentile| of.value_at_percentile(percentile) as f64 / 1e3;
@@ -50,8 +50,8 @@ fn keep(facts: &mut Facts, name: &str, rounds: &[Vec<f64>]) {
     facts.set_middle(&format!("{name}.max"), middle(PERCENTILES.len() - 1));
 }
 
-/// M6: every create of `n`, from nothing, each store in a fresh process. `machine` is none: its calls take about as long,
-/// and what interrupts them interrupts the stores' as well.
+/// M6: all `n` creates of an empty store, each store in a fresh process. `machine` is no store: its calls take about as long,
+/// so its percentiles show the interruptions of the machine.
 pub fn growth(scale: Scale, facts: &mut Facts) {
     let stores = ["sss", "lb", "dashmap", "machine"];
     let mut rounds = [const { Vec::new() }; 4];
@@ -96,7 +96,7 @@ impl Sessions for Machine {
     }
 }
 
-/// Whole calls: libsss makes the id within them, the others get it.
+/// Times whole calls: libsss generates the id in them, the others are given one.
 fn creates(mut store: impl Sessions, n: usize) -> Vec<f64> {
     let ids = Rng::new(6).ids(n);
     let payload = payload(256, 6);
@@ -203,7 +203,7 @@ fn papaya_during_retain(n: usize, seed: u64) -> Vec<f64> {
     })
 }
 
-/// LB behind one lock: the first thing that comes to mind.
+/// LB behind one lock: the simplest design.
 #[derive(Clone)]
 struct Locked(Arc<Mutex<Lb>>);
 
@@ -253,7 +253,7 @@ fn gets_while<S: Sessions + Send>(mut store: S, living: &[Id], seed: u64, other:
             pin(0);
             let mut drawn = Batches::new(living, seed);
             let mut out = [0; 256];
-            // Warm before it counts.
+            // Warm up.
             for _ in 0..100 {
                 drawn.draw().iter().for_each(|id| assert!(store.get(id, &mut out).is_some()));
             }

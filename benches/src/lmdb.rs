@@ -1,5 +1,5 @@
-//! L1 to L6: `lmdb:` beside Redis on a unix socket, and beside itself with more processes. The sessions are sealed and in a
-//! directory of their own on this machine's disk; other processes are this same binary again.
+//! L1 to L6: `lmdb:` against Redis on a Unix socket, and against itself with more processes. Sessions are sealed, in a
+//! directory on this machine's disk. The other processes run this binary.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ use crate::{
 };
 
 const PAYLOAD: usize = 256;
-/// What libsss stores of it: header, seal and payload (docs/FORMAT.md).
+/// The stored length: header, seal and payload (docs/FORMAT.md).
 const RECORD: usize = 56 + 33 + PAYLOAD;
-/// The idle timeout and the uses of L6.
+/// The idle timeout of L6, and the number of uses.
 const IDLE_S: u64 = 600;
 const WRITERS: usize = 8;
 
-/// Bytes for so many sessions, and for what LMDB leaves free.
+/// The file size for this many sessions, with the space that LMDB leaves free.
 fn room(n: usize) -> usize {
     (n * 1100).next_multiple_of(1 << 20).max(64 << 20)
 }
@@ -44,7 +44,7 @@ pub fn large(scale: Scale, facts: &mut Facts, rows: &[&str]) {
     let url = url_of("store", scale.n);
     let wished = Rng::new(11).ids(scale.n);
     let mut sss = Filled::new(Sss::open_url(&url), &wished, PAYLOAD);
-    // In cache: what the large one takes more is the memory's time.
+    // Fits the caches: the difference to the large store is memory latency.
     let few = scale.n / 1000;
     let mut small = Filled::new(Sss::open_url(&url_of("small", few)), &wished[..few], PAYLOAD);
 
@@ -153,7 +153,7 @@ pub fn group_commit(scale: Scale, facts: &mut Facts) {
     }
 }
 
-/// L6: each session is used once a second; the share of the uses that wrote, as the number of LMDB's transactions tells.
+/// L6: the share of uses that write, counted by LMDB's transaction number, with one use per session and second.
 pub fn share_of_writes(scale: Scale, facts: &mut Facts) {
     let n = if scale.quick { 200 } else { 1000 };
     for (name, options) in [("process", ""), ("power", "&durability=power")] {
@@ -189,7 +189,7 @@ fn transactions(directory: &Path) -> u64 {
     of_page(0).max(of_page(1))
 }
 
-/// Millions of operations per second of so many processes together.
+/// Millions of operations per second of all the processes together.
 fn rate(what: &str, processes: usize, url: &str, ids: &Path, time: Duration) -> f64 {
     let mut children: Vec<Worker> = (0..processes).map(|i| Worker::start(what, i, url, ids, time)).collect();
     children.iter_mut().for_each(Worker::wait_until_ready);
@@ -197,7 +197,7 @@ fn rate(what: &str, processes: usize, url: &str, ids: &Path, time: Duration) -> 
     children.iter_mut().map(|child| child.done()).sum::<f64>() / time.as_secs_f64() / 1e6
 }
 
-/// A process that opens the store, says so, and works for a while when it is told to.
+/// A process that opens the store, reports that, and works for a given time on request.
 struct Worker {
     process: Child,
     says: BufReader<std::process::ChildStdout>,
@@ -226,7 +226,7 @@ impl Worker {
         self.process.stdin.as_mut().expect("its input").write_all(b"go\n").expect("the child listens");
     }
 
-    /// How many operations it did.
+    /// The number of operations that it completed.
     fn done(&mut self) -> f64 {
         let done = self.line().parse().expect("a number of operations");
         self.process.wait().expect("the child ends");
@@ -242,7 +242,7 @@ pub fn work(args: &[String]) {
     let (seed, time): (u64, u64) = (seed.parse().expect("a seed"), time.parse().expect("milliseconds"));
     let store = Store::open(url).expect("the store opens");
     if what == "gets" {
-        // The pages of the map are this process's from now on.
+        // Maps the pages into this process before the measurement.
         for id in &ids {
             store.read::<_, sss::Error>(id, Access::Peek, |_, _| Ok(())).expect("a living session");
         }

@@ -1,5 +1,5 @@
 //! The benchmark suite: `sss-bench [M1 M3 ...] [--quick]` measures and prints rows of the target table, `sss-bench report`
-//! writes it down. `run.sh` does everything, also the parts in other languages.
+//! writes the report. `run.sh` runs everything, including the parts in other languages.
 
 mod bare_lmdb;
 mod capi;
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the command line says.
+/// The command line.
 #[derive(Default)]
 pub struct Options {
     rows: Vec<String>,
@@ -109,7 +109,7 @@ impl Options {
     }
 }
 
-/// The rows in an order that keeps what belongs together, and what measures them.
+/// Measures the wanted rows. Rows that share a store are measured together.
 fn measure(options: &Options) {
     let scale = options.scale();
     let mut facts = Facts::new(options.facts.clone());

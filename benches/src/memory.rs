@@ -1,4 +1,4 @@
-//! M10 and M11: how much memory a session takes, and how much of it comes back. Every case in a fresh process.
+//! M10 and M11: memory per session, and memory after deletions. Each case runs in a fresh process.
 
 use sss::Store;
 
@@ -24,10 +24,10 @@ pub fn per_session(scale: Scale, facts: &mut Facts) {
     }
 }
 
-/// M11: resident memory over live payload, after deleting nine of ten at random.
+/// M11: resident memory over live payload after deleting nine of ten sessions at random.
 pub fn after_deleting(scale: Scale, facts: &mut Facts) {
     for store in STORES {
-        // Once: memory is the same in every run.
+        // One round: memory use does not vary between runs.
         let numbers = child::numbers(&["m11", store, &scale.n.to_string()]);
         for (name, number) in ["before", "after", "steps"].iter().zip(numbers) {
             facts.set(&format!("m11.{store}_{name}"), number);
@@ -62,7 +62,7 @@ fn growth<S: Sessions>(open: impl Fn() -> S, n: usize) -> f64 {
     grown / n as f64 - PAYLOAD as f64
 }
 
-/// In the child: the ratio before and after the clean-up, and with how many steps of the sweep it was reached.
+/// In the child: the ratio before and after the sweeps, and the number of sweeps.
 pub fn after_deleting_in_child(name: &str, n: usize) -> Vec<f64> {
     match name {
         "sss" => {
@@ -87,7 +87,7 @@ pub fn after_deleting_in_child(name: &str, n: usize) -> Vec<f64> {
 
 fn thinned<S: Sessions>(store: &mut S, n: usize, clean_up: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
     let mut rng = Rng::new(11);
-    // All of the harness's own memory is there, and touched, before the first look.
+    // The memory of the harness itself is allocated and touched before the first reading.
     let mut ids: Vec<Id> = rng.ids(n);
     let mut payload = payload(PAYLOAD, 11);
     let before = resident();
@@ -109,7 +109,7 @@ fn thinned<S: Sessions>(store: &mut S, n: usize, clean_up: impl FnOnce() -> Vec<
     [vec![at_first, at_last], steps].concat()
 }
 
-/// Steps of a sweeper until they have given nothing back for a while. Returns how many there were.
+/// Sweeps until repeated sweeps return no more memory. Returns their number.
 fn sweep_to_the_end(store: &Store) -> Vec<f64> {
     const LOOK: usize = 100;
     let (mut least, mut at, mut steps) = (f64::MAX, 0, 0);
@@ -126,14 +126,14 @@ fn sweep_to_the_end(store: &Store) -> Vec<f64> {
     vec![at as f64]
 }
 
-/// The best that a store on top of malloc can do.
+/// The most that a store based on malloc can return.
 fn trim() -> Vec<f64> {
     // SAFETY: no preconditions.
     unsafe { libc::malloc_trim(0) };
     Vec::new()
 }
 
-/// Resident bytes of this process that are not a file's.
+/// Resident anonymous bytes of this process.
 pub fn resident() -> f64 {
     resident_of("self").expect("smaps_rollup of this process")
 }

@@ -1,4 +1,4 @@
-//! The plots as SVG, written by hand: few shapes, colours that can be told apart on light and on dark ground.
+//! The plots as SVG: few shapes, in colours that are distinct on light and on dark backgrounds.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const GRID: &str = "#7d859055";
 const OWN: &str = "#2f9e44";
 const OTHER: &str = "#8b949e";
 
-/// A picture under way.
+/// An SVG document under construction.
 struct Svg(String);
 
 impl Svg {

@@ -1,6 +1,6 @@
-//! Takes the place of the C library's `getrandom` in this program, so that M5 can time a create without the making of its
-//! id: the system call alone costs as much as all the rest, and what it costs cannot be told from outside a create.
-//! Everywhere but in M5's own process the operating system is asked as always.
+//! Replaces the C library's `getrandom` in this program, so that M5 can time a create without generating its
+//! id: the system call costs as much as the rest, and its share cannot be measured from outside.
+//! Outside of M5's process it calls the operating system.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ use crate::workload::Rng;
 
 static PREDICTABLE: AtomicBool = AtomicBool::new(false);
 
-/// From here on this process gets random bytes that are neither secret nor slow.
+/// From now on this process gets fast random bytes that are not secret.
 pub fn make_predictable() {
     PREDICTABLE.store(true, Relaxed);
 }

@@ -1,4 +1,4 @@
-//! R1 to R3: `redis:` beside bare connections to the same server, over the same unix socket.
+//! R1 to R3: `redis:` against bare connections to the same server over the same Unix socket.
 
 use std::time::Duration;
 
@@ -73,8 +73,8 @@ pub fn beside_bare_connections(scale: Scale, facts: &mut Facts) {
     facts.set_middle("r3.throughput", outcome.compare("bare", "sss", |bare, sss| bare / sss));
 }
 
-/// R1: how often the server had something to read, per call. A put comes after a get, as in a server; one to a session that
-/// this process has not seen has to read it first.
+/// R1: reads by the server per call. A put follows a get, as in a web server; a put of a session that this process has
+/// not read costs one read more.
 fn round_trips(facts: &mut Facts, redis: &Server, sss: &Filled<Sss>) {
     const CALLS: usize = 1000;
     let mut connection = redis.connect().expect("a connection");
@@ -86,7 +86,7 @@ fn round_trips(facts: &mut Facts, redis: &Server, sss: &Filled<Sss>) {
     let mut trips = |op: &mut dyn FnMut(&Id)| {
         let before = connection.reads();
         sss.ids.iter().take(CALLS).for_each(op);
-        // The count is read by a request of its own.
+        // Reading the count is a request too.
         (connection.reads() - before - 1) as f64 / CALLS as f64
     };
     let of_put_unseen = trips(&mut |id| {

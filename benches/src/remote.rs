@@ -1,4 +1,4 @@
-//! M9: Redis and memcached, started here on unix sockets in a directory of their own and ended again. Their protocols are
+//! M9: Redis and memcached on Unix sockets, started and ended here, in a temporary directory. Their protocols are
 //! spoken directly, one request at a time, so that no client library is measured.
 
 use std::{
@@ -132,7 +132,7 @@ enum Protocol {
     Memcached,
 }
 
-/// A server that ends with this value.
+/// A server that is ended on drop.
 pub struct Server {
     process: Child,
     pub socket: PathBuf,
@@ -172,9 +172,9 @@ impl Server {
         Ok(Connection { stream, protocol: self.protocol, request: Vec::new(), reply: vec![0; 4096] })
     }
 
-    /// Puts the server and the calling thread on one processor, where neither has to wake another one for the other:
-    /// that is the fastest a server can be for one client. Or leaves their places to the kernel, which in a virtual
-    /// machine takes 7 µs in one run and 65 µs in the next.
+    /// Binds the server and the calling thread to one processor, which avoids wake-ups between processors and is the
+    /// fastest case of one client; or leaves the placement to the kernel, whose cost varies between runs in a virtual
+    /// machine.
     pub fn place(&self, together: bool) {
         let cpus: &[usize] = if together { &[0] } else { &[] };
         bind(0, cpus);
@@ -185,7 +185,7 @@ impl Server {
         }
     }
 
-    /// Stores the sessions, many in one write: this is not measured. Returns by how many bytes the server grew.
+    /// Stores the sessions, many in one write; not measured. Returns the growth of the server in bytes.
     pub fn fill(&self, ids: &[Id]) -> io::Result<f64> {
         let pid = self.process.id().to_string();
         let resident = || resident_of(&pid).ok_or(io::Error::other("no smaps_rollup of the server"));
@@ -229,7 +229,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It keeps nothing, so it may be ended in whatever state it is.
+        // It persists nothing, so it can be killed in any state.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -267,7 +267,7 @@ impl Connection {
 }
 
 impl Connection {
-    /// How often Redis had something to read, from anybody.
+    /// The number of reads by Redis, over all clients.
     pub fn reads(&mut self) -> u64 {
         self.stream.write_all(b"*2\r\n$4\r\nINFO\r\n$5\r\nstats\r\n").expect("the server takes a request");
         let mut reply = Vec::new();
@@ -281,7 +281,7 @@ impl Connection {
         count.and_then(|count| count.trim().parse().ok()).expect("Redis counts its reads since 6.0")
     }
 
-    /// A get of Redis as libsss does it: four commands in one write.
+    /// A get of Redis with the commands of libsss: four in one write.
     pub fn get_and_slide(&mut self, id: &Id) {
         self.request.clear();
         for (head, tail) in [
@@ -302,7 +302,7 @@ impl Connection {
         assert!(self.reply.starts_with(b":1") && self.reply[16..].starts_with(b"$256\r\n"));
     }
 
-    /// A put of Redis that leaves the deadline as it is: one write, one answer.
+    /// A put of Redis that keeps the deadline: one write, one answer.
     pub fn set(&mut self, id: &Id, payload: &[u8]) {
         self.request.clear();
         self.request.extend_from_slice(b"*4\r\n$3\r\nSET\r\n$128\r\n");
@@ -316,7 +316,7 @@ impl Connection {
     }
 }
 
-/// A directory that only this user can look into, gone with this value.
+/// A directory with mode 0700 that is removed on drop.
 pub struct Directory(pub PathBuf);
 
 impl Directory {

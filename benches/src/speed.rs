@@ -1,5 +1,5 @@
-//! M1 to M5 and M7: how long an operation takes. The stores take turns in one process; only M5, which is about growing,
-//! gives each a fresh process.
+//! M1 to M5 and M7: the time of an operation. The stores take turns in one process; M5, which is about growth,
+//! runs each in a fresh process.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ impl<S: Sessions> Filled<S> {
         filled
     }
 
-    /// What is going to be timed works: everything is found, and nothing else.
+    /// Checks before timing: every id is found, and an unknown one is not.
     fn check(&mut self) {
         let mut out = vec![0; self.payload_len];
         for id in self.ids.iter().step_by(997) {
@@ -78,7 +78,7 @@ impl<S: Sessions> Filled<S> {
     }
 }
 
-/// What is timed in a race.
+/// The operations that are timed.
 #[derive(Clone, Copy)]
 enum Op {
     Get,
@@ -86,7 +86,7 @@ enum Op {
     Miss,
 }
 
-/// M1, M3, M4 (256 B) or M2 (1 KiB), whichever of them are asked for: the stores are filled once.
+/// M1, M3, M4 (256 B) or M2 (1 KiB), those that are wanted. The stores are filled once.
 pub fn table(scale: Scale, facts: &mut Facts, payload_len: usize, rows: &[&str]) {
     let mut rng = Rng::new(payload_len as u64);
     let ids = rng.ids(scale.n);
@@ -134,7 +134,7 @@ fn add<'a, S: Sessions>(race: &mut Race<'a>, name: &'static str, filled: &'a mut
     });
 }
 
-/// M5: creating `n` sessions from nothing, each store in a fresh process.
+/// M5: creating `n` sessions in an empty store, each store in a fresh process.
 pub fn bulk_create(scale: Scale, facts: &mut Facts) {
     let mut race = Race::default();
     let n = scale.n;
@@ -150,7 +150,7 @@ pub fn bulk_create(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m5.id_ns", Middle::of((0..7).map(|_| child::number(&["m5", "id", "100000"])).collect()));
 }
 
-/// In the child: nanoseconds per create, without the making of the id.
+/// In the child: nanoseconds per create, without generating the id.
 pub fn bulk_create_in_child(name: &str, n: usize) -> f64 {
     touch_memory_once(n * 600);
     match name {
@@ -185,7 +185,7 @@ fn bulk_create_by(mut store: impl Sessions, n: usize) -> f64 {
     spent / n as f64
 }
 
-/// In the child: the same in a store of few sessions, which come and go. What a large one takes more is the memory's time.
+/// In the child: the same in a small store whose sessions are replaced. The difference to a large one is memory latency.
 pub fn create_in_cache_in_child(name: &str, few: usize) -> f64 {
     match name {
         "sss" => {
@@ -214,7 +214,7 @@ fn create_in_cache(mut store: impl Sessions, few: usize) -> f64 {
     median(&mut spent)
 }
 
-/// Nanoseconds to make an id as libsss does: 96 bytes from the operating system (unless `random` has taken its place),
+/// Nanoseconds to generate an id as libsss does: 96 bytes from the operating system (or from `random`),
 /// base64url in constant time.
 fn time_of_ids(n: usize) -> f64 {
     processor_time(|| (0..n).for_each(|_| make_id())) / n as f64
@@ -229,8 +229,8 @@ pub fn make_id() {
     std::hint::black_box(&id);
 }
 
-/// M7: two threads on two processors, on one store, against the same two threads on a store each. The private stores are
-/// of the same size, and once more of half the size, so that there are as many sessions in all.
+/// M7: two threads on two processors on one store, against the same threads on a private store each. The private stores are
+/// of the same size, and in a second comparison of half the size.
 pub fn threads(scale: Scale, facts: &mut Facts) {
     let mut rng = Rng::new(7);
     let ids = rng.ids(scale.n);

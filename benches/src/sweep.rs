@@ -1,4 +1,4 @@
-//! M12 and M13: what a sweep costs, when nothing is due and when everything is.
+//! M12 and M13: the cost of a sweep when nothing is due and when everything is.
 
 use std::{hint::black_box, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     workload::{Batches, Id, Middle, Rng, Scale, median, now_ms, payload, processor_time, timed, touch_memory_once},
 };
 
-/// What a sweeper asks for at once if it is not to keep anybody waiting: the step of the bindings.
+/// Sessions per bounded sweep: the step of the bindings.
 pub const STEP: u64 = 1000;
 /// Header and payload.
 const SESSION: usize = 48 + 256;
@@ -52,7 +52,7 @@ fn sweep(store: &mut Sss) {
     assert_eq!(store.0.sweep(STEP).expect("a sweep"), 0);
 }
 
-/// Nanoseconds of a sweep that comes, as in a server, after many gets.
+/// Nanoseconds of a sweep after many gets, as in a server.
 fn one<S: Sessions>(store: &mut S, ids: &[Id], round: usize, times: usize, sweep: impl Fn(&mut S)) -> f64 {
     let mut drawn = Batches::new(ids, round as u64);
     let mut out = [0; 256];
@@ -88,7 +88,7 @@ pub fn all_expired(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m13.with_table_ns", Middle::of(with_table));
 }
 
-/// What no sweep that wipes can do without: zeros over header and payload of every session, in the order of their addresses.
+/// The minimum of a sweep that wipes: zeros over header and payload of every session, in the order of their addresses.
 fn wipe(n: usize) -> f64 {
     let mut memory = Huge::new(n * SESSION);
     memory.bytes().fill(0x5a);
@@ -96,15 +96,15 @@ fn wipe(n: usize) -> f64 {
     spent / n as f64
 }
 
-/// The same in the order of a sweep that blocks no caller, eight sessions of a shard and then eight of the next, and with
-/// each session's line of a table, all under a lock: what else no sweep can do without that takes its turns. Nothing is looked
-/// up, counted or given back.
+/// The same in the order of a sweep that blocks no caller: eight sessions of a shard, then eight of the next, with one index
+/// line for each session, under a lock. Nothing is looked
+/// up, counted or returned.
 fn wipe_and_clear(n: usize) -> f64 {
     const SHARDS: usize = 16;
     const HOLD: usize = 8;
     const LINE: usize = 64;
     let mut memory = Huge::new(n * SESSION);
-    // As full as a table is on the average, at eight bytes for a session.
+    // The average load of an index, at eight bytes per session.
     let mut table = Huge::new(n * 8 * 10 / 6);
     let lines = (table.bytes().len() / LINE) as u64;
     let mut random = Rng::new(14);

@@ -2,7 +2,7 @@
 
 use crate::facts::Facts;
 
-/// How a number is written.
+/// The unit in which a number is shown.
 #[derive(Clone, Copy)]
 pub enum Unit {
     Ratio,
@@ -85,7 +85,7 @@ impl Target {
         }
     }
 
-    /// The range of the decisive numbers over the rounds, and the others.
+    /// The range of the deciding facts over the rounds, and the further figures.
     pub fn figures(&self, facts: &Facts) -> String {
         let mut figures = Vec::new();
         for (fact, unit, _) in self.checks {

@@ -1,5 +1,5 @@
-//! The workload that every store is given alike: session ids, payloads, slices of timed operations, and rounds in which
-//! the stores take turns. Knows no store.
+//! The workload, the same for every store: session ids, payloads, batches of timed operations, and rounds in which
+//! the stores take turns. It knows no store.
 
 use std::{
     ffi::c_void,
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A session id, as all the stores get it.
+/// A session id, as given to every store.
 pub type Id = [u8; 128];
 
-/// Ids are copied to where the cache has them before they are used, as a server just read them from a request.
+/// Ids are copied before they are used, so that they are in the cache, as after a server has read them from a request.
 pub const BATCH: usize = 256;
 
 /// How much is measured.
@@ -115,7 +115,7 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// One store's turn: the time of one operation, as the median over the batches, after some that warm up the caches
+/// One store's turn: the time of one operation, as the median over the batches, after some batches that warm up the caches
 /// after the turn of another store.
 pub fn slice(batches: usize, mut one_batch: impl FnMut() -> Duration) -> f64 {
     for _ in 0..batches / 5 {
@@ -168,13 +168,13 @@ impl<'a> Race<'a> {
     }
 }
 
-/// What came out of a race: for every store one number per round.
+/// The result of a race: for every store one number per round.
 pub struct Outcome {
     names: Vec<&'static str>,
     turns: Vec<Vec<f64>>,
 }
 
-/// A median with the range that it comes from.
+/// A median with its range.
 #[derive(Clone, Copy)]
 pub struct Middle {
     pub median: f64,
@@ -214,9 +214,9 @@ impl Outcome {
     }
 }
 
-/// Has the kernel (and under it the hypervisor) find the memory that is going to be used, so that no store pays for the
+/// Touches the memory that will be used, so that no store pays for the
 /// first touch: in a virtual machine that costs microseconds per page, once. Small and huge pages come from different
-/// places, so both are touched, at the same time.
+/// pools, so both are touched, at the same time.
 pub fn touch_memory_once(bytes: usize) {
     let bytes = bytes.min(available_memory() / 4).next_multiple_of(2 << 20);
     let touched = [libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE].map(|pages| {
@@ -250,7 +250,7 @@ pub fn pin(cpu: usize) {
     bind(0, &[cpu]);
 }
 
-/// Binds a thread (0: the calling one) to these processors, or to all if none is named.
+/// Binds a thread (0: the calling one) to these processors, or to all if the list is empty.
 pub fn bind(thread: libc::pid_t, cpus: &[usize]) {
     // SAFETY: an all-zero cpu_set_t is an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -264,8 +264,8 @@ pub fn bind(thread: libc::pid_t, cpus: &[usize]) {
     unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &set) };
 }
 
-/// Nanoseconds of processor time that this thread takes for `work`: for what is too long to escape other processes, runs
-/// on one thread, and waits for no other.
+/// Nanoseconds of processor time that this thread spends in `work`: for long work that other processes interrupt. It must run
+/// on one thread and wait for no other.
 pub fn processor_time(work: impl FnOnce()) -> f64 {
     let now = || {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -278,7 +278,7 @@ pub fn processor_time(work: impl FnOnce()) -> f64 {
     now() - begun
 }
 
-/// Milliseconds of the cheapest clock that is good enough for a session: what libsss reads, and so everybody here does.
+/// Milliseconds of the clock that libsss reads, which is the cheapest one of sufficient precision. Every competitor reads it.
 pub fn now_ms() -> u32 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to.
