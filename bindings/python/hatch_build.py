@@ -1,6 +1,6 @@
-"""Compiles the crate with cargo and puts the shared library into the wheel; puts the crate's sources into the sdist.
+"""Compiles the crate with cargo for the wheel, and adds the crate's sources to the sdist.
 
-It writes into the source tree only for an editable installation, which has no other place for the library.
+Writes into the source tree only for an editable installation, where the library has to be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "session_server_store"
 LIBRARY = "libsss.dylib" if sys.platform == "darwin" else "libsss.so"
 SOURCE_VARIABLE = "SESSION_SERVER_STORE_SOURCE"
-# What cargo needs of the crate, and the licences, as far as they are there.
+# What cargo needs of the crate, and the licences.
 CRATE_FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "include", "LICENSE*"]
 
 
@@ -40,29 +40,29 @@ class BuildHook(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         if version == "editable":
-            # A new file under the old name: the old one may be in use.
-            place = Path(self.root, "src", PACKAGE, LIBRARY)
-            shutil.copy(library, place.with_suffix(".new"))
-            place.with_suffix(".new").replace(place)
+            # Replaces the file, because the old library may be in use.
+            installed = Path(self.root, "src", PACKAGE, LIBRARY)
+            shutil.copy(library, installed.with_suffix(".new"))
+            installed.with_suffix(".new").replace(installed)
         else:
             build_data["force_include"][str(library)] = f"{PACKAGE}/{LIBRARY}"
             for licence in crate.glob("LICENSE*"):
                 build_data["force_include"][str(licence)] = f"{PACKAGE}/{licence.name}"
 
     def find_crate(self) -> Path:
-        looked = list(self.places())
-        for place in looked:
-            manifest = place / "Cargo.toml"
+        candidates = list(self.candidate_folders())
+        for folder in candidates:
+            manifest = folder / "Cargo.toml"
             if manifest.is_file() and re.search(r'^name = "sss"$', manifest.read_text("utf-8"), re.MULTILINE):
-                return place.resolve()
+                return folder.resolve()
         self.app.abort(
-            "The Rust crate that this package is built from was not found. Looked in: "
-            + ", ".join(map(str, looked))
-            + f". Install from a complete clone or an sdist, or name the crate's folder in {SOURCE_VARIABLE}."
+            "The Rust crate of this package was not found. Searched: "
+            + ", ".join(map(str, candidates))
+            + f". Install from a complete clone or an sdist, or set {SOURCE_VARIABLE} to the crate's folder."
         )
         raise SystemExit(1)  # abort does not return
 
-    def places(self) -> Iterator[Path]:
+    def candidate_folders(self) -> Iterator[Path]:
         named = os.environ.get(SOURCE_VARIABLE)
         if named:
             yield Path(named)
@@ -70,7 +70,7 @@ class BuildHook(BuildHookInterface[Any]):
         root = Path(self.root)
         yield root / "rust"  # in an sdist
         yield root.parents[1]  # in the repository
-        # pip before 21.3 builds in a copy of this folder; then its original is where pip was called, or under it.
+        # pip before 21.3 builds in a copy of this folder. The original is where pip was called.
         called_in = Path(os.environ.get("PWD", os.curdir))
         for original in (called_in, called_in / "bindings" / "python"):
             pyproject = original / "pyproject.toml"
@@ -78,11 +78,11 @@ class BuildHook(BuildHookInterface[Any]):
                 yield original.resolve().parents[1]
 
     def compile(self, crate: Path) -> Path:
-        rustup = Path.home() / ".cargo" / "bin"  # not in PATH before the next login
+        rustup = Path.home() / ".cargo" / "bin"  # in PATH only after the next login
         cargo = os.environ.get("CARGO") or shutil.which("cargo") or shutil.which("cargo", path=rustup)
         if not cargo:
-            self.app.abort("This package is compiled with cargo, which was not found. Get Rust from https://rustup.rs.")
-        # A target folder of its own, so that this build neither waits for another one nor overwrites its files.
+            self.app.abort("This package is built with cargo, which was not found. Install Rust: https://rustup.rs.")
+        # A separate target folder: no waiting for another build, and no overwritten files.
         target = os.environ.get("CARGO_TARGET_DIR") or crate / "target" / "python"
         command = [str(cargo), "build", "--release", "--locked", "--lib", "--message-format=json-render-diagnostics"]
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the tests share: a store on a manual clock, scripts in new processes, the sum of the conformance run."""
+"""Fixtures of all tests, and the summary of the conformance scenarios."""
 
 from __future__ import annotations
 
@@ -10,47 +10,51 @@ from collections.abc import Iterator
 from typing import Callable
 
 import pytest
-from place import Place
+from temporary_store import TemporaryStore
 
-import session_server_store as sss
-from session_server_store import _ffi
+from session_server_store import Store, _ffi
 
 Script = Callable[[str], str]
 
+HANG_SECONDS = 60
 
-def turn(store: sss.Store, face: str) -> sss.Store:
-    """Gives a store the face of an engine that always waits. Then threads really are in the library together."""
-    if face == "released":
-        store._reading = store._writing = _ffi.RELEASED
-        store._get = _ffi.RELEASED.sss_get
-        store._put = _ffi.RELEASED.sss_put
+
+def release_gil(store: Store) -> Store:
+    """Makes every call release the interpreter lock, so that calls of threads overlap."""
+    store._read_lib = store._write_lib = _ffi.LIB_NOGIL
+    store._get = _ffi.LIB_NOGIL.sss_get
+    store._put = _ffi.LIB_NOGIL.sss_put
     return store
 
 
-@pytest.fixture(params=["own", "released"])
-def store(request: pytest.FixtureRequest) -> Iterator[sss.Store]:
-    """Of the engine under test, on a manual clock."""
-    with Place() as place, sss.Store(place.url("clock=manual", "timeout=1h", "idle_timeout=10m")) as opened:
-        yield turn(opened, request.param)
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """A store of the engine under test, on a manual clock."""
+    options = ("clock=manual", "timeout=1h", "idle_timeout=10m")
+    with TemporaryStore() as temporary, Store(temporary.url(*options)) as opened:
+        yield opened
 
 
-@pytest.fixture(params=["own", "released"])
-def parallel_store(request: pytest.FixtureRequest) -> Iterator[sss.Store]:
-    """Of the engine under test, on the clock of the machine, for races."""
-    with Place() as place, sss.Store(place.url()) as opened:
-        yield turn(opened, request.param)
+@pytest.fixture(params=["own libs", "nogil"])
+def parallel_store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store of the engine under test, on the system's clock, for tests with threads."""
+    with TemporaryStore() as temporary, Store(temporary.url()) as opened:
+        yield opened if request.param == "own libs" else release_gil(opened)
 
 
 @pytest.fixture
 def script() -> Script:
-    """Runs Python code in a new interpreter, which must end well and say nothing on stderr; returns its stdout."""
+    """Runs Python code in a new interpreter and returns its stdout.
+
+    The interpreter must exit with 0 and write nothing to stderr.
+    """
 
     def run(code: str) -> str:
         done = subprocess.run(
             [sys.executable, "-W", "error", "-W", "ignore:.*fork.*:DeprecationWarning", "-c", textwrap.dedent(code)],
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=HANG_SECONDS,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stderr or f"exit code {done.returncode}"

@@ -1,6 +1,6 @@
-"""Runs the scenarios of tests/conformance against the public Python API. The format is described in the README there.
+"""Runs the scenarios of tests/conformance on the Python API. README.md there has their format.
 
-It knows the format and nothing of the contract, and fails on every word that it does not know.
+The driver decides nothing about sessions. It fails on every word that it does not know.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from place import ENGINE, IS_REDIS, Place
+from temporary_store import ENGINE, IS_REDIS, TemporaryStore
 
 import session_server_store as sss
 from session_server_store import _ffi
 from session_server_store.errors import from_status
 
-# What Python can do. Left out: buffers and handles (they do not show), options and flags (keywords rule them out).
+# The abilities that scenarios may need, and why Python lacks the others.
 ABILITIES = {"close", "fork"}
 if not IS_REDIS:
     ABILITIES |= {"limits", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {
-    "limits": "no server counts for all the others",
-    "memory": "the engine under test is another one",
-    "processes": "they do not share the engine under test",
-    "buffers": "the buffers of the package are its own",
-    "handles": "a Store is an object: there are no wrong handles",
-    "options": "the methods do not have these keywords",
-    "flags": "principal=None and a principal cannot be given together",
+    "limits": "redis: has no such limits",
+    "memory": "for memory: only",
+    "processes": "processes cannot share the engine under test",
+    "buffers": "the package has its own buffers",
+    "handles": "a Store is an object, so there are no invalid handles",
+    "options": "the methods do not have these arguments",
+    "flags": "one argument sets or removes the principal",
 }
 STATS = sss.Stats._fields
 TIMES = ("created", "seen", "expires")
@@ -40,7 +40,7 @@ MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 @dataclass
 class Step:
-    place: str
+    location: str
     text: str
 
 
@@ -63,28 +63,28 @@ def read_scenarios(folder: Path) -> Iterator[Scenario]:
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            place = f"{path.name}:{number}"
+            location = f"{path.name}:{number}"
             first, _, rest = line.partition(" ")
             if first == "scenario":
                 if scenario:
                     yield scenario
-                assert re.fullmatch("[a-z0-9_]+", rest), f"{place}: bad name {rest!r}"
-                assert rest not in names, f"{place}: {rest} is there twice"
+                assert re.fullmatch("[a-z0-9_]+", rest), f"{location}: invalid name {rest!r}"
+                assert rest not in names, f"{location}: duplicate scenario {rest}"
                 names.add(rest)
                 scenario = Scenario(rest)
                 continue
-            assert scenario, f"{place}: a step before the first scenario"
+            assert scenario, f"{location}: step before the first scenario"
             if first == "needs":
-                assert not scenario.steps, f"{place}: needs comes first"
+                assert not scenario.steps, f"{location}: needs must come before the steps"
                 scenario.needs = rest.split(" ")
             else:
-                scenario.steps.append(Step(place, line))
+                scenario.steps.append(Step(location, line))
         if scenario:
             yield scenario
 
 
 class StepError(Exception):
-    """A step whose result was another one than expected."""
+    """A step with another result than expected."""
 
 
 def data(text: str) -> bytes:
@@ -97,18 +97,18 @@ def data(text: str) -> bytes:
         return (bytes(range(251)) * (int(rest) // 251 + 1))[: int(rest)]
     if re.fullmatch("[A-Za-z0-9_.-]+", text):
         return text.encode()
-    raise ValueError(f"bad data {text!r}")
+    raise ValueError(f"invalid data {text!r}")
 
 
 def milliseconds(text: str) -> int:
     match = re.fullmatch(r"(-?\d+)(ms|s|m|h)", text)
     if not match:
-        raise ValueError(f"bad time {text!r}")
+        raise ValueError(f"invalid time {text!r}")
     return int(match[1]) * MILLISECONDS[match[2]]
 
 
 def duration(text: str) -> Any:
-    """Both spellings, seconds and timedeltas (which do not go as far)."""
+    """Seconds where possible, because their range is larger, otherwise a timedelta."""
     ms = milliseconds(text)
     return ms // 1000 if ms % 1000 == 0 else timedelta(milliseconds=ms)
 
@@ -135,11 +135,11 @@ def options(words: list[str]) -> dict[str, Any]:
 
 
 class Run:
-    """One scenario: its handles, its variables, its clock."""
+    """One scenario with its stores and variables."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
-        self.place = Place()
+        self.temporary = TemporaryStore()
         self.handles: dict[str, sss.Store] = {}
         self.variables: dict[str, Any] = {}
         self.advanced = 0
@@ -152,7 +152,7 @@ class Run:
         )
 
     def run(self) -> None:
-        with self.place:
+        with self.temporary:
             try:
                 self.run_steps(self.scenario.steps)
             finally:
@@ -171,7 +171,7 @@ class Run:
                 else:
                     self.run_step(step.text)
             except Exception as error:
-                raise StepError(f"{step.place}: {step.text}: {error}") from error
+                raise StepError(f"{step.location}: {step.text}: {error}") from error
 
     def in_child(self, steps: list[Step]) -> None:
         reader, writer = os.pipe()
@@ -186,26 +186,26 @@ class Run:
                 os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            told = pipe.read()
+            outcome = pipe.read()
         os.waitpid(child, 0)
-        if told != b"passed":
-            raise StepError(f"in the child: {told.decode()}")
+        if outcome != b"passed":
+            raise StepError(f"in the child: {outcome.decode()}")
 
     def run_step(self, text: str) -> None:
         left, arrow, right = text.partition(" -> ")
         verb, *words = left.split(" ")
-        wanted, *checks = right.split(" ") if arrow else ["ok"]
+        expected, *checks = right.split(" ") if arrow else ["ok"]
         if verb in ("status", "different", "same"):
             self.compare(verb, *words)
             return
         if not arrow and verb not in ("open", "close", "advance"):
-            raise ValueError("no result is expected")
+            raise ValueError("no expected result")
         act = getattr(self, f"do_{verb}", None)
         if act is None:
             raise ValueError(f"unknown verb {verb!r}")
         status, result = attempt(lambda: act(words))
-        if status != wanted:
-            raise StepError(f"expected {wanted}, came {status} ({result!s})")
+        if status != expected:
+            raise StepError(f"expected {expected}, got {status} ({result!s})")
         if verb == "advance" and status == "ok":
             self.advanced += milliseconds(words[1])
         if status == "ok" and verb in ("create", "renew"):
@@ -216,13 +216,13 @@ class Run:
             self.check(check, result)
 
     def keep_id(self, verb: str, words: list[str], checks: list[str]) -> Optional[sss.Session]:
-        """These two return the id alone; the rest is read with a peek if somebody asks."""
+        """Both return only the id. What the checks need is read with a peek."""
         first_create = verb == "create" and self.origin is None and self.checks_times
         if not checks and not first_create:
             return None
         session = self.handles[words[0]].get(self.variables[words[1 if verb == "create" else 2]], peek=True)
         if session is None:
-            raise StepError("the new session is not there")
+            raise StepError("the new session does not exist")
         if first_create:
             self.origin = unix_ms(session.created) - self.advanced
         return session
@@ -231,45 +231,45 @@ class Run:
         if verb == "status":
             assert int(sss.Status[left.upper()]) == int(right), f"{left} is {int(sss.Status[left.upper()])}"
             assert from_status(int(right), "text").name == left.upper()
-            assert _ffi.describe(int(right)), "its text is empty"
+            assert _ffi.describe(int(right)), "empty text"
         else:
             equal = self.variables[left] == self.variables[right]
-            assert equal == (verb == "same"), "they are equal" if equal else "they are different"
+            assert equal == (verb == "same"), "equal" if equal else "different"
 
     def check(self, check: str, result: Any) -> None:
         match = re.fullmatch("([a-z]+)([=~])(.*)", check)
         if not match:
-            raise ValueError(f"bad check {check!r}")
+            raise ValueError(f"invalid check {check!r}")
         key, operator, value = match.groups()
-        came: Any
+        actual: Any
         expected: Any
         if operator == "~" and key == "message":
             assert value in result.message, f"expected {value} in the message {result.message!r}"
             return
         if key == "data":
-            came, expected = result.payload, data(value)
+            actual, expected = result.payload, data(value)
         elif key == "len":
-            came, expected = len(result.payload), int(value)
+            actual, expected = len(result.payload), int(value)
         elif key == "version":
-            came, expected = result.version, int(value)
+            actual, expected = result.version, int(value)
         elif isinstance(result, sss.Stats) and key in STATS:
-            came, expected = getattr(result, key), int(value)
+            actual, expected = getattr(result, key), int(value)
         elif key in TIMES:
             moment = result.last_seen if key == "seen" else getattr(result, key)
-            came = "infinity" if moment is None else unix_ms(moment) - (self.origin or 0)
+            actual = "infinity" if moment is None else unix_ms(moment) - (self.origin or 0)
             expected = value if value == "infinity" else milliseconds(value)
         elif key == "count":
-            came, expected = len(result) if isinstance(result, list) else result, int(value)
+            actual, expected = len(result) if isinstance(result, list) else result, int(value)
         elif key == "refs":
-            came, expected = [info.ref for info in result], [self.variables[word] for word in value.split(",")]
+            actual, expected = [info.ref for info in result], [self.variables[word] for word in value.split(",")]
         elif key == "versions":
-            came, expected = [info.version for info in result], [int(word) for word in value.split(",")]
+            actual, expected = [info.version for info in result], [int(word) for word in value.split(",")]
         elif key == "lens":
-            came, expected = [info.size for info in result], [int(word) for word in value.split(",")]
+            actual, expected = [info.size for info in result], [int(word) for word in value.split(",")]
         else:
             raise ValueError(f"unknown check {check!r}")
-        if came != expected:
-            raise StepError(f"expected {check}, came {str(came)[:200]}")
+        if actual != expected:
+            raise StepError(f"expected {check}, got {str(actual)[:200]}")
 
     def sid(self, word: str) -> Any:
         if word == "unknown":
@@ -282,12 +282,12 @@ class Run:
         name, *given = words
         if not any(word.startswith("clock=") for word in given):
             given.append("clock=manual")
-        self.handles[name] = sss.Store(self.place.url(*given), serializer=sss.RAW)
+        self.handles[name] = sss.Store(self.temporary.url(*given), serializer=sss.RAW)
         return True
 
     def do_url(self, words: list[str]) -> bool:
         text = " ".join(words)
-        assert text[0] == text[-1] == '"', "an URL has quotes"
+        assert text[0] == text[-1] == '"', "a URL has quotes"
         sss.Store(text[1:-1], serializer=sss.RAW).close()
         return True
 
@@ -350,15 +350,18 @@ class Run:
         store, principal, *rest = words
         if rest and (len(rest) > 1 or not rest[0].startswith("except=")):
             raise ValueError(f"unknown option in {rest}")
-        spared = self.sid(rest[0].partition("=")[2]) if rest else None
-        return self.handles[store].revoke(data(principal), except_sid=spared)
+        excluded = self.sid(rest[0].partition("=")[2]) if rest else None
+        return self.handles[store].revoke(data(principal), except_sid=excluded)
 
     def do_stats(self, words: list[str]) -> Any:
         return self.handles[words[0]].stats()
 
 
 def end_of_child(steps: list[Step], at: int) -> int:
-    """Where the ``join`` is that belongs to the ``fork`` before ``at``; without one the child runs all the rest."""
+    """The index of the ``join`` of the ``fork`` before ``at``.
+
+    Without one the child runs all remaining steps.
+    """
     depth = 1
     while at < len(steps):
         depth += steps[at].text.startswith("fork ") - steps[at].text.startswith("join ")

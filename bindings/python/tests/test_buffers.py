@@ -1,4 +1,4 @@
-"""The buffers that calls share: no call sees another's bytes, however it is interrupted, and no secret stays."""
+"""The pooled buffers of calls: no call sees the bytes of another, and no secret stays in them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 import session_server_store.store
-from session_server_store import RAW, Store, _ffi
+from session_server_store import RAW, Store, _scratch
 
 
 @pytest.fixture(autouse=True)
 def fresh_pool() -> Iterator[None]:
-    _ffi._pool.clear()
+    _scratch._pool.clear()
     yield
-    _ffi._pool.clear()
+    _scratch._pool.clear()
 
 
 def read(store: Store, sid: str) -> Any:
@@ -26,43 +26,59 @@ def read(store: Store, sid: str) -> Any:
     return session.payload
 
 
-def test_no_payload_and_no_id_stays_behind() -> None:
+def test_released_buffer_is_wiped() -> None:
     with Store(serializer=RAW) as store:
         sid = store.create(b"secret" * 1000)
         read(store, sid)
         new = store.renew(sid)
         assert new is not None
         read(store, new)
-        assert len(_ffi._pool) == 1
-        assert not any(_ffi._pool[0].memory)
-        assert not any(_ffi._pool[0].id_memory)
+        assert len(_scratch._pool) == 1
+        assert not any(_scratch._pool[0].memory)
+        assert not any(_scratch._pool[0].id_memory)
 
 
-def test_one_buffer_serves_call_after_call() -> None:
+def test_buffer_is_reused() -> None:
     with Store(serializer=RAW) as store:
         sid = store.create(b"x")
-        kept = _ffi._pool[0]
+        kept = _scratch._pool[0]
         for _ in range(10):
             read(store, sid)
             store.put(sid, b"y")
             store.touch(sid)
-        assert _ffi._pool == [kept]
+        assert _scratch._pool == [kept]
 
 
-def test_grown_buffer_is_kept_unless_it_is_huge() -> None:
+@pytest.mark.parametrize("size", [0, 1, 16 * 1024, 16 * 1024 + 1, 300_000, 1024 * 1024])
+def test_payload_around_buffer_size(size: int) -> None:
+    payload = (bytes(range(256)) * (size // 256 + 1))[:size]
+    with Store(serializer=RAW) as store:
+        sid, small = store.create(payload), store.create(b"small")
+        for _ in range(2):  # the second time with a buffer that may have grown
+            assert read(store, sid) == payload
+            assert read(store, small) == b"small"
+
+
+def test_get_with_small_buffer_counts_once() -> None:
+    with Store() as store:
+        assert read(store, store.create("x" * 200_000))
+        assert store.stats().hits == 1
+
+
+def test_pool_drops_huge_buffers() -> None:
     with Store(serializer=RAW) as store:
         read(store, store.create(b"x" * 100_000))
-        assert [scratch.size >= 100_000 for scratch in _ffi._pool] == [True]
+        assert [scratch.size >= 100_000 for scratch in _scratch._pool] == [True]
         read(store, store.create(b"x" * 1_000_000))
-        assert _ffi._pool == []
+        assert _scratch._pool == []
 
 
-def test_nothing_is_read_from_a_buffer_that_was_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def used_by_another_at_once(scratch: _ffi.Scratch) -> None:
+def test_released_buffer_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def reused_at_once(scratch: _scratch.Scratch) -> None:
         for memory in (scratch.out, scratch.memory, scratch.id_memory):
             memory[:] = b"\x5a" * len(memory)
 
-    monkeypatch.setattr(session_server_store.store, "give_back", used_by_another_at_once)
+    monkeypatch.setattr(session_server_store.store, "release", reused_at_once)
     with Store(serializer=RAW) as store:
         sid = store.create(b"mine")
         assert read(store, sid) == b"mine"
@@ -75,9 +91,9 @@ def test_nothing_is_read_from_a_buffer_that_was_given_back(monkeypatch: pytest.M
         assert read(store, new) == b"my"
 
 
-def test_serializer_may_call_the_store() -> None:
+def test_store_call_inside_serializer() -> None:
     class Linked:
-        """The stored bytes are an id whose session is the payload, three deep."""
+        """The stored bytes are the id of another session, three deep."""
 
         def dumps(self, obj: bytes) -> bytes:
             if len(obj) < 3:
@@ -98,7 +114,7 @@ def test_serializer_may_call_the_store() -> None:
             assert store.put(sid, b"xx") is not None
 
 
-def test_signal_handler_may_call_the_store() -> None:
+def test_store_call_inside_signal_handler() -> None:
     with Store(serializer=RAW) as store:
         mine, theirs = store.create(b"mine" * 100), store.create(b"theirs" * 200)
         ran = 0
@@ -124,7 +140,7 @@ def test_signal_handler_may_call_the_store() -> None:
             signal.signal(signal.SIGALRM, previous)
 
 
-def test_finaliser_may_call_the_store() -> None:
+def test_store_call_inside_finaliser() -> None:
     ran: list[bool] = []
 
     class Noisy:
@@ -148,12 +164,12 @@ def test_finaliser_may_call_the_store() -> None:
     assert ran == [True] * 1000
 
 
-def test_exception_in_the_middle_costs_a_buffer_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_during_get_drops_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(serializer=RAW) as store:
         sid = store.create(b"x")
         with monkeypatch.context() as patch:
-            patch.setattr(_ffi.Scratch, "take_payload", lambda *_: 1 / 0)
+            patch.setattr(_scratch.Scratch, "take_payload", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 store.get(sid)
-        assert _ffi._pool == []
+        assert _scratch._pool == []
         assert read(store, sid) == b"x"

@@ -1,4 +1,4 @@
-"""The contract: one test for each scenario of the repository's tests/conformance."""
+"""One test for each scenario of tests/conformance, the behaviour that all languages share."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_scenario(scenario: Scenario) -> None:
         pytest.fail(str(failure), pytrace=False)
 
 
-def test_there_are_scenarios() -> None:
+def test_scenarios_are_found() -> None:
     assert len(SCENARIOS) >= 80

@@ -1,4 +1,4 @@
-"""Every exception that can occur, and what it says."""
+"""The exceptions and their messages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from session_server_store import Status, Store
 from session_server_store.errors import from_status
 
 
-def test_conflict() -> None:
+def test_conflict_error() -> None:
     with Store() as store, pytest.raises(sss.ConflictError) as caught:
         store.put_if(store.create("x"), 7, "y")
     assert (caught.value.code, caught.value.name) == (-4, "CONFLICT")
 
 
-def test_too_large() -> None:
+def test_too_large_error() -> None:
     with Store("memory:?max_payload=10") as store:
         sid = store.create("12345678")
         for call in (store.create, lambda data: store.put(sid, data), lambda data: store.renew(sid, data)):
@@ -29,7 +29,7 @@ def test_too_large() -> None:
         assert store.stats().rejected == 3
 
 
-def test_full() -> None:
+def test_full_error() -> None:
     with Store("memory:?max_sessions=1") as store:
         sid = store.create("x")
         with pytest.raises(sss.FullError) as caught:
@@ -39,24 +39,24 @@ def test_full() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "memory", "ftp://host", "memory:?colour=red", "memory:?timeout=0", "\udcff"])
-def test_url(url: str) -> None:
+def test_url_error(url: str) -> None:
     with pytest.raises(sss.UrlError) as caught:
         Store(url)
     assert caught.value.name == "URL"
     assert isinstance(caught.value, ValueError)
 
 
-def test_url_error_names_the_culprit() -> None:
+def test_url_error_names_option() -> None:
     with pytest.raises(sss.UrlError, match="colour"):
         Store("memory:?colour=red")
 
 
-def test_unsupported_clock() -> None:
+def test_unsupported_error() -> None:
     with Store() as store, pytest.raises(sss.UnsupportedError):
         store.advance_clock(1)
 
 
-def test_another_clock_exists() -> None:
+def test_other_clock_is_exists_error() -> None:
     with Store("memory:one-clock"), pytest.raises(sss.SessionStoreError) as caught:
         Store("memory:one-clock?clock=manual")
     assert type(caught.value) is sss.SessionStoreError
@@ -64,7 +64,7 @@ def test_another_clock_exists() -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status != Status.OK])
-def test_every_status_has_its_class(status: Status) -> None:
+def test_status_to_class(status: Status) -> None:
     expected: dict[str, type[sss.SessionStoreError]] = {
         "INVALID": sss.InvalidError,
         "CONFLICT": sss.ConflictError,
@@ -85,18 +85,18 @@ def test_every_status_has_its_class(status: Status) -> None:
     assert (error.code, error.name, error.message, str(error)) == (int(status), status.name, "text", "text")
 
 
-def test_status_of_a_later_library_is_an_error_without_a_name() -> None:
+def test_unknown_status() -> None:
     error = from_status(-77, "text")
     assert type(error) is sss.SessionStoreError
     assert (error.code, error.name) == (-77, "UNKNOWN")
 
 
 @pytest.mark.parametrize("status", [-1, -4, -18, -77])
-def test_exceptions_survive_pickling(status: int) -> None:
+def test_error_pickles(status: int) -> None:
     error = from_status(status, "one line")
-    again = pickle.loads(pickle.dumps(error))
-    assert type(again) is type(error)
-    assert (again.code, again.message) == (status, "one line")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (copy.code, copy.message) == (status, "one line")
 
 
 def failures(store: Store, sid: str) -> Any:
@@ -107,10 +107,10 @@ def failures(store: Store, sid: str) -> Any:
     yield lambda: store.advance_clock(1)
     yield lambda: Store("memory:?timeout=1s&password=secret-payload")
     yield lambda: Store("redis://user:secret-payload@host/x")
-    yield lambda: Store("redis://user:secret-payload@127.0.0.1:1").stats()  # where nobody listens
+    yield lambda: Store("redis://user:secret-payload@127.0.0.1:1").stats()  # no server listens there
 
 
-def test_messages_are_one_line_without_ids_payloads_and_passwords() -> None:
+def test_message_contains_no_secret() -> None:
     with Store("memory:?max_payload=100&max_sessions=1") as store:
         sid = store.create("x", principal="alice")
         for call in failures(store, sid):
@@ -123,7 +123,7 @@ def test_messages_are_one_line_without_ids_payloads_and_passwords() -> None:
             assert "secret" not in message
 
 
-def test_message_is_that_of_this_failure_and_not_of_an_earlier_one() -> None:
+def test_message_of_latest_failure() -> None:
     with Store() as store:
         with pytest.raises(sss.UrlError, match="colour"):
             Store("memory:?colour=red")
@@ -132,5 +132,5 @@ def test_message_is_that_of_this_failure_and_not_of_an_earlier_one() -> None:
         assert "colour" not in caught.value.message
 
 
-def test_package_says_that_it_is_typed() -> None:
+def test_package_has_type_marker() -> None:
     assert Path(sss.__file__).with_name("py.typed").exists()

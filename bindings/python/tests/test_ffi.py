@@ -1,4 +1,4 @@
-"""The private layer against include/sss.h, and what happens when the library is missing or is another one."""
+"""The ctypes declarations match include/sss.h, and a missing or wrong library is reported."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from conftest import Script
 
 import session_server_store as sss
-from session_server_store import Status, _ffi
+from session_server_store import Status, _ffi, _scratch
 from session_server_store.records import FOREVER
 
 ROOT = Path(__file__).parents[3]
 HEADER = re.sub(r"/\*.*?\*/|//[^\n]*", "", (ROOT / "include" / "sss.h").read_text("utf-8"), flags=re.DOTALL)
 DEFINES = dict(re.findall(r"^#define (SSS_\w+) (.+?)$", HEADER, re.MULTILINE))
 
-# The wrapper copies payloads by sss_get, and so needs nothing that has to be freed.
+# Python reads payloads with sss_get.
 NOT_USED = {"sss_get_buf", "sss_buf_free"}
 
 SCALARS: dict[str, Any] = {
@@ -34,7 +34,12 @@ SCALARS: dict[str, Any] = {
     "sss_store": ctypes.c_uint64,
     "sss_status": ctypes.c_int32,
 }
-STRUCTS = {"sss_options": _ffi.Options, "sss_meta": _ffi.Meta, "sss_entry": _ffi.Entry, "sss_stats_t": _ffi.Stats}
+STRUCTS = {
+    "sss_options": _ffi.OptionsStruct,
+    "sss_meta": _ffi.MetaStruct,
+    "sss_entry": _ffi.EntryStruct,
+    "sss_stats_t": _ffi.StatsStruct,
+}
 
 
 def number(text: str) -> int:
@@ -58,35 +63,35 @@ def expected_type(parameter: str) -> Any:
         return SCALARS[base]
     if base in STRUCTS:
         return ctypes.POINTER(STRUCTS[base])
-    if base in ("char", "void", "uint8_t"):  # bytes to read, memory to fill
+    if base in ("char", "void", "uint8_t"):
         return ctypes.c_char_p if const else ctypes.c_void_p
     return ctypes.POINTER(SCALARS[base])
 
 
-def test_header_is_understood() -> None:
+def test_header_parser() -> None:
     functions = header_functions()
     assert len(functions) >= 24
     assert functions["sss_close"] == ("sss_status", ["sss_store store"])
     assert functions["sss_get"][1][1] == "const char *sid"
 
 
-def test_every_function_of_the_header_is_declared() -> None:
+def test_all_header_functions_declared() -> None:
     assert set(_ffi.FUNCTIONS) == set(header_functions()) - NOT_USED
 
 
 @pytest.mark.parametrize("name", _ffi.FUNCTIONS)
-def test_function_is_declared_as_in_the_header(name: str) -> None:
+def test_function_types_match_header(name: str) -> None:
     result, parameters = header_functions()[name]
     declared_result, declared = _ffi.FUNCTIONS[name]
     assert declared_result is (ctypes.c_char_p if result == "const char *" else SCALARS[result])
     assert list(declared) == [expected_type(parameter) for parameter in parameters]
-    for library in (_ffi.HELD, _ffi.RELEASED):
+    for library in (_ffi.LIB_GIL, _ffi.LIB_NOGIL):
         assert getattr(library, name).restype is declared_result
-    assert list(getattr(_ffi.RELEASED, name).argtypes) == list(declared)
+    assert list(getattr(_ffi.LIB_NOGIL, name).argtypes) == list(declared)
 
 
 @pytest.mark.parametrize("name", STRUCTS)
-def test_struct_has_the_layout_of_the_header(name: str) -> None:
+def test_struct_layout_matches_header(name: str) -> None:
     body = re.search(r"typedef struct (?:\w+ )?\{([^{}]*)\} " + name + ";", HEADER)
     assert body, name
     fields: list[tuple[str, Any]] = []
@@ -96,70 +101,70 @@ def test_struct_has_the_layout_of_the_header(name: str) -> None:
         base, pointer, field, count = match.groups()
         kind = ctypes.c_void_p if pointer else SCALARS[base]
         fields.append((field, kind * number(count) if count else kind))
-    ours: Any = STRUCTS[name]
-    theirs: Any = type(name, (ctypes.Structure,), {"_fields_": fields})
-    assert [field[0] for field in ours._fields_] == [field for field, _ in fields]
-    assert ctypes.sizeof(ours) == ctypes.sizeof(theirs)
+    declared: Any = STRUCTS[name]
+    expected: Any = type(name, (ctypes.Structure,), {"_fields_": fields})
+    assert [field[0] for field in declared._fields_] == [field for field, _ in fields]
+    assert ctypes.sizeof(declared) == ctypes.sizeof(expected)
     for field, _ in fields:
-        assert getattr(ours, field).offset == getattr(theirs, field).offset, field
-        assert getattr(ours, field).size == getattr(theirs, field).size, field
+        assert getattr(declared, field).offset == getattr(expected, field).offset, field
+        assert getattr(declared, field).size == getattr(expected, field).size, field
 
 
-def test_statuses_are_those_of_the_header() -> None:
-    theirs = {
+def test_statuses_match_header() -> None:
+    expected = {
         name.replace("SSS_E_", "").replace("SSS_", ""): number(value)
         for name, value in DEFINES.items()
         if name.startswith("SSS_E_") or name == "SSS_OK"
     }
-    assert {status.name: int(status) for status in Status} == theirs
+    assert {status.name: int(status) for status in Status} == expected
 
 
-def test_constants_are_those_of_the_header() -> None:
+def test_constants_match_header() -> None:
     assert number("SSS_SID_LEN") == _ffi.SID_LEN
-    assert number("SSS_SID_SIZE") == len(_ffi.Scratch().id_memory)
+    assert number("SSS_SID_SIZE") == len(_scratch.Scratch().id_memory)
     assert number("SSS_REF_LEN") == _ffi.REF_LEN
     assert number("SSS_PEEK") == _ffi.PEEK.value
     assert number("SSS_CLEAR_PRINCIPAL") == _ffi.CLEAR_PRINCIPAL
-    assert number("SSS_BLOCKS_READS") == _ffi.WAITS_READS
-    assert number("SSS_BLOCKS_WRITES") == _ffi.WAITS_WRITES
+    assert number("SSS_BLOCKS_READS") == _ffi.BLOCKS_READS
+    assert number("SSS_BLOCKS_WRITES") == _ffi.BLOCKS_WRITES
     assert DEFINES["SSS_GLOBAL"].replace(" ", "") == "(~(sss_store)0)"
     assert _ffi.GLOBAL.value == 2**64 - 1
     assert DEFINES["SSS_FOREVER"] == "INT64_MAX"
     assert FOREVER == 2**63 - 1
 
 
-def test_quick_reading_of_results_agrees_with_the_structs() -> None:
-    scratch = _ffi.Scratch()
+def test_unpack_matches_meta_struct() -> None:
+    scratch = _scratch.Scratch()
     ctypes.c_size_t.from_buffer(scratch.out).value = 7
-    meta = _ffi.Meta.from_buffer(scratch.out, 8)
-    assert meta.size == ctypes.sizeof(_ffi.Meta)
+    meta = _ffi.MetaStruct.from_buffer(scratch.out, 8)
+    assert meta.size == ctypes.sizeof(_ffi.MetaStruct)
     meta.version, meta.created_ms, meta.last_seen_ms, meta.expires_ms = 2**64 - 1, -5, 6, FOREVER
-    assert _ffi.unpack(scratch.out) == (7, 2**64 - 1, -5, 6, FOREVER)
+    assert _scratch.unpack(scratch.out) == (7, 2**64 - 1, -5, 6, FOREVER)
 
 
-def test_stats_are_those_of_the_struct() -> None:
-    assert ["size", "flags", *sss.Stats._fields] == [field[0] for field in _ffi.Stats._fields_]
+def test_stats_match_struct() -> None:
+    assert ["size", "flags", *sss.Stats._fields] == [field[0] for field in _ffi.StatsStruct._fields_]
 
 
-def test_every_status_has_a_text() -> None:
+def test_status_texts_differ() -> None:
     texts = [_ffi.describe(status) for status in Status]
     assert all(texts)
     assert len(set(texts)) == len(texts)
     assert _ffi.describe(-12345)
 
 
-def test_last_error_of_any_length_is_read_whole() -> None:
+def test_long_error_message() -> None:
     word = "x" * 2000
     with pytest.raises(sss.UrlError) as caught:
         sss.Store(f"memory:?{word}=1")
     assert len(caught.value.message) < 300 or word in caught.value.message
 
 
-def test_version_of_the_package_is_that_of_the_header() -> None:
+def test_version_matches_header() -> None:
     assert sss.__version__ == DEFINES["SSS_VERSION_STRING"].strip('"')
 
 
-def test_version_of_the_package_is_that_of_its_pyproject() -> None:
+def test_version_matches_pyproject() -> None:
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8")
     assert f'\nversion = "{sss.__version__}"\n' in text
 
@@ -174,14 +179,14 @@ IMPORT = """
 """
 
 
-def test_missing_library_says_what_to_do(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_library_error_gives_advice(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, str(tmp_path / "nowhere.so"))
     printed = script(IMPORT.format(before=""))
     for word in (str(tmp_path / "nowhere.so"), "pip", "cargo", _ffi.LIBRARY_VARIABLE):
         assert word in printed
 
 
-def test_library_that_is_another_one_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_library_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     other = sys.modules["_ctypes"].__file__
     assert other
     monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, other)
@@ -190,7 +195,7 @@ def test_library_that_is_another_one_is_refused(script: Script, monkeypatch: pyt
     assert other in printed
 
 
-def test_library_of_another_version_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_library_of_other_version_is_refused(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, _ffi.LIBRARY)
     fake = "sys.modules['session_server_store._version'] = types.SimpleNamespace(__version__='0.99.0')"
     printed = script(IMPORT.format(before=fake))
@@ -198,9 +203,7 @@ def test_library_of_another_version_is_refused(script: Script, monkeypatch: pyte
         assert word in printed
 
 
-def test_library_can_be_named_by_the_environment(
-    script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_library_from_environment(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = tmp_path / "libanother.so"
     copy.write_bytes(Path(_ffi.LIBRARY).read_bytes())
     monkeypatch.setenv(_ffi.LIBRARY_VARIABLE, os.path.relpath(copy))

@@ -1,4 +1,4 @@
-"""A store in memory belongs to the process that opened it: a child is told so at once, the parent notices nothing."""
+"""A memory: store belongs to its process. Calls in a forked child raise ForkedError."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
-from conftest import Script, turn
+from conftest import Script, release_gil
 from test_store import CALLS
 
 import session_server_store as sss
@@ -18,15 +18,15 @@ from session_server_store import ForkedError, Store
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-@pytest.fixture(params=["own", "released"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """In memory, whichever engine is under test."""
+@pytest.fixture
+def store() -> Iterator[Store]:
+    """A memory: store, whichever engine is under test."""
     with Store("memory:") as opened:
-        yield turn(opened, request.param)
+        yield opened
 
 
 def in_child(work: Callable[[], str]) -> str:
-    """What ``work`` returns in a forked child."""
+    """Runs ``work`` in a forked child and returns its result."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -38,13 +38,13 @@ def in_child(work: Callable[[], str]) -> str:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     assert os.waitpid(child, 0)[1] == 0
-    return told
+    return output
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_inherited_store_is_forked_for_every_call(store: Store, call: Callable[[Store], Any]) -> None:
+def test_inherited_memory_store_is_forked(store: Store, call: Callable[[Store], Any]) -> None:
     def work() -> str:
         try:
             call(store)
@@ -52,12 +52,12 @@ def test_inherited_store_is_forked_for_every_call(store: Store, call: Callable[[
             return f"{error.name} {error.code}: {error.message}"
         return "no error"
 
-    told = in_child(work)
-    assert told.startswith("FORKED -18: ")
-    assert len(told) > 30, "the message helps nobody"
+    output = in_child(work)
+    assert output.startswith("FORKED -18: ")
+    assert len(output) > 30, "the message gives no advice"
 
 
-def test_inherited_store_closes_silently(store: Store) -> None:
+def test_inherited_store_closes(store: Store) -> None:
     def work() -> str:
         store.close()
         assert store.closed
@@ -68,7 +68,7 @@ def test_inherited_store_closes_silently(store: Store) -> None:
     assert not store.closed
 
 
-def test_parent_is_not_affected(store: Store) -> None:
+def test_child_does_not_affect_parent(store: Store) -> None:
     sid = store.create("x")
 
     def work() -> str:
@@ -83,7 +83,7 @@ def test_parent_is_not_affected(store: Store) -> None:
     assert session.payload == "x"
 
 
-def test_store_opened_in_the_child_works(store: Store) -> None:
+def test_store_opened_in_child(store: Store) -> None:
     def work() -> str:
         with Store("memory:child") as own:
             session = own.get(own.create("works"))
@@ -93,7 +93,7 @@ def test_store_opened_in_the_child_works(store: Store) -> None:
     assert in_child(work) == "works"
 
 
-def test_named_store_of_the_parent_is_not_found_in_the_child() -> None:
+def test_named_store_is_separate_in_child() -> None:
     with Store("memory:of-the-parent") as store:
         sid = store.create("x")
 
@@ -104,9 +104,9 @@ def test_named_store_of_the_parent_is_not_found_in_the_child() -> None:
         assert in_child(work) == "None"
 
 
-def test_child_is_told_at_once_while_threads_of_the_parent_are_in_the_library() -> None:
+def test_fork_during_calls_of_memory_store() -> None:
     with Store() as store:
-        turn(store, "released")
+        release_gil(store)
         sid = store.create("x" * 10_000)
         stop = threading.Event()
 
@@ -121,8 +121,8 @@ def test_child_is_told_at_once_while_threads_of_the_parent_are_in_the_library() 
             thread.start()
         try:
             for _ in range(30):
-                told = in_child(lambda: ask(store, sid))
-                assert told == "FORKED and a store of its own"
+                output = in_child(lambda: call_inherited(store, sid))
+                assert output == "FORKED, and an own store works"
         finally:
             stop.set()
             for thread in threads:
@@ -130,13 +130,13 @@ def test_child_is_told_at_once_while_threads_of_the_parent_are_in_the_library() 
         assert store.get(sid) is not None
 
 
-def ask(store: Store, sid: str) -> str:
+def call_inherited(store: Store, sid: str) -> str:
     try:
         store.get(sid)
     except ForkedError as error:
         with Store() as own:
             assert own.get(own.create("x")) is not None
-        return f"{error.name} and a store of its own"
+        return f"{error.name}, and an own store works"
     return "no error"
 
 
@@ -147,7 +147,7 @@ def use_inherited(_: int) -> int:
     return inherited.stats().sessions
 
 
-def test_forked_error_comes_through_multiprocessing() -> None:
+def test_forked_error_crosses_multiprocessing() -> None:
     global inherited
     with Store() as inherited, multiprocessing.get_context("fork").Pool(1) as pool:
         with pytest.raises(ForkedError) as caught:
@@ -156,7 +156,7 @@ def test_forked_error_comes_through_multiprocessing() -> None:
         assert caught.value.message
 
 
-def test_worker_of_multiprocessing_can_open_its_own() -> None:
+def test_multiprocessing_worker_opens_own_store() -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.map(use_own, ["memory:"]) == [{"a": 1}]
 
@@ -168,7 +168,7 @@ def use_own(url: str) -> Any:
         return session.payload
 
 
-def test_finalisers_in_the_child_are_silent(script: Script) -> None:
+def test_finalisers_in_child_are_silent(script: Script) -> None:
     printed = script("""
         import gc, os, sys
         from session_server_store import Store
@@ -192,7 +192,7 @@ def test_finalisers_in_the_child_are_silent(script: Script) -> None:
     assert printed.split() == ["child", "parent"]
 
 
-def test_global_store_of_the_parent_is_forked_until_the_child_opens_its_own(script: Script) -> None:
+def test_global_store_in_child(script: Script) -> None:
     printed = script("""
         import os, sys
         import session_server_store as sss
@@ -218,7 +218,7 @@ def test_global_store_of_the_parent_is_forked_until_the_child_opens_its_own(scri
     assert printed.split() == ["child", "parent"]
 
 
-def test_global_store_first_used_in_the_child_works(script: Script) -> None:
+def test_global_store_first_used_in_child(script: Script) -> None:
     printed = script("""
         import os, sys
         import session_server_store as sss
@@ -232,5 +232,5 @@ def test_global_store_first_used_in_the_child_works(script: Script) -> None:
     assert printed.split() == ["child's", "parent's"]
 
 
-def test_forked_error_is_a_session_store_error() -> None:
+def test_forked_error_base_class() -> None:
     assert issubclass(ForkedError, sss.SessionStoreError)

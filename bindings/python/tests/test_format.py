@@ -1,4 +1,7 @@
-"""docs/FORMAT.md, followed with other cryptography than the library has, gives the examples of tests/vectors.txt."""
+"""Computes the examples of tests/vectors.txt by docs/FORMAT.md.
+
+Uses other cryptographic packages than the library.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def vectors() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("name", "secret"), [("without secret", None), ("with secret", SECRET)])
-def test_the_page_is_enough_to_write_what_the_library_writes(name: str, secret: bytes | None) -> None:
+def test_format_page_reproduces_vectors(name: str, secret: bytes | None) -> None:
     expected = vectors()
     (old, old_id_key), (new, new_id_key) = id_keys(b"A" * 128), id_keys(b"B" * 128)
     principal = keyed(kdf("libsss 2026 format 1: principal", SALT), b"alice")

@@ -1,4 +1,4 @@
-"""The functions over the process-wide store. Each in a process of its own, since a process has only one."""
+"""The functions on the store of the process. Each test has a process of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import inspect
 
 import pytest
 from conftest import Script
-from place import Place
+from temporary_store import TemporaryStore
 
 import session_server_store as sss
 
 
-def test_functions_have_the_names_and_arguments_of_the_methods() -> None:
+def test_functions_match_methods() -> None:
     methods = {name for name in vars(sss.Store) if not name.startswith("_")} - {"close", "closed"}
     for name in methods:
         method = inspect.signature(getattr(sss.Store, name))
@@ -20,7 +20,7 @@ def test_functions_have_the_names_and_arguments_of_the_methods() -> None:
         assert method.return_annotation == function.return_annotation, name
 
 
-def test_functions_work_without_opening_anything(script: Script) -> None:
+def test_functions_open_memory_store(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -49,7 +49,7 @@ def test_functions_work_without_opening_anything(script: Script) -> None:
     """)
 
 
-def test_open_global_chooses_the_store(script: Script) -> None:
+def test_open_global_sets_options(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -62,7 +62,7 @@ def test_open_global_chooses_the_store(script: Script) -> None:
     """)
 
 
-def test_open_global_again_is_fine_with_the_same_url_and_an_error_with_another(script: Script) -> None:
+def test_open_global_twice(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -80,7 +80,7 @@ def test_open_global_again_is_fine_with_the_same_url_and_an_error_with_another(s
     """)
 
 
-def test_open_global_after_first_use_is_too_late_for_another_url(script: Script) -> None:
+def test_open_global_after_first_use(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -96,7 +96,7 @@ def test_open_global_after_first_use_is_too_late_for_another_url(script: Script)
     """)
 
 
-def test_open_global_with_a_bad_url_leaves_it_to_be_opened(script: Script) -> None:
+def test_open_global_after_bad_url(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -112,7 +112,7 @@ def test_open_global_with_a_bad_url_leaves_it_to_be_opened(script: Script) -> No
     """)
 
 
-def test_open_global_takes_a_serializer(script: Script) -> None:
+def test_open_global_with_serializer(script: Script) -> None:
     script("""
         import session_server_store as sss
 
@@ -121,39 +121,39 @@ def test_open_global_takes_a_serializer(script: Script) -> None:
     """)
 
 
-def test_global_store_that_c_code_opened_is_used_as_it_is(script: Script) -> None:
+def test_global_store_opened_by_c_code(script: Script) -> None:
     script("""
         import session_server_store as sss
         from session_server_store import _ffi, _global
 
-        url = b"memory:of-some-c-code?timeout=10s&idle_timeout=infinity"
-        assert _ffi.RELEASED.sss_open_global(url, _ffi.length(url)) == 0
+        url = b"memory:of-c-code?timeout=10s&idle_timeout=infinity"
+        assert _ffi.LIB_NOGIL.sss_open_global(url, _ffi.length(url)) == 0
         session = sss.get(sss.create("x"))
         assert (session.expires - session.created).total_seconds() == 10
         store = _global._store()
-        assert store._reading is store._writing is _ffi.HELD
+        assert store._read_lib is store._write_lib is _ffi.LIB_GIL
     """)
 
 
 @pytest.mark.parametrize(
-    "opened", ["sss.open_global(URL)", "_ffi.RELEASED.sss_open_global(URL.encode(), _ffi.length(URL.encode()))"]
+    "opened", ["sss.open_global(URL)", "_ffi.LIB_NOGIL.sss_open_global(URL.encode(), _ffi.length(URL.encode()))"]
 )
-def test_global_store_on_lmdb_waits_without_the_interpreter_lock(script: Script, opened: str) -> None:
-    with Place("lmdb") as place:
+def test_global_lmdb_store_releases_gil(script: Script, opened: str) -> None:
+    with TemporaryStore("lmdb") as temporary:
         script(f"""
             import session_server_store as sss
             from session_server_store import _ffi, _global
 
-            URL = {place.url()!r}
+            URL = {temporary.url()!r}
             assert not {opened}
             assert sss.get(sss.create({{"a": 1}})).payload == {{"a": 1}}
             store = _global._store()
-            assert store._reading is _ffi.HELD
-            assert store._writing is _ffi.RELEASED
+            assert store._read_lib is _ffi.LIB_GIL
+            assert store._write_lib is _ffi.LIB_NOGIL
         """)
 
 
-def test_threads_share_one_global_store(script: Script) -> None:
+def test_threads_share_global_store(script: Script) -> None:
     script("""
         import concurrent.futures
         import session_server_store as sss
@@ -164,7 +164,7 @@ def test_threads_share_one_global_store(script: Script) -> None:
     """)
 
 
-def test_star_import_leaves_the_builtins_alone() -> None:
+def test_star_import_keeps_builtins() -> None:
     namespace: dict[str, object] = {}
     exec("from session_server_store import *", namespace)
     assert "Store" in namespace
@@ -172,5 +172,5 @@ def test_star_import_leaves_the_builtins_alone() -> None:
 
 
 @pytest.mark.parametrize("name", sss.__all__)
-def test_everything_that_is_announced_exists(name: str) -> None:
+def test_all_names_exist(name: str) -> None:
     assert hasattr(sss, name)

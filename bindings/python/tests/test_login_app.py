@@ -1,7 +1,4 @@
-"""The example login_app.py: its walk as a user runs it, and its server attacked over real HTTP.
-
-It never imports the example into this process; what it knows of it is what a browser or a terminal sees.
-"""
+"""The example login_app.py as a user runs it: its walk in a terminal, its server over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ def site() -> Iterator[Site]:
 
 
 def walk(before: str = "") -> subprocess.CompletedProcess[str]:
-    """The demo; `before` is Python code that runs first, in the same interpreter."""
+    """Runs the walk, after the Python code `before` in the same interpreter."""
     code = f"import sys; sys.path.insert(0, {str(EXAMPLES)!r}); sys.argv = ['login_app.py']\n{before}\n"
     code += "import login_app; sys.exit(login_app.main())"
     return subprocess.run(
@@ -46,23 +43,23 @@ def walk(before: str = "") -> subprocess.CompletedProcess[str]:
 # The walk.
 
 
-def test_the_walk_goes_through_every_scene() -> None:
+def test_walk_passes_every_scene() -> None:
     done = walk()
     assert (done.returncode, done.stderr) == (0, "")
     for line in (
         "✓ the store is empty",
-        "✓ it is not adopted: a new session under another id",
-        "✓ both right: in, and the id is a new one",
-        "✓ the old id is dead, to whoever planted or saw it",
-        "✓ none was lost: 5 + 20 + 1 = 26",
-        "✓ alice sees both, and which one she sits at",
-        "✓ bob knows alice's reference, and it is no use to him",
-        "✓ the laptop is still in, alone",
-        "✓ the copy is refused: the session is gone from the server",
-        "✓ ten minutes without use: out",
-        "✓ everything was expired, and the store is empty again",
-        "✓ 503, and no empty session instead: the cookie stays as it is",
-        "All 12 scenes went as they should.",
+        "✓ it is not adopted: the session gets another id",
+        "✓ right password with the token: logged in, under a new id",
+        "✓ the old id has ended, for an attacker who knows or has set it",
+        "✓ no update was lost: 5 + 20 + 1 = 26",
+        "✓ alice sees both, and which one she is using",
+        "✓ bob cannot end a session of alice by its reference",
+        "✓ only the laptop is still logged in",
+        "✓ the copy is refused: the server has ended the session",
+        "✓ ten minutes without a request: logged out",
+        "✓ all had expired, and the store is empty again",
+        "✓ 503, and no new session: the cookie stays",
+        "All 12 scenes passed.",
     ):
         assert line in done.stdout
     assert re.search(
@@ -70,7 +67,7 @@ def test_the_walk_goes_through_every_scene() -> None:
     )
 
 
-def test_the_walk_shows_no_whole_id_and_no_colours_in_a_pipe() -> None:
+def test_walk_output_has_no_id_and_no_colour() -> None:
     out = walk().stdout
     assert not re.search("[A-Za-z0-9_-]{43}", out)
     assert "\x1b" not in out
@@ -79,41 +76,41 @@ def test_the_walk_shows_no_whole_id_and_no_colours_in_a_pipe() -> None:
 @pytest.mark.parametrize(
     ("sabotage", "scene", "complaint"),
     [
-        ("Store.renew = lambda self, sid, **options: sid", 4, "the id is a new one"),
+        ("Store.renew = lambda self, sid, **options: sid", 4, "under a new id"),
         ("Store.delete = lambda self, sid: True", 9, "the copy is refused"),
         ("Store.delete_ref = lambda self, ref: True", 7, "alice ends her phone"),
-        ("Store.revoke = lambda self, principal, **options: 0", 8, "the phone is out"),
+        ("Store.revoke = lambda self, principal, **options: 0", 8, "the phone is logged out"),
         (
             "import login_app; login_app.WALK_URL = login_app.WALK_URL.replace('10m', '20m')",
             10,
-            "ten minutes without use: out",
+            "ten minutes without a request: logged out",
         ),
         ("Store.sweep = lambda self, max=1000: 0", 11, "the store is empty again"),
-        ("Store.close = lambda self: None", 12, "503, and no empty session"),
+        ("Store.close = lambda self: None", 12, "503, and no new session"),
     ],
 )
-def test_the_walk_fails_when_the_store_breaks_a_promise(sabotage: str, scene: int, complaint: str) -> None:
+def test_walk_fails_on_broken_store(sabotage: str, scene: int, complaint: str) -> None:
     done = walk(f"from session_server_store import Store\n{sabotage}")
     assert done.returncode == 1
-    assert re.search(f"^scene {scene} went wrong: .*{re.escape(complaint)}", done.stderr, re.MULTILINE)
+    assert re.search(f"^scene {scene} failed: .*{re.escape(complaint)}", done.stderr, re.MULTILINE)
     assert "All 12 scenes" not in done.stdout
 
 
 # The server: sessions.
 
 
-def test_looking_sets_no_cookie(site: Site) -> None:
+def test_reading_pages_sets_no_cookie(site: Site) -> None:
     for path in ("/", "/devices"):
         assert site.get(path).cookie == ""
         assert site.get(path, WELL_FORMED).cookie == ""
 
 
-def test_the_cookie_is_hidden_from_scripts_and_other_sites(site: Site) -> None:
+def test_cookie_attributes(site: Site) -> None:
     assert re.fullmatch("sid=[A-Za-z0-9_-]{128}; Path=/; HttpOnly; SameSite=Lax", site.get("/visits").cookie)
 
 
 @pytest.mark.parametrize("sid", [WELL_FORMED, "admin", "A" * 127, "A" * 129])
-def test_a_made_up_id_is_not_adopted(site: Site, sid: str) -> None:
+def test_unknown_id_is_not_adopted(site: Site, sid: str) -> None:
     for path in ("/visits", "/login"):
         answer = site.get(path, sid)
         assert answer.status == 200
@@ -122,7 +119,7 @@ def test_a_made_up_id_is_not_adopted(site: Site, sid: str) -> None:
     assert site.get("/visits", sid).visits == 1
 
 
-def test_login_replaces_a_planted_id(site: Site) -> None:
+def test_login_replaces_planted_id(site: Site) -> None:
     planted = site.get("/login").sid
     sid = site.log_in(sid=planted)
     assert sid != planted
@@ -130,7 +127,7 @@ def test_login_replaces_a_planted_id(site: Site) -> None:
     assert site.get("/devices", planted).location == "/login"
 
 
-def test_login_keeps_what_was_counted_before(site: Site) -> None:
+def test_login_keeps_session_data(site: Site) -> None:
     sid = site.get("/visits").sid
     assert site.get("/visits", site.log_in(sid=sid)).visits == 2
 
@@ -139,7 +136,7 @@ def test_login_keeps_what_was_counted_before(site: Site) -> None:
     ("user", "password"),
     [("alice", "x"), ("alice", ""), ("alice", "yellow-submarine"), ("mallory", "wonderland"), ("", "")],
 )
-def test_wrong_credentials_change_nothing(site: Site, user: str, password: str) -> None:
+def test_wrong_credentials_are_refused(site: Site, user: str, password: str) -> None:
     form = site.get("/login")
     answer = site.post("/login", form.sid, form.csrf, user=user, password=password)
     assert (answer.status, answer.cookie) == (403, "")
@@ -147,7 +144,7 @@ def test_wrong_credentials_change_nothing(site: Site, user: str, password: str) 
     assert site.get("/devices", form.sid).location == "/login"
 
 
-def test_no_button_works_without_its_token(site: Site) -> None:
+def test_post_without_csrf_token_is_refused(site: Site) -> None:
     sid = site.log_in()
     (ref, *_) = site.get("/devices", sid).refs
     foreign = site.get("/login").csrf
@@ -158,26 +155,26 @@ def test_no_button_works_without_its_token(site: Site) -> None:
     assert site.get("/devices", sid).status == 200
 
 
-def test_a_token_is_nothing_without_its_session(site: Site) -> None:
+def test_csrf_token_without_its_session(site: Site) -> None:
     form = site.get("/login")
     for sid in ("", WELL_FORMED, site.get("/login").sid):
         assert site.post("/login", sid, form.csrf, user="alice", password="wonderland").status == 403
 
 
-def test_the_token_of_before_login_is_dead_after_it(site: Site) -> None:
+def test_login_replaces_csrf_token(site: Site) -> None:
     form = site.get("/login")
     sid = site.log_in(sid=form.sid)
     assert site.post("/logout", sid, form.csrf).status == 403
     assert site.get("/devices", sid).status == 200
 
 
-def test_a_second_login_tab_stays_valid(site: Site) -> None:
+def test_second_login_form_keeps_token(site: Site) -> None:
     first = site.get("/login")
     second = site.get("/login", first.sid)
     assert (second.csrf, second.cookie) == (first.csrf, "")
 
 
-def test_nobody_ends_the_session_of_another_user(site: Site) -> None:
+def test_session_of_other_user_cannot_be_ended(site: Site) -> None:
     alice, bob = site.log_in(), site.log_in("bob", "yellow-submarine")
     refs, page = site.get("/devices", alice).refs, site.get("/devices", bob)
     assert not set(refs) & set(page.refs)
@@ -191,13 +188,13 @@ def test_nobody_ends_the_session_of_another_user(site: Site) -> None:
     ("ref", "status"),
     [("", 404), ("zz", 400), ("abc", 400), ("é", 400), ("00" * 32, 404), ("00" * 31, 404), ("00" * 99, 404)],
 )
-def test_a_reference_that_is_none_ends_nothing(site: Site, ref: str, status: int) -> None:
+def test_invalid_reference_ends_nothing(site: Site, ref: str, status: int) -> None:
     sid = site.log_in()
     assert site.post("/devices/end", sid, site.get("/devices", sid).csrf, ref=ref).status == status
     assert site.get("/devices", sid).status == 200
 
 
-def test_ending_this_device_is_a_logout(site: Site) -> None:
+def test_ending_this_device_logs_out(site: Site) -> None:
     sid = site.log_in()
     page = site.get("/devices", sid)
     mine = re.findall('this device.*?name="ref" value="(.*?)"', page.body)
@@ -206,14 +203,14 @@ def test_ending_this_device_is_a_logout(site: Site) -> None:
     assert site.get("/devices", sid).location == "/login"
 
 
-def test_log_out_my_other_devices_spares_this_one(site: Site) -> None:
+def test_ending_other_devices_keeps_this_one(site: Site) -> None:
     laptop, phone, tablet = (site.log_in() for _ in range(3))
     assert site.post("/devices/end-others", laptop, site.get("/devices", laptop).csrf).location == "/devices"
     assert [site.get("/devices", sid).status for sid in (laptop, phone, tablet)] == [200, 303, 303]
     assert len(site.get("/devices", laptop).refs) == 1
 
 
-def test_a_copied_cookie_is_dead_after_logout(site: Site) -> None:
+def test_copied_cookie_after_logout(site: Site) -> None:
     sid = site.log_in()
     csrf = site.get("/devices", sid).csrf
     answer = site.post("/logout", sid, csrf)
@@ -224,7 +221,7 @@ def test_a_copied_cookie_is_dead_after_logout(site: Site) -> None:
     assert site.get("/visits", sid).sid not in ("", sid)
 
 
-def test_fifty_visits_at_once_lose_no_count(site: Site) -> None:
+def test_concurrent_visits_are_all_counted(site: Site) -> None:
     sid = site.get("/visits").sid
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: site.get("/visits", sid), range(50)))
@@ -233,8 +230,8 @@ def test_fifty_visits_at_once_lose_no_count(site: Site) -> None:
     assert site.get("/visits", sid).visits == 52
 
 
-def test_a_change_that_met_another_one_is_done_again() -> None:
-    # Over HTTP the gap between reading and writing is too short to be met for sure, so here it is forced open.
+def test_change_retries_after_conflict() -> None:
+    # The conflict is forced here: over HTTP the time between the read and the write is too short.
     done = walk(
         """
 from login_app import LoginApp
@@ -242,20 +239,20 @@ from session_server_store import Store
 store = Store()
 app = LoginApp(store)
 sid = store.create({"visits": 1})
-tries = []
+attempts = []
 def count(data):
-    tries.append(data["visits"])
-    if len(tries) < 4:
+    attempts.append(data["visits"])
+    if len(attempts) < 4:
         store.put(sid, {"visits": data["visits"] + 10})
     return {"visits": data["visits"] + 1}
-print(app.change(sid, store.get(sid), count).payload, tries, store.stats().conflicts)
+print(app.change(sid, store.get(sid), count).payload, attempts, store.stats().conflicts)
 sys.exit()
 """
     )
     assert (done.stdout, done.stderr) == ("{'visits': 32} [1, 11, 21, 31] 3\n", "")
 
 
-def test_what_ended_during_a_change_stays_ended() -> None:
+def test_change_of_ended_session_returns_none() -> None:
     done = walk(
         """
 from login_app import LoginApp
@@ -270,7 +267,7 @@ sys.exit()
     assert (done.stdout, done.stderr) == ("None None 0\n", "")
 
 
-def test_a_full_store_is_503_and_no_cookie_changes() -> None:
+def test_full_store_is_503() -> None:
     with serving("--url", "memory:?max_sessions=1") as site:
         sid = site.get("/visits").sid
         for cookie in ("", f"sid={WELL_FORMED}"):
@@ -297,12 +294,12 @@ def test_a_full_store_is_503_and_no_cookie_changes() -> None:
         "sid={}".format("\xa0" * 128),
     ],
 )
-def test_garbage_in_the_cookie_is_no_session(site: Site, cookie: str) -> None:
+def test_malformed_cookie_is_no_session(site: Site, cookie: str) -> None:
     assert [site.ask("GET", path, cookie).status for path in PAGES] == [200, 200, 200, 303]
 
 
 @pytest.mark.parametrize("neighbours", ['[bad]=1; x="; {{}}; =; sid={}; ,=', "a,b=c;sid={}", "x={{}}; sid={}"])
-def test_session_with_odd_neighbour_cookies(site: Site, neighbours: str) -> None:
+def test_session_beside_malformed_cookies(site: Site, neighbours: str) -> None:
     sid = site.get("/visits").sid
     assert site.ask("GET", "/visits", neighbours.format(sid)).visits == 2
 
@@ -330,7 +327,7 @@ def test_logout_ends_every_session_of_the_request(site: Site) -> None:
     assert [site.get("/devices", sid).location for sid in (first, second)] == ["/login"] * 2
 
 
-def test_what_users_type_is_escaped(site: Site) -> None:
+def test_form_input_is_escaped(site: Site) -> None:
     form = site.get("/login")
     typed = "\"><script>alert(1)</script>'&"
     body = site.post("/login", form.sid, form.csrf, user=typed, password="x").body
@@ -338,7 +335,7 @@ def test_what_users_type_is_escaped(site: Site) -> None:
     assert "&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&#x27;&amp;" in body
 
 
-def test_every_answer_has_the_security_headers(site: Site) -> None:
+def test_security_headers_on_every_response(site: Site) -> None:
     sid = site.log_in()
     answers = [site.get(path, sid) for path in (*PAGES, "/nowhere")] + [site.ask("PUT", "/"), site.ask("SPAM", "/")]
     assert Counter(answer.status for answer in answers) == {200: 3, 303: 1, 404: 1, 405: 2}
@@ -398,28 +395,28 @@ def head(length: str, kind: str = FORM) -> bytes:
         (b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", 414),
     ],
 )
-def test_a_bad_request_gets_its_status_and_no_more(site: Site, request_bytes: bytes, status: int) -> None:
+def test_status_of_bad_request(site: Site, request_bytes: bytes, status: int) -> None:
     line, _, rest = site.raw(request_bytes).partition(b"\r\n")
     assert line.split()[1] == str(status).encode()
     assert b"Set-Cookie" not in rest
 
 
 @pytest.mark.parametrize("noise", [b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\n", b"\x00" * 999])
-def test_what_is_no_http_harms_nobody(site: Site, noise: bytes) -> None:
+def test_bytes_that_are_not_http(site: Site, noise: bytes) -> None:
     site.raw(noise)
     assert site.get("/").status == 200
 
 
-def test_a_form_that_ends_early_changes_nothing_and_harms_nobody(site: Site) -> None:
+def test_truncated_form_is_400(site: Site) -> None:
     assert site.raw(head("Content-Length: 100") + b"user=alice").split()[1] == b"400"
     assert site.get("/").status == 200
 
 
-def test_an_oversized_form_is_not_read(site: Site) -> None:
+def test_oversized_form_is_413(site: Site) -> None:
     form = site.get("/login")
     try:
         status = site.post("/login", form.sid, form.csrf, user="alice", password="x" * 10_000_000).status
-    except ConnectionError:  # hung up on us in the middle of it
+    except ConnectionError:  # the server closed the connection before the end of the form
         status = 413
     assert status == 413
     assert site.post("/login", form.sid, form.csrf, user="alice", password="wonderland").status == 303
@@ -437,7 +434,7 @@ def test_an_oversized_form_is_not_read(site: Site) -> None:
         (["--spam"], "--spam"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments: list[str], complaint: str) -> None:
+def test_wrong_argument_is_named(arguments: list[str], complaint: str) -> None:
     done = subprocess.run(
         [sys.executable, str(APP), *arguments], capture_output=True, encoding="utf-8", timeout=60, check=False
     )
@@ -445,7 +442,7 @@ def test_a_wrong_argument_is_named(arguments: list[str], complaint: str) -> None
     assert complaint in done.stderr.splitlines()[-1]
 
 
-def test_the_store_may_be_named_by_the_environment() -> None:
+def test_store_url_from_environment() -> None:
     done = subprocess.run(
         [sys.executable, str(APP), "--serve"],
         capture_output=True,

@@ -1,20 +1,21 @@
-"""One lmdb: store of several processes: a forked child goes on with what it inherits, others open the same URL."""
+"""An lmdb: store shared by processes, which inherit it by fork or open its URL."""
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any, Callable
 
 import pytest
-from conftest import Script
-from place import Place
+from conftest import HANG_SECONDS, Script
+from temporary_store import TemporaryStore
 from test_fork import in_child
 from test_store import CALLS
 
@@ -24,19 +25,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(params=["lmdb", "lmdb-power"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    with Place(request.param) as made:
-        yield made
+def temporary(request: pytest.FixtureRequest) -> Iterator[TemporaryStore]:
+    with TemporaryStore(request.param) as created:
+        yield created
 
 
 @pytest.fixture
-def shared(place: Place) -> Iterator[Store]:
-    with Store(place.url("clock=manual")) as opened:
+def shared(temporary: TemporaryStore) -> Iterator[Store]:
+    with Store(temporary.url("clock=manual")) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_inherited_store_works_for_every_call(shared: Store, call: Callable[[Store], Any]) -> None:
+def test_inherited_lmdb_store_works(shared: Store, call: Callable[[Store], Any]) -> None:
     def work() -> str:
         call(shared)
         return "works"
@@ -44,7 +45,7 @@ def test_inherited_store_works_for_every_call(shared: Store, call: Callable[[Sto
     assert in_child(work) == "works"
 
 
-def test_parent_sees_what_a_child_did(shared: Store) -> None:
+def test_parent_sees_writes_of_child(shared: Store) -> None:
     written, renewed, deleted = (shared.create({"n": n}, principal="alice") for n in range(3))
 
     def work() -> str:
@@ -52,8 +53,8 @@ def test_parent_sees_what_a_child_did(shared: Store) -> None:
         assert shared.delete(deleted)
         return str(shared.renew(renewed)) + shared.create({"new": True})
 
-    told = in_child(work)
-    new, created = told[:128], told[128:]
+    output = in_child(work)
+    new, created = output[:128], output[128:]
     expected = {written: {"child": True}, renewed: None, deleted: None, new: {"n": 1}, created: {"new": True}}
     for sid, payload in expected.items():
         session = shared.get(sid)
@@ -61,7 +62,7 @@ def test_parent_sees_what_a_child_did(shared: Store) -> None:
     assert len(shared.list("alice")) == 2
 
 
-def test_closing_in_a_child_leaves_the_parents(shared: Store) -> None:
+def test_close_in_child_keeps_parent_open(shared: Store) -> None:
     sid = shared.create("x")
 
     def work() -> str:
@@ -74,7 +75,7 @@ def test_closing_in_a_child_leaves_the_parents(shared: Store) -> None:
     assert shared.get(sid) is not None
 
 
-def test_finalisers_in_a_child_close_for_the_child_only(script: Script, place: Place) -> None:
+def test_finalisers_in_child_keep_parent_open(script: Script, temporary: TemporaryStore) -> None:
     printed = script(f"""
         import gc, os, sys
         from session_server_store import Store
@@ -82,7 +83,7 @@ def test_finalisers_in_a_child_close_for_the_child_only(script: Script, place: P
         class Holder:
             pass
 
-        one, two = Store({place.url()!r}), Store({place.url()!r})
+        one, two = Store({temporary.url()!r}), Store({temporary.url()!r})
         sid = one.create("x")
         cycle = Holder()
         cycle.store, cycle.self = two, cycle
@@ -99,16 +100,16 @@ def test_finalisers_in_a_child_close_for_the_child_only(script: Script, place: P
     assert printed.split() == ["child", "parent"]
 
 
-def test_global_store_works_in_a_child(script: Script, place: Place) -> None:
+def test_inherited_global_lmdb_store(script: Script, temporary: TemporaryStore) -> None:
     printed = script(f"""
         import os, sys
         import session_server_store as sss
 
-        sss.open_global({place.url()!r})
+        sss.open_global({temporary.url()!r})
         sid = sss.create("parent's")
         if os.fork() == 0:
             assert sss.get(sid).payload == "parent's"
-            sss.open_global({place.url()!r})
+            sss.open_global({temporary.url()!r})
             assert sss.put(sid, "child's")
             print("child", flush=True)
             sys.exit()
@@ -118,8 +119,8 @@ def test_global_store_works_in_a_child(script: Script, place: Place) -> None:
     assert printed.split() == ["child", "child's"]
 
 
-def test_child_works_at_once_while_threads_of_the_parent_are_in_the_library(place: Place) -> None:
-    with Store(place.url()) as store:
+def test_fork_during_calls_of_lmdb_store(temporary: TemporaryStore) -> None:
+    with Store(temporary.url()) as store:
         sid = store.create({"n": 0})
         stop = threading.Event()
 
@@ -146,7 +147,7 @@ def test_child_works_at_once_while_threads_of_the_parent_are_in_the_library(plac
 
 
 def add_one(store: Store, sid: str) -> int:
-    """As every read and write of one session by many should be done."""
+    """Reads, adds one and writes with put_if, until there is no conflict."""
     while True:
         session = store.get(sid)
         assert session is not None
@@ -169,43 +170,47 @@ def add_by_url(url: str, sid: str) -> int:
         return add_one(own, sid)
 
 
-def test_workers_of_multiprocessing_share_an_inherited_store(place: Place) -> None:
+def test_multiprocessing_workers_share_inherited_store(temporary: TemporaryStore) -> None:
     global inherited
-    with Store(place.url()) as inherited:
+    with Store(temporary.url()) as inherited:
         sid = inherited.create({"n": 0})
         with multiprocessing.get_context("fork").Pool(4) as pool:
             assert sorted(pool.map(add_to_inherited, [sid] * 200, chunksize=1)) == list(range(1, 201))
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-def test_workers_of_multiprocessing_share_the_store_of_a_url(place: Place, method: str) -> None:
-    with Store(place.url()) as store:
+def test_multiprocessing_workers_share_url(temporary: TemporaryStore, method: str) -> None:
+    with Store(temporary.url()) as store:
         sid = store.create({"n": 0})
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
-            assert sorted(pool.map(add_by_url, [place.url()] * 20, [sid] * 20)) == list(range(1, 21))
+            assert sorted(pool.map(add_by_url, [temporary.url()] * 20, [sid] * 20)) == list(range(1, 21))
 
 
-def test_others_go_on_when_a_process_is_killed_in_the_middle_of_its_writes(place: Place) -> None:
-    with Store(place.url()) as store:
+def test_writes_after_process_is_killed(temporary: TemporaryStore) -> None:
+    with Store(temporary.url()) as store, ThreadPoolExecutor(1) as pool:
         sid = store.create({"n": 0})
         for n in range(20):
+            reader, writer = os.pipe()
             child = os.fork()
             if child == 0:
+                store.create("x")
+                os.write(writer, b"x")
                 while True:
                     store.put(store.create("x" * 1000), "y" * 1000)
-            time.sleep(n / 1000)
+            os.close(writer)
+            with os.fdopen(reader, "rb") as pipe:
+                assert pipe.read(1) == b"x"
+            time.sleep(random.uniform(0, 0.003))  # another instruction each time
             os.kill(child, signal.SIGKILL)
-            begun = time.monotonic()
-            assert add_one(store, sid) == n + 1
-            assert time.monotonic() - begun < 1
+            assert pool.submit(add_one, store, sid).result(timeout=HANG_SECONDS) == n + 1
             os.waitpid(child, 0)
         assert store.stats().errors == 0
 
 
-def test_sessions_outlive_the_processes(place: Place) -> None:
-    sid = in_child(lambda: Store(place.url()).create({"a": 1}))
+def test_sessions_survive_process_exit(temporary: TemporaryStore) -> None:
+    sid = in_child(lambda: Store(temporary.url()).create({"a": 1}))
     gc.collect()
-    with Store(place.url()) as store:
+    with Store(temporary.url()) as store:
         session = store.get(sid)
         assert session is not None
         assert session.payload == {"a": 1}

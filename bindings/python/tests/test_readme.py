@@ -1,4 +1,4 @@
-"""The examples that users copy: they run as they stand."""
+"""The examples in README.md and in the docstrings run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_there_are_examples() -> None:
+def test_readme_has_two_examples() -> None:
     assert len(EXAMPLES) == 2
 
 
-def test_example_of_one_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_example_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     exec(EXAMPLES[0], {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("{'user': 'alice'} 2 ")
@@ -27,16 +27,16 @@ def test_example_of_one_process_runs(capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r"[0-9a-f]{64} \d{4}-.*\+00:00", printed[2])
 
 
-def test_example_of_several_processes_runs(script: Script, tmp_path: Path) -> None:
+def test_readme_example_of_several_processes(script: Script, tmp_path: Path) -> None:
     script(EXAMPLES[1].replace("/var/lib/app", str(tmp_path)))
 
 
-def test_example_of_the_module_runs() -> None:
+def test_module_docstring_example() -> None:
     result = doctest.testmod(session_server_store)
     assert (result.failed, result.attempted) == (0, 1)
 
 
-def test_every_exception_is_in_the_readme() -> None:
+def test_readme_names_every_exception() -> None:
     for name in session_server_store.__all__:
         if name.endswith("Error"):
             assert f"`{name}`" in README, name

@@ -1,4 +1,4 @@
-"""What goes in comes out; what is empty stays out; what cannot be read back says so."""
+"""Payloads survive the round trip or are refused; unreadable ones are CorruptError."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class json_without_wrapper:  # noqa: N801 - stands for a module
         10**40,
     ],
 )
-def test_json_brings_back_what_was_stored(store: Store, value: Any) -> None:
+def test_json_round_trip(store: Store, value: Any) -> None:
     session = store.get(store.create(value))
     assert session is not None
     assert session.payload == value
@@ -77,7 +77,7 @@ def test_json_is_compact_utf8() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", {"a": object()}])
-def test_json_refuses_what_it_cannot_write(store: Store, value: Any) -> None:
+def test_json_refuses_unsupported_type(store: Store, value: Any) -> None:
     with pytest.raises(TypeError):
         store.create(value)
     assert store.stats().sessions == 0
@@ -131,13 +131,13 @@ def test_json_returns_tuples_as_lists() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")]])
-def test_json_refuses_what_is_no_json(store: Store, value: Any) -> None:
+def test_json_refuses_nan_and_infinity(store: Store, value: Any) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         store.create(value)
 
 
 @pytest.mark.parametrize("value", [b"", b"\0\xff", bytearray(b"ab"), memoryview(b"abc")])
-def test_raw_is_bytes_in_and_bytes_out(value: Any) -> None:
+def test_raw_round_trip(value: Any) -> None:
     with Store(serializer=RAW) as store:
         session = store.get(store.create(value))
         assert session is not None
@@ -146,7 +146,7 @@ def test_raw_is_bytes_in_and_bytes_out(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["text", None, 5, [1], {}])
-def test_raw_takes_nothing_but_bytes(value: Any) -> None:
+def test_raw_refuses_other_types(value: Any) -> None:
     with Store(serializer=RAW) as store:
         with pytest.raises(TypeError, match="must be bytes"):
             store.create(value)
@@ -154,7 +154,7 @@ def test_raw_takes_nothing_but_bytes(value: Any) -> None:
             store.renew("A" * 128, value)
 
 
-def test_raw_can_store_nothing() -> None:
+def test_raw_stores_empty_payload() -> None:
     with Store(serializer=RAW) as store:
         sid = store.create(b"x")
         new = store.renew(sid, b"")
@@ -166,7 +166,7 @@ def test_raw_can_store_nothing() -> None:
 
 @pytest.mark.parametrize("empty", EMPTY, ids=repr)
 @pytest.mark.parametrize("serializer", [JSON, Marked()], ids=["json", "own"])
-def test_empty_session_is_not_stored(serializer: Any, empty: Any) -> None:
+def test_empty_session_is_refused(serializer: Any, empty: Any) -> None:
     with Store(serializer=serializer) as store:
         sid = store.create("x")
         before = (store.get(sid, peek=True), store.stats())
@@ -183,14 +183,14 @@ def test_empty_session_is_not_stored(serializer: Any, empty: Any) -> None:
         assert store.stats().puts == store.stats().renewed == 0
 
 
-def test_serializer_of_ones_own() -> None:
+def test_custom_serializer() -> None:
     with Store(serializer=Marked()) as store:
         session = store.get(store.create(["a"]))
         assert session is not None
         assert session.payload == "marked:['a']"
 
 
-def test_module_can_be_a_serializer() -> None:
+def test_module_as_serializer() -> None:
     import marshal
 
     with Store(serializer=marshal) as store:
@@ -267,7 +267,7 @@ def test_data_error_in_loads_is_corrupt(error: Exception) -> None:
         assert caught.value.__cause__ is error
 
 
-def test_corrupt_error_does_not_quote_the_payload() -> None:
+def test_corrupt_error_contains_no_payload() -> None:
     serializer = Marked()
     with Store(serializer=serializer) as store:
         sid = store.create("swordfish")
@@ -279,7 +279,7 @@ def test_corrupt_error_does_not_quote_the_payload() -> None:
 
 
 @pytest.mark.parametrize("result", ["text", None, bytearray(b"x"), 5])
-def test_dumps_must_return_bytes(result: Any) -> None:
+def test_dumps_returning_other_type(result: Any) -> None:
     class Wrong:
         def dumps(self, obj: Any) -> Any:
             return result
@@ -293,7 +293,7 @@ def test_dumps_must_return_bytes(result: Any) -> None:
         assert store.stats().created == 0
 
 
-def test_dumps_that_fails_changes_nothing() -> None:
+def test_failing_dumps_changes_nothing() -> None:
     class Failing(Marked):
         def dumps(self, obj: Any) -> bytes:
             if obj == "fail":

@@ -1,4 +1,4 @@
-"""``Store`` as a Python object: opening, closing, types of arguments, what it shows of itself."""
+"""``Store`` as a Python object: life cycle, types of arguments, ``repr``."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 }
 
 
-def test_every_public_method_is_in_the_list_of_calls() -> None:
+def test_calls_cover_public_methods() -> None:
     methods = {name for name in vars(Store) if not name.startswith("_")} - {"close", "closed"}
     assert methods == set(CALLS) - {"peek"}
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_closed_store_is_closed_for_every_call(call: Callable[[Store], Any]) -> None:
+def test_closed_store_raises_closed_error(call: Callable[[Store], Any]) -> None:
     store = Store()
     store.close()
     with pytest.raises(ClosedError) as caught:
@@ -45,7 +45,7 @@ def test_closed_store_is_closed_for_every_call(call: Callable[[Store], Any]) -> 
     assert (caught.value.code, caught.value.name) == (-2, "HANDLE")
 
 
-def test_with_closes_the_store() -> None:
+def test_with_closes_store() -> None:
     with Store() as store:
         assert not store.closed
     assert store.closed
@@ -53,35 +53,35 @@ def test_with_closes_the_store() -> None:
         store.stats()
 
 
-def test_with_closes_the_store_after_an_exception() -> None:
+def test_with_closes_store_after_exception() -> None:
     with pytest.raises(KeyError), Store() as store:
         raise KeyError
     assert store.closed
 
 
-def test_closing_twice_is_fine() -> None:
+def test_second_close_does_nothing() -> None:
     store = Store()
     store.close()
     store.close()
     assert store.closed
 
 
-def test_store_that_nobody_holds_is_closed() -> None:
-    store = Store("memory:nobody-holds-it")
+def test_unreferenced_store_is_closed() -> None:
+    store = Store("memory:unreferenced")
     sid = store.create("x")
     del store
-    with Store("memory:nobody-holds-it") as again:
+    with Store("memory:unreferenced") as again:
         assert again.get(sid) is None
 
 
-def test_store_that_failed_to_open_dies_quietly() -> None:
+def test_failed_open_is_finalised_silently() -> None:
     with pytest.raises(sss.UrlError):
         Store("nonsense")
     with pytest.raises(TypeError):
         Store(1, 2, 3)  # type: ignore
 
 
-def test_store_can_be_referred_to_weakly() -> None:
+def test_weak_reference_to_store() -> None:
     store = Store()
     reference = weakref.ref(store)
     assert reference() is store
@@ -90,21 +90,21 @@ def test_store_can_be_referred_to_weakly() -> None:
 
 
 @pytest.mark.parametrize("act", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_store_is_not_copied_or_pickled(store: Store, act: Callable[[Store], Any]) -> None:
-    with pytest.raises(TypeError, match="open one by its URL"):
+def test_store_cannot_be_copied_or_pickled(store: Store, act: Callable[[Store], Any]) -> None:
+    with pytest.raises(TypeError, match="open its URL"):
         act(store)
 
 
-def test_store_takes_no_other_attributes(store: Store) -> None:
+def test_store_has_no_other_attributes(store: Store) -> None:
     with pytest.raises(AttributeError):
         store.url = "x"  # type: ignore[attr-defined]
 
 
-def test_nothing_shows_the_url_or_a_payload() -> None:
+def test_repr_contains_no_secret() -> None:
     with Store("memory:secret-name") as store:
         sid = store.create({"password": "swordfish"}, principal="alice")
-        shown = [repr(store), str(store), repr(store.get(sid)), repr(store.list("alice")), repr(store.stats())]
-    assert not any(secret in text for text in shown for secret in ("secret-name", "swordfish", sid))
+        texts = [repr(store), str(store), repr(store.get(sid)), repr(store.list("alice")), repr(store.stats())]
+    assert not any(secret in text for text in texts for secret in ("secret-name", "swordfish", sid))
 
 
 WRONG_TYPES: dict[str, Callable[[Any], Any]] = {
@@ -144,9 +144,7 @@ WRONG_TYPES: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize(("name", "call"), WRONG_TYPES.items(), ids=WRONG_TYPES)
-def test_wrong_type_is_a_type_error_that_names_the_argument(
-    store: Store, name: str, call: Callable[[Any], Any]
-) -> None:
+def test_wrong_type_names_argument(store: Store, name: str, call: Callable[[Any], Any]) -> None:
     word = {"advance": "seconds", "list": "principal", "revoke": "principal", "put": "principal"}.get(
         name.split()[0], name.split()[0 if name.split()[-1] not in ("sid", "principal") else -1]
     )
@@ -176,20 +174,20 @@ WRONG_VALUES: dict[str, Callable[[Store], Any]] = {
 
 
 @pytest.mark.parametrize("call", WRONG_VALUES.values(), ids=WRONG_VALUES)
-def test_wrong_value_is_an_invalid_error(store: Store, call: Callable[[Store], Any]) -> None:
+def test_wrong_value_is_invalid_error(store: Store, call: Callable[[Store], Any]) -> None:
     with pytest.raises(sss.InvalidError) as caught:
         call(store)
     assert caught.value.name == "INVALID"
     assert isinstance(caught.value, ValueError)
 
 
-def test_largest_version_and_sweep_are_taken(store: Store) -> None:
+def test_largest_integers_are_accepted(store: Store) -> None:
     with pytest.raises(sss.ConflictError):
         store.put_if(store.create("x"), 2**64 - 1, "y")
     assert store.sweep(2**64 - 1) == 0
 
 
-def test_records_cannot_be_changed(store: Store) -> None:
+def test_results_are_immutable(store: Store) -> None:
     sid = store.create("x", principal="alice")
     session = store.get(sid)
     for record, name in (
@@ -205,7 +203,7 @@ def test_records_cannot_be_changed(store: Store) -> None:
         assert not hasattr(record, "__dict__")
 
 
-def test_records_with_equal_content_are_equal(store: Store) -> None:
+def test_equal_results(store: Store) -> None:
     sid, other = store.create("x", principal="alice"), store.create("y", principal="alice")
     assert store.get(sid) == store.get(sid)
     assert store.get(sid) != store.get(other)
@@ -214,7 +212,7 @@ def test_records_with_equal_content_are_equal(store: Store) -> None:
     assert len({store.get(sid), store.get(sid)}) == 1
 
 
-def test_deadline_beyond_the_calendar_is_the_last_moment_of_it() -> None:
+def test_deadline_beyond_year_9999() -> None:
     last = Session("x", 1, 0, 0, 2**62).expires
     assert last is not None
     assert last.year == 9999

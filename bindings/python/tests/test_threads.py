@@ -1,11 +1,13 @@
-"""Races. Each runs with the interpreter lock held during the calls and with it released, when threads collide."""
+"""Threads on one store, with calls that hold the interpreter lock and with calls that release it.
+
+What the engines guarantee is proved in Rust; here the Python layer is under test.
+"""
 
 from __future__ import annotations
 
 import functools
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, Callable
 
@@ -13,19 +15,17 @@ import pytest
 
 from session_server_store import RAW, ClosedError, ConflictError, Store
 
-ROUNDS = 200
-
 
 @pytest.fixture(autouse=True)
-def eager_switching() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
     sys.setswitchinterval(interval)
 
 
-def together(*works: Callable[[], Any]) -> list[Any]:
-    """Runs all at once; returns what they return, raises what the first one raised."""
+def run_together(*works: Callable[[], Any]) -> list[Any]:
+    """Runs each in a thread. Returns their results, or raises the first exception."""
     barrier = threading.Barrier(len(works))
     results: list[Any] = [None] * len(works)
     errors: list[BaseException] = []
@@ -47,90 +47,7 @@ def together(*works: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def until_missing(call: Callable[[], Any]) -> int:
-    count = 0
-    while call() is not None:
-        count += 1
-    return count
-
-
-def test_nothing_comes_back_when_delete_races_with_put(parallel_store: Store) -> None:
-    store = parallel_store
-
-    def race(sid: str) -> None:
-        deleted, *_ = together(
-            lambda: store.delete(sid),
-            lambda: until_missing(lambda: store.put(sid, "y")),
-            lambda: until_missing(lambda: store.touch(sid)),
-        )
-        assert deleted is True
-        assert store.get(sid) is None
-
-    for _ in range(ROUNDS):
-        race(store.create("x"))
-    assert store.stats().sessions == 0
-
-
-def test_nothing_comes_back_when_delete_races_with_renew(parallel_store: Store) -> None:
-    store = parallel_store
-
-    def race(sid: str) -> None:
-        deleted, one, two = together(lambda: store.delete(sid), lambda: store.renew(sid), lambda: store.renew(sid, "y"))
-        assert [deleted, one is not None, two is not None].count(True) == 1
-        assert store.get(sid) is None
-        for new in (one, two):
-            if new is not None:
-                assert store.get(new) is not None
-                assert store.delete(new)
-
-    for _ in range(ROUNDS):
-        race(store.create("x"))
-    assert store.stats().sessions == 0
-
-
-def test_nothing_comes_back_when_revoke_races_with_writes(parallel_store: Store) -> None:
-    store = parallel_store
-
-    def race(sids: list[str]) -> None:
-        revoked, *_ = together(
-            lambda: store.revoke("alice"),
-            lambda: until_missing(lambda: store.put(sids[0], "y")),
-            lambda: until_missing(lambda: store.put(sids[1], "y", principal="alice")),
-            lambda: until_missing(lambda: store.touch(sids[2])),
-        )
-        assert revoked == 3
-        assert [store.get(sid) for sid in sids] == [None] * 3
-        assert store.list("alice") == []
-
-    for _ in range(ROUNDS):
-        race([store.create("x", principal="alice") for _ in range(3)])
-    assert store.stats().sessions == 0
-
-
-def test_what_renew_returned_before_revoke_is_dead_after_it(parallel_store: Store) -> None:
-    store = parallel_store
-
-    def race(sids: list[str]) -> None:
-        def renew() -> None:
-            new = store.renew(sids[-1])
-            while new is not None:
-                sids.append(new)
-                new = store.renew(new)
-
-        def revoke() -> bool:
-            last = sids[-1]
-            store.revoke("alice")
-            return store.get(last) is None
-
-        assert together(renew, revoke)[1]
-        assert store.get(sids[-1]) is None
-
-    for _ in range(ROUNDS):
-        race([store.create("x", principal="alice")])
-    assert store.stats().sessions == 0
-
-
-def test_put_if_loses_no_update(parallel_store: Store) -> None:
+def test_concurrent_put_if_loses_no_update(parallel_store: Store) -> None:
     store = parallel_store
     sid = store.create([0])
 
@@ -144,20 +61,19 @@ def test_put_if_loses_no_update(parallel_store: Store) -> None:
             except ConflictError:
                 pass
 
-    together(*[lambda: add(200)] * 4)
+    run_together(*[lambda: add(200)] * 4)
     session = store.get(sid)
     assert session is not None
-    assert session.payload == [800]
-    assert session.version == 801
+    assert (session.payload, session.version) == ([800], 801)
 
 
-def test_each_thread_is_answered_about_its_own_session() -> None:
+def test_threads_never_mix_results() -> None:
     with Store(serializer=RAW) as store:
 
         def work(number: int) -> None:
             payload = bytes([number]) * (number * 3000 + 1)
             sid = store.create(payload)
-            for version in range(1, 2000 * number):  # far apart, so that another's answer cannot be right
+            for version in range(1, 500 * number):  # the threads' versions drift apart
                 written, touched = store.put(sid, payload), store.touch(sid)
                 assert written is not None
                 assert touched is not None
@@ -170,10 +86,10 @@ def test_each_thread_is_answered_about_its_own_session() -> None:
                 assert session is not None
                 assert session.payload == payload
 
-        together(*[functools.partial(work, number) for number in range(1, 5)])
+        run_together(*[functools.partial(work, number) for number in range(1, 5)])
 
 
-def test_payload_that_grows_while_it_is_read_is_read_whole(parallel_store: Store) -> None:
+def test_get_while_payload_grows(parallel_store: Store) -> None:
     store = parallel_store
     sid = store.create("s")
     stop = threading.Event()
@@ -184,19 +100,19 @@ def test_payload_that_grows_while_it_is_read_is_read_whole(parallel_store: Store
             size = size * 5 % 400_009
             store.put(sid, "s" * (size + 1))
 
-    def look() -> None:
+    def read() -> None:
         try:
-            for _ in range(300):
+            for _ in range(100):
                 session = store.get(sid)
                 assert session is not None
                 assert set(session.payload) == {"s"}
         finally:
             stop.set()
 
-    together(grow, look)
+    run_together(grow, read)
 
 
-def test_store_can_be_closed_while_others_use_it(parallel_store: Store) -> None:
+def test_close_during_calls(parallel_store: Store) -> None:
     def race(store: Store) -> None:
         sid = store.create("x")
         started = threading.Semaphore(0)
@@ -219,39 +135,8 @@ def test_store_can_be_closed_while_others_use_it(parallel_store: Store) -> None:
             store.close()
             return "closed"
 
-        assert together(use, use, use, close) == ["closed"] * 4
+        assert run_together(use, use, use, close) == ["closed"] * 4
 
     race(parallel_store)
-    for _ in range(50):
+    for _ in range(20):
         race(Store())
-
-
-def test_memory_keeps_the_interpreter_lock() -> None:
-    """No thread runs during a thousand calls: with a switch interval of a minute only a released lock would let one."""
-    turns = 0
-    stop = False
-
-    def work() -> None:
-        nonlocal turns
-        while not stop:
-            turns += 1
-            time.sleep(0)
-
-    with Store() as store:
-        sid = store.create("x")
-        thread = threading.Thread(target=work)
-        thread.start()
-        while turns == 0:
-            time.sleep(0)
-        sys.setswitchinterval(60)
-        time.sleep(0.01)  # after this the other thread waits by the new interval, and has asked for nothing
-        try:
-            before = turns
-            for _ in range(1000):
-                store.get(sid)
-                store.put(sid, "y")
-                store.touch(sid)
-            assert turns == before
-        finally:
-            stop = True
-            thread.join()

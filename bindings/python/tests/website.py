@@ -1,4 +1,4 @@
-"""The example's web site as a client sees it: started, asked over TCP or a Unix socket, and what its pages say."""
+"""Starts the example login_app.py, sends requests by TCP or Unix socket, and parses its pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "python"
 APP = EXAMPLES / "login_app.py"
 FORM = "application/x-www-form-urlencoded"
-PATIENCE_SECONDS = 30
+HANG_SECONDS = 30
 
 
 class Answer:
@@ -48,17 +48,17 @@ class Answer:
 
 
 class Site:
-    def __init__(self, place: Union[int, Path]) -> None:
-        """`place`: a port of this machine, or a Unix socket."""
-        self.place = place
+    def __init__(self, address: Union[int, Path]) -> None:
+        """`address`: a port of 127.0.0.1, or a Unix socket."""
+        self.address = address
 
     def connect(self) -> socket.socket:
-        if isinstance(self.place, int):
-            return socket.create_connection(("127.0.0.1", self.place), timeout=PATIENCE_SECONDS)
+        if isinstance(self.address, int):
+            return socket.create_connection(("127.0.0.1", self.address), timeout=HANG_SECONDS)
         connection = socket.socket(socket.AF_UNIX)
         try:
-            connection.settimeout(PATIENCE_SECONDS)
-            connection.connect(str(self.place))
+            connection.settimeout(HANG_SECONDS)
+            connection.connect(str(self.address))
         except OSError:
             connection.close()
             raise
@@ -91,7 +91,7 @@ class Site:
 
     def raw(self, request: bytes) -> bytes:
         answer = bytearray()
-        # The server hangs up on what it does not want to read; what it said before counts.
+        # The server closes the connection if it refuses to read; its response comes before.
         with self.connect() as connection, suppress(ConnectionError):
             connection.sendall(request)
             connection.shutdown(socket.SHUT_WR)
@@ -102,9 +102,9 @@ class Site:
 
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator[Site]:
-    """Ends it as a person does, with Ctrl-C, and expects that it went well to the end."""
+    """Ends the server with Ctrl-C, and checks its exit code and its log."""
     command = [sys.executable, str(APP), "--serve", *arguments]
-    with (  # not a pipe for the log: one that nobody empties would stop the server
+    with (  # the log is a file, because a full pipe would block the server
         tempfile.NamedTemporaryFile() as log,
         subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", env={**os.environ, **environment}

@@ -1,4 +1,4 @@
-"""Server-side sessions: the client holds an id of 128 characters, the truth stays here.
+"""Server-side sessions: the client holds a random id, the session stays on the server.
 
 >>> with Store("memory:?idle_timeout=10m") as store:
 ...     sid = store.create({"user": "alice"})
@@ -42,7 +42,7 @@ from .records import Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 from .store import Store
 
-# The functions of the process-wide store are not in here: a star import must not replace the builtin ``list``.
+# Without the functions of the global store: a star import must not replace the builtin ``list``.
 __all__ = [
     "JSON",
     "RAW",

@@ -1,6 +1,6 @@
-"""Turns what callers give (ids, seconds, principals) into what the library takes, and says clearly when it cannot.
+"""Converts arguments of the public API (ids, timeouts, principals) to what the library takes.
 
-Only types and units are judged here; what the values mean is the library's business.
+Checks types and units only. What a value means is decided by the library.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, Final, Union
 
-from .errors import InvalidError, Status
+from .errors import InvalidError, Status, UrlError
 from .records import FOREVER
 
+Id = Union[str, bytes]
+Principal = Union[str, bytes]
+Duration = Union[int, float, timedelta]
 Timeout = Union[int, float, timedelta, None]
-"""Seconds, or a timedelta; ``None`` is never; zero or less is dead at once."""
+"""Seconds or a timedelta. None: never. Zero or less: the session has ended at once."""
 
 
 class NotGiven(Enum):
-    """The type of ``NOT_GIVEN``, which stands for an argument that the caller left out."""
+    """The type of ``NOT_GIVEN``, the default of arguments for which None has a meaning."""
 
     NOT_GIVEN = "not given"
 
@@ -29,32 +32,40 @@ class NotGiven(Enum):
 NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 MaybeTimeout = Union[Timeout, NotGiven]
-MaybePrincipal = Union[str, bytes, NotGiven, None]
-Duration = Union[int, float, timedelta]
+MaybePrincipal = Union[Principal, NotGiven, None]
 
 
-def invalid(message: str) -> InvalidError:
+def invalid_argument(message: str) -> InvalidError:
     return InvalidError(Status.INVALID, message)
 
 
-def id_bytes(sid: Union[str, bytes], what: str = "sid") -> bytes:
-    """The bytes of an id. What is no ASCII cannot be one: it becomes '?', which is in no id."""
+def url_bytes(url: str) -> bytes:
+    if not isinstance(url, str):
+        raise TypeError(f"url must be str, not {type(url).__name__}")
+    try:
+        return url.encode()
+    except UnicodeEncodeError:
+        raise UrlError(Status.URL, "the URL is not valid Unicode") from None
+
+
+def id_bytes(sid: Id, name: str = "sid") -> bytes:
+    """The bytes of an id. Other characters than ASCII become '?', which no id contains."""
     if isinstance(sid, str):
         return sid.encode("ascii", "replace")
     if isinstance(sid, bytes):
         return sid
-    raise TypeError(f"{what} must be str or bytes, not {type(sid).__name__}")
+    raise TypeError(f"{name} must be str or bytes, not {type(sid).__name__}")
 
 
 def ref_bytes(ref: bytes, size: int) -> bytes:
     if not isinstance(ref, bytes):
         raise TypeError(f"ref must be bytes, not {type(ref).__name__}")
     if len(ref) != size:
-        raise invalid(f"a ref has {size} bytes, not {len(ref)}")
+        raise invalid_argument(f"ref must have {size} bytes, not {len(ref)}")
     return ref
 
 
-def principal_bytes(principal: Union[str, bytes]) -> bytes:
+def principal_bytes(principal: Principal) -> bytes:
     if isinstance(principal, bytes):
         return principal
     if not isinstance(principal, str):
@@ -62,45 +73,45 @@ def principal_bytes(principal: Union[str, bytes]) -> bytes:
     try:
         return principal.encode()
     except UnicodeEncodeError:
-        raise invalid("the principal is not valid Unicode") from None
+        raise invalid_argument("principal is not valid Unicode") from None
 
 
-def unsigned(value: int, what: str) -> int:
-    """An integer that fits 64 bits without a sign; ctypes would cut off the rest silently."""
+def uint64(value: int, name: str) -> int:
+    """Checks the range, because ctypes truncates silently."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what} must be int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
     if not 0 <= value < 2**64:
-        raise invalid(f"{what} must be from 0 to 2**64 - 1")
+        raise invalid_argument(f"{name} must be from 0 to 2**64 - 1")
     return value
 
 
-def milliseconds(value: Duration, what: str) -> int:
-    """The nearest whole number, but never 0 for what is not 0, and never beyond 64 bits."""
+def milliseconds(value: Duration, name: str) -> int:
+    """Rounded to the nearest, except that only 0 becomes 0. Saturates at 64 bits."""
     if isinstance(value, bool) or not isinstance(value, (int, float, timedelta)):
-        raise TypeError(f"{what} must be seconds or a timedelta, not {type(value).__name__}")
+        raise TypeError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, float):
         if math.isnan(seconds):
-            raise invalid(f"{what} is not a number")
-        seconds = max(-1e16, min(seconds, 1e16))  # further out the limit below decides anyway
+            raise invalid_argument(f"{name} is not a number")
+        seconds = max(-1e16, min(seconds, 1e16))  # round() cannot take infinity
     ms = round(seconds * 1000)
     if ms == 0 and seconds != 0:
         ms = 1 if seconds > 0 else -1
     return max(-FOREVER, min(ms, FOREVER))
 
 
-def timeout_ms(value: MaybeTimeout, what: str) -> int:
-    """In the library 0 means "the store's own", or "as it was"; what is dead at once is negative there."""
+def timeout_ms(value: MaybeTimeout, name: str) -> int:
+    """In the C API, 0 stands for the store's own timeout, or in put and renew for no change."""
     if value is NOT_GIVEN:
         return 0
     if value is None:
         return FOREVER
-    ms = milliseconds(value, what)
+    ms = milliseconds(value, name)
     return ms if ms > 0 else -1
 
 
 def is_empty(data: Any) -> bool:
     try:
         return len(data) == 0
-    except TypeError:  # no container
+    except TypeError:  # not a container
         return data is None

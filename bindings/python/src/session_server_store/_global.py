@@ -1,26 +1,28 @@
-"""The process-wide store as functions: the methods of ``Store`` by the same names. Nothing is decided here.
+"""The methods of ``Store`` as functions on the store of the process.
 
-It opens as "memory:" at first use unless ``open_global`` came first; in a forked child ``open_global`` opens it anew.
+It is "memory:", opened at first use, unless ``open_global`` is called before. A forked child can
+call ``open_global`` again.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Optional, Union
+import builtins
+from typing import Any, Final, Optional
 
-from . import _ffi
-from ._arguments import NOT_GIVEN, Duration, MaybePrincipal, MaybeTimeout
-from .records import Session, Stats
+from ._arguments import NOT_GIVEN, Duration, Id, MaybePrincipal, MaybeTimeout, Principal, url_bytes
+from ._ffi import GLOBAL, LIB_NOGIL, failure, length
+from .records import Session, SessionInfo, Stats
 from .serializers import JSON, Serializer
-from .store import Id, Infos, Store, url_bytes
+from .store import Store
 
 
-class _Global(Store):
-    """The library never closes this store, so neither does Python."""
+class _GlobalStore(Store):
+    """The library never closes this store, and neither does Python."""
 
     __slots__ = ()
 
     def __init__(self, serializer: Serializer) -> None:
-        self._prepare(serializer)
+        self._set_serializer(serializer)
 
     def close(self) -> None:
         pass
@@ -29,29 +31,32 @@ class _Global(Store):
         pass
 
 
-# One entry at most; a dict because setdefault is one atomic step, and unlike a lock survives fork.
-_opened: Final[dict[str, _Global]] = {}
+# At most one entry. A dict, because setdefault is atomic and, unlike a lock, safe to fork.
+_instance: Final[dict[str, _GlobalStore]] = {}
 
 
 def _store() -> Store:
     try:
-        return _opened["store"]
+        return _instance["store"]
     except KeyError:
         pass
-    store = _Global(JSON)
-    store._use(_ffi.GLOBAL)
-    return _opened.setdefault("store", store)
+    store = _GlobalStore(JSON)
+    store._attach(GLOBAL)
+    return _instance.setdefault("store", store)
 
 
 def open_global(url: str = "memory:", *, serializer: Serializer = JSON) -> None:
-    """Chooses the process-wide store, before its first use; the same URL again is fine, another is an error."""
+    """Chooses the store of the process, before its first use.
+
+    The same URL again does nothing; another one raises an error.
+    """
     text = url_bytes(url)
-    store = _Global(serializer)
-    status = _ffi.RELEASED.sss_open_global(text, _ffi.length(text))
+    store = _GlobalStore(serializer)
+    status = LIB_NOGIL.sss_open_global(text, length(text))
     if status:
-        raise _ffi.failure(status)
-    store._use(_ffi.GLOBAL)
-    _opened["store"] = store
+        raise failure(status)
+    store._attach(GLOBAL)
+    _instance["store"] = store
 
 
 def create(
@@ -59,7 +64,7 @@ def create(
     *,
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
-    principal: Union[str, bytes, None] = None,
+    principal: Optional[Principal] = None,
 ) -> str:
     return _store().create(data, timeout=timeout, idle_timeout=idle_timeout, principal=principal)
 
@@ -115,11 +120,11 @@ def sweep(max: int = 1000) -> int:
     return _store().sweep(max)
 
 
-def list(principal: Union[str, bytes]) -> Infos:
+def list(principal: Principal) -> builtins.list[SessionInfo]:
     return _store().list(principal)
 
 
-def revoke(principal: Union[str, bytes], *, except_sid: Optional[Id] = None) -> int:
+def revoke(principal: Principal, *, except_sid: Optional[Id] = None) -> int:
     return _store().revoke(principal, except_sid=except_sid)
 
 

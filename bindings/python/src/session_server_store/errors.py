@@ -1,6 +1,6 @@
-"""The statuses of the library and the exceptions that they become.
+"""The statuses of the library, and the exceptions that they become.
 
-The numbers are those of sss.h and never change. Missing sessions are no exceptions: they are ``None`` or ``False``.
+The numbers are those of sss.h. A session that does not exist is not an exception but None or False.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class Status(IntEnum):
-    """What the library answers. Later versions may know more numbers; none is ever reused."""
+    """The statuses of the library. Later versions may add some; no number is reused."""
 
     OK = 0
     INVALID = -1
@@ -35,10 +35,14 @@ class Status(IntEnum):
 
 
 class SessionStoreError(Exception):
-    """A failure of the store. ``code`` is its number, ``name`` its name ("FULL"), ``message`` one line for a log."""
+    """A failure of the store.
+
+    ``code`` is the status, ``name`` its name ("FULL"), and ``message`` one line for a log, which
+    never contains an id, a payload or a password.
+    """
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(int(code), message)  # both in args, so that it survives pickling
+        super().__init__(int(code), message)  # in args, which pickle keeps
 
     def __str__(self) -> str:
         return self.message
@@ -60,43 +64,43 @@ class SessionStoreError(Exception):
 
 
 class InvalidError(SessionStoreError, ValueError):
-    """An argument has a value that the store does not take."""
+    """An argument has a value that is not allowed."""
 
 
 class ConflictError(SessionStoreError):
-    """``put_if``: the session is no longer the version that was read."""
+    """``put_if``: the session no longer has the version that was read."""
 
 
 class TooLargeError(SessionStoreError):
-    """The payload is larger than the store's ``max_payload``."""
+    """The payload is larger than ``max_payload``."""
 
 
 class FullError(SessionStoreError):
-    """The store is at ``max_sessions`` or ``max_bytes``, and nothing in it has expired."""
+    """The store is at ``max_sessions`` or ``max_bytes``, or its memory or disk is full."""
 
 
 class ClosedError(SessionStoreError):
-    """The store was closed."""
+    """The store is closed."""
 
 
 class UrlError(SessionStoreError, ValueError):
-    """The URL of the store is wrong; the message names the culprit."""
+    """The URL of the store is wrong. The message names the part that is."""
 
 
 class UnsupportedError(SessionStoreError):
-    """This engine cannot do that."""
+    """The engine does not have this operation."""
 
 
 class UnavailableError(SessionStoreError):
-    """The engine cannot answer now (unavailable, timeout, busy, input or output). It says nothing about the session."""
+    """The engine cannot answer (UNAVAILABLE, TIMEOUT, BUSY, IO). The session may exist or not."""
 
 
 class CorruptError(SessionStoreError):
-    """What is stored cannot be read back, by the library or by the serializer."""
+    """The library or the serializer cannot read what is stored."""
 
 
 class ForkedError(SessionStoreError):
-    """The store belongs to the parent process; the message says what to use instead."""
+    """The store belongs to the parent process. The message names an engine that can be shared."""
 
 
 _CLASSES: Final[dict[int, type[SessionStoreError]]] = {
@@ -117,5 +121,5 @@ _CLASSES: Final[dict[int, type[SessionStoreError]]] = {
 
 
 def from_status(code: int, message: str) -> SessionStoreError:
-    """The exception for a status, ready to be raised."""
+    """The exception for a status."""
     return _CLASSES.get(code, SessionStoreError)(code, message)

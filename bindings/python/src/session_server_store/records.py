@@ -1,6 +1,6 @@
-"""What a store returns: ``Session``, ``SessionInfo``, ``Stats``. Immutable, and they hold nothing of the library's.
+"""The results of a store: ``Session``, ``SessionInfo``, ``Stats``. Immutable.
 
-Times are kept as the milliseconds that the library gave and become datetimes when somebody looks.
+Times are stored as milliseconds and converted to datetimes on access.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ FOREVER: Final = 2**63 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def _moment(ms: int) -> datetime:
+def _to_datetime(ms: int) -> datetime:
     try:
         return _EPOCH + timedelta(milliseconds=ms)
-    except OverflowError:  # a deadline beyond what a datetime can say
+    except OverflowError:  # beyond the range of datetime
         return (datetime.max if ms > 0 else datetime.min).replace(tzinfo=timezone.utc)
 
 
-class _Times:
-    """The three times that every record has. Aware, in UTC."""
+class _Timestamps:
+    """The times that sessions and list entries have in common. In UTC, with time zone."""
 
     __slots__ = ("_created", "_expires", "_last_seen")
 
@@ -31,16 +31,16 @@ class _Times:
 
     @property
     def created(self) -> datetime:
-        return _moment(self._created)
+        return _to_datetime(self._created)
 
     @property
     def last_seen(self) -> datetime:
-        return _moment(self._last_seen)
+        return _to_datetime(self._last_seen)
 
     @property
     def expires(self) -> Optional[datetime]:
-        """When the session dies if nobody uses it; ``None`` is never."""
-        return None if self._expires == FOREVER else _moment(self._expires)
+        """When the session ends unless it is used before. None: never."""
+        return None if self._expires == FOREVER else _to_datetime(self._expires)
 
     def _key(self) -> tuple[Any, ...]:
         return (self._created, self._last_seen, self._expires)
@@ -52,8 +52,8 @@ class _Times:
         return hash(self._key())
 
 
-class Session(_Times):
-    """A living session, as it was when it was read or written. The payload is not shown by ``repr``."""
+class Session(_Timestamps):
+    """A session as it was when it was read or written. ``repr`` does not show the payload."""
 
     __slots__ = ("_payload", "_version")
 
@@ -70,7 +70,7 @@ class Session(_Times):
 
     @property
     def version(self) -> int:
-        """1 after ``create``, one more with every ``put``; what ``put_if`` wants."""
+        """1 after ``create``; every new payload adds 1. The argument of ``put_if``."""
         return self._version
 
     def _key(self) -> tuple[Any, ...]:
@@ -80,8 +80,8 @@ class Session(_Times):
         return f"<Session version={self._version} created={self.created} expires={self.expires}>"
 
 
-class SessionInfo(_Times):
-    """One line of ``list``. ``ref`` names the session for ``delete_ref`` and gives no access to it."""
+class SessionInfo(_Timestamps):
+    """One entry of ``list``. ``ref`` is for ``delete_ref`` and gives no access to the session."""
 
     __slots__ = ("_ref", "_size", "_version")
 
@@ -117,7 +117,7 @@ class SessionInfo(_Times):
 
 
 class Stats(NamedTuple):
-    """Counters since the store was opened; ``sessions`` and ``bytes`` are what is in it now."""
+    """Counters since the store was opened. ``sessions`` and ``bytes`` are the present contents."""
 
     sessions: int
     bytes: int

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 
 class Serializer(Protocol):
-    """``loads(dumps(x))`` returns an equal of ``x``. Several threads may call both at the same time."""
+    """``loads(dumps(x))`` equals ``x``. Several threads may call both at the same time."""
 
     def dumps(self, obj: Any, /) -> bytes: ...
 
@@ -66,7 +66,7 @@ RAW: Final = RawSerializer()
 
 
 def _check_keys(obj: Any) -> None:
-    """Refuses keys that the json module would convert: ``{1: "a", "1": "b"}`` would lose an entry."""
+    """Refuses keys that the json module converts: ``{1: "a", "1": "b"}`` would lose an entry."""
     pending = [obj]
     visited = set()
     for item in pending:

@@ -1,73 +1,91 @@
-"""``Store``: one Python method for each function of the library. No rule of the contract is decided here."""
+"""``Store``: one method for each function of the library, which has all rules about sessions."""
 
 from __future__ import annotations
 
+import builtins
 import sys
 from ctypes import byref, c_int64, c_size_t, c_ubyte, c_uint64, sizeof
 from types import TracebackType
-from typing import Any, Callable, NoReturn, Optional, Union
+from typing import Any, Callable, Final, NoReturn, Optional
 
-from . import _ffi
 from ._arguments import (
     NOT_GIVEN,
     Duration,
+    Id,
     MaybePrincipal,
     MaybeTimeout,
     NotGiven,
+    Principal,
     id_bytes,
-    invalid,
+    invalid_argument,
     is_empty,
     milliseconds,
     principal_bytes,
     ref_bytes,
     timeout_ms,
-    unsigned,
+    uint64,
+    url_bytes,
 )
-from ._ffi import borrow, failure, give_back, id_length, length, unpack
-from .errors import CorruptError, SessionStoreError, Status, UrlError
+from ._ffi import (
+    CLEAR_PRINCIPAL,
+    LIB_NOGIL,
+    NO_FLAGS,
+    NO_STORE,
+    PEEK,
+    REF_LEN,
+    ZERO_LENGTH,
+    EntryStruct,
+    StatsStruct,
+    failure,
+    id_length,
+    length,
+    libs_for,
+    options_pointer,
+)
+from ._scratch import Scratch, acquire, release, unpack
+from .errors import CorruptError, SessionStoreError, Status
 from .records import Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 
-Id = Union[str, bytes]
-Infos = list[SessionInfo]  # inside the class, ``list`` is the method
-
-_NOT_FOUND = int(Status.NOT_FOUND)
-_TOO_SMALL = int(Status.TOO_SMALL)
-_CLOSE_IS_DONE = (Status.OK, Status.HANDLE, Status.FORKED)
+_NOT_FOUND: Final = int(Status.NOT_FOUND)
+_TOO_SMALL: Final = int(Status.TOO_SMALL)
+# In a forked child the parent's store is not this process's to close.
+_CLOSED: Final = (Status.OK, Status.HANDLE, Status.FORKED)
+_INITIAL_ENTRIES: Final = 16
 
 
 class Store:
-    """Sessions behind a URL, for as many threads as like to use it. A context manager; ``close`` at any time.
+    """The sessions behind a URL. A context manager. Any number of threads may use and close it.
 
-    Missing sessions (unknown, malformed, expired, deleted: the same) are ``None`` or ``False``; every other failure is
-    a ``SessionStoreError``. A forked child goes on with an ``lmdb:`` store; if the engine is ``memory:``, it has to
-    open its own.
+    A session that does not exist (an unknown, malformed, expired or deleted id) is None or False.
+    Every other failure is a ``SessionStoreError``. A forked child can use an ``lmdb:`` or
+    ``redis:`` store of its parent; with ``memory:`` it must open its own.
     """
 
-    __slots__ = ("__weakref__", "_dumps", "_get", "_handle", "_loads", "_put", "_raw", "_reading", "_writing")
+    __slots__ = ("__weakref__", "_dumps", "_get", "_handle", "_loads", "_put", "_raw", "_read_lib", "_write_lib")
 
     def __init__(self, url: str = "memory:", *, serializer: Serializer = JSON) -> None:
-        self._handle = _ffi.NO_STORE
+        self._handle = NO_STORE
         text = url_bytes(url)
-        self._prepare(serializer)
+        self._set_serializer(serializer)
         handle = c_uint64()
-        status = _ffi.RELEASED.sss_open(text, length(text), byref(handle))
+        status = LIB_NOGIL.sss_open(text, length(text), byref(handle))
         if status:
             raise failure(status)
-        self._use(handle)
+        self._attach(handle)
 
-    def _prepare(self, serializer: Serializer) -> None:
+    def _set_serializer(self, serializer: Serializer) -> None:
         if not callable(getattr(serializer, "dumps", None)) or not callable(getattr(serializer, "loads", None)):
-            raise TypeError(f"serializer must have dumps and loads; {type(serializer).__name__} has not")
+            raise TypeError(f"serializer must have dumps and loads; {type(serializer).__name__} does not")
         self._dumps: Callable[[Any], bytes] = serializer.dumps
         self._loads: Callable[[bytes], Any] = serializer.loads
         self._raw = serializer is RAW
 
-    def _use(self, handle: c_uint64) -> None:
+    def _attach(self, handle: c_uint64) -> None:
         self._handle = handle
-        self._reading, self._writing = _ffi.faces(handle)
-        self._get = self._reading.sss_get
-        self._put = self._writing.sss_put
+        self._read_lib, self._write_lib = libs_for(handle)
+        self._get = self._read_lib.sss_get
+        self._put = self._write_lib.sss_put
 
     def create(
         self,
@@ -75,40 +93,47 @@ class Store:
         *,
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
-        principal: Union[str, bytes, None] = None,
+        principal: Optional[Principal] = None,
     ) -> str:
-        """A new session; returns its id. The timeouts are the store's unless given."""
+        """Creates a session and returns its id. Timeouts that are not given are the store's."""
         payload = self._dump(data)
         owner: MaybePrincipal = NOT_GIVEN if principal is None else principal
         options = _options(timeout, idle_timeout, owner)
-        scratch = borrow()
-        status = self._writing.sss_create(self._handle, payload, length(payload), options, scratch.id, None)
+        scratch = acquire()
+        status = self._write_lib.sss_create(self._handle, payload, length(payload), options, scratch.id, None)
         if status:
-            give_back(scratch)
+            release(scratch)
             raise failure(status)
         sid = scratch.take_id()
-        give_back(scratch)
+        release(scratch)
         return sid
 
     def get(self, sid: Id, *, peek: bool = False) -> Optional[Session]:
-        """The session, or ``None``. It counts as used, unless this is only a peek."""
+        """Returns the session, or None. Restarts its idle timeout unless ``peek`` is true."""
         key = id_bytes(sid)
-        flags = _ffi.PEEK if peek else _ffi.SLIDE
-        scratch = borrow()
+        flags = PEEK if peek else NO_FLAGS
+        scratch = acquire()
         while True:
             status = self._get(
-                self._handle, key, id_length(key), flags, scratch.buffer, scratch.capacity, scratch.length, scratch.meta
+                self._handle,
+                key,
+                id_length(key),
+                flags,
+                scratch.payload,
+                scratch.capacity,
+                scratch.length,
+                scratch.meta,
             )
             if status != _TOO_SMALL:
                 break
             scratch = scratch.larger()
         if status:
-            give_back(scratch)
+            release(scratch)
             _check_missing(status)
             return None
         size, version, created, last_seen, expires = unpack(scratch.out)
         payload = scratch.take_payload(size)
-        give_back(scratch)
+        release(scratch)
         return Session(self._load(payload), version, created, last_seen, expires)
 
     def put(
@@ -120,16 +145,17 @@ class Store:
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
     ) -> Optional[Session]:
-        """Replaces the payload of a living session; ``None`` if there is none, for it creates and revives nothing.
+        """Replaces the payload. None if the session has ended: it is never created or revived.
 
-        What is not given stays as it was; ``principal=None`` takes the principal away.
+        Timeouts and principal stay as they are unless given. ``principal=None`` removes the
+        principal.
         """
         key = id_bytes(sid)
         payload = self._dump(data)
         options = _options(timeout, idle_timeout, principal)
-        scratch = borrow()
+        scratch = acquire()
         status = self._put(self._handle, key, id_length(key), payload, length(payload), options, scratch.meta)
-        return _written(status, scratch, data)
+        return _session_result(status, scratch, data)
 
     def put_if(
         self,
@@ -141,23 +167,23 @@ class Store:
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
     ) -> Optional[Session]:
-        """``put`` if the session still has the version that was read, else ``ConflictError``."""
+        """``put`` if the session still has this version; otherwise raises ``ConflictError``."""
         key = id_bytes(sid)
-        expected = c_uint64(unsigned(version, "version"))
+        expected = c_uint64(uint64(version, "version"))
         payload = self._dump(data)
         options = _options(timeout, idle_timeout, principal)
-        scratch = borrow()
-        status = self._writing.sss_put_if(
+        scratch = acquire()
+        status = self._write_lib.sss_put_if(
             self._handle, key, id_length(key), expected, payload, length(payload), options, scratch.meta
         )
-        return _written(status, scratch, data)
+        return _session_result(status, scratch, data)
 
     def touch(self, sid: Id) -> Optional[Session]:
-        """Counts as a use. The result has the times and the version, but no payload."""
+        """Restarts the idle timeout. The payload of the result is None."""
         key = id_bytes(sid)
-        scratch = borrow()
-        status = self._reading.sss_touch(self._handle, key, id_length(key), scratch.meta)
-        return _written(status, scratch, None)
+        scratch = acquire()
+        status = self._read_lib.sss_touch(self._handle, key, id_length(key), scratch.meta)
+        return _session_result(status, scratch, None)
 
     def renew(
         self,
@@ -169,88 +195,95 @@ class Store:
         principal: MaybePrincipal = NOT_GIVEN,
         grace: Duration = 0,
     ) -> Optional[str]:
-        """Gives a session a new id, as every login must; returns it, or ``None``.
+        """Gives the session a new id and returns it, or None. Call it at every login.
 
-        The old id is dead at once, or can still be read, and no more than that, for ``grace``.
+        The old id ends at once, or with ``grace`` it can be read, but not written, for that long.
+        Payload, timeouts and principal stay as they are unless given.
         """
         key = id_bytes(sid)
         payload = None if data is NOT_GIVEN else self._dump(data)
-        size = _ffi.NOTHING if payload is None else length(payload)
+        size = ZERO_LENGTH if payload is None else length(payload)
         options = _options(timeout, idle_timeout, principal, milliseconds(grace, "grace"))
-        scratch = borrow()
-        status = self._writing.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, None)
+        scratch = acquire()
+        status = self._write_lib.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, None)
         if status:
-            give_back(scratch)
+            release(scratch)
             _check_missing(status)
             return None
         new = scratch.take_id()
-        give_back(scratch)
+        release(scratch)
         return new
 
     def delete(self, sid: Id) -> bool:
-        """Ends a session; ``False`` if there was none."""
+        """Ends the session. False if there was none."""
         key = id_bytes(sid)
-        return _found(self._writing.sss_delete(self._handle, key, id_length(key)))
+        return _found(self._write_lib.sss_delete(self._handle, key, id_length(key)))
 
     def sweep(self, max: int = 1000) -> int:
-        """Removes up to ``max`` expired sessions; returns how many. Less than ``max``: nothing is left."""
+        """Removes up to ``max`` expired sessions. Returns how many; if fewer, none is left."""
         removed = c_uint64()
-        _check(_ffi.RELEASED.sss_sweep(self._handle, c_uint64(unsigned(max, "max")), byref(removed)))
+        _check(LIB_NOGIL.sss_sweep(self._handle, c_uint64(uint64(max, "max")), byref(removed)))
         return removed.value
 
-    def list(self, principal: Union[str, bytes]) -> Infos:
-        """The living sessions of a principal, oldest first. Never their ids."""
+    def list(self, principal: Principal) -> builtins.list[SessionInfo]:
+        """The living sessions of a principal, oldest first, without their ids."""
         owner = principal_bytes(principal)
-        count = c_size_t(16)
+        count = c_size_t(_INITIAL_ENTRIES)
         while True:
-            room = count.value
-            entries = (_ffi.Entry * room)()
-            _check(_ffi.RELEASED.sss_list(self._handle, owner, length(owner), entries, c_size_t(room), byref(count)))
-            if count.value <= room:
+            capacity = count.value
+            entries = (EntryStruct * capacity)()
+            _check(LIB_NOGIL.sss_list(self._handle, owner, length(owner), entries, c_size_t(capacity), byref(count)))
+            if count.value <= capacity:
                 break
         return [
             SessionInfo(bytes(e.ref), e.version, e.payload_len, e.created_ms, e.last_seen_ms, e.expires_ms)
             for e in entries[: count.value]
         ]
 
-    def revoke(self, principal: Union[str, bytes], *, except_sid: Optional[Id] = None) -> int:
-        """Ends all sessions of a principal, or all but one; returns how many."""
+    def revoke(self, principal: Principal, *, except_sid: Optional[Id] = None) -> int:
+        """Ends all sessions of a principal, or all but one, and returns how many."""
         owner = principal_bytes(principal)
-        spared = None if except_sid is None else id_bytes(except_sid, "except_sid")
-        size = _ffi.NOTHING if spared is None else id_length(spared)
+        excluded = None if except_sid is None else id_bytes(except_sid, "except_sid")
+        excluded_length = ZERO_LENGTH if excluded is None else id_length(excluded)
         count = c_uint64()
-        _check(_ffi.RELEASED.sss_revoke(self._handle, owner, length(owner), spared, size, byref(count)))
+        _check(LIB_NOGIL.sss_revoke(self._handle, owner, length(owner), excluded, excluded_length, byref(count)))
         return count.value
 
     def ref(self, sid: Id) -> Optional[bytes]:
-        """The reference of a session: names it in ``list`` and for ``delete_ref``, and gives no access to it."""
+        """The reference of the session, or None. It gives no access to the session."""
         key = id_bytes(sid)
-        reference = (c_ubyte * _ffi.REF_LEN)()
-        return bytes(reference) if _found(self._reading.sss_ref(self._handle, key, id_length(key), reference)) else None
+        reference = (c_ubyte * REF_LEN)()
+        return (
+            bytes(reference) if _found(self._read_lib.sss_ref(self._handle, key, id_length(key), reference)) else None
+        )
 
     def delete_ref(self, ref: bytes) -> bool:
-        """Ends the session that a reference names; ``False`` if there was none."""
-        return _found(self._writing.sss_delete_ref(self._handle, ref_bytes(ref, _ffi.REF_LEN)))
+        """Ends the session with this reference. False if there was none."""
+        return _found(self._write_lib.sss_delete_ref(self._handle, ref_bytes(ref, REF_LEN)))
 
     def stats(self) -> Stats:
-        numbers = _ffi.Stats(sizeof(_ffi.Stats))
-        _check(self._reading.sss_stats(self._handle, byref(numbers)))
-        return Stats(*(getattr(numbers, name) for name in Stats._fields))
+        """Counters of this store, and how much is in it."""
+        counters = StatsStruct(sizeof(StatsStruct))
+        _check(self._read_lib.sss_stats(self._handle, byref(counters)))
+        return Stats(*(getattr(counters, name) for name in Stats._fields))
 
     def advance_clock(self, seconds: Duration) -> None:
-        """Moves the clock of a store that was opened with ``clock=manual``; for tests."""
-        _check(_ffi.RELEASED.sss_advance_clock(self._handle, c_int64(milliseconds(seconds, "seconds"))))
+        """Advances the clock of a store opened with ``clock=manual``, for tests."""
+        _check(LIB_NOGIL.sss_advance_clock(self._handle, c_int64(milliseconds(seconds, "seconds"))))
 
     def close(self) -> None:
-        """Calls in flight in other threads finish, later ones are ``ClosedError``. A second close does nothing."""
-        handle, self._handle = self._handle, _ffi.NO_STORE
-        status = _ffi.RELEASED.sss_close(handle)
-        if status not in _CLOSE_IS_DONE:  # in a forked child there is nothing of ours to close
+        """Waits for calls in other threads. Later calls raise ``ClosedError``.
+
+        A second close does nothing.
+        """
+        handle, self._handle = self._handle, NO_STORE
+        status = LIB_NOGIL.sss_close(handle)
+        if status not in _CLOSED:
             raise failure(status)
 
     @property
     def closed(self) -> bool:
-        return self._handle is _ffi.NO_STORE
+        return self._handle is NO_STORE
 
     def __enter__(self) -> Store:
         return self
@@ -264,19 +297,19 @@ class Store:
         self.close()
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        # At the exit of the interpreter modules may be gone already, and the process takes everything with it anyway.
-        if not _is_finalizing() and getattr(self, "_handle", _ffi.NO_STORE) is not _ffi.NO_STORE:
-            _ffi.RELEASED.sss_close(self._handle)
+        # At interpreter exit modules may be gone, and the end of the process closes everything.
+        if not _is_finalizing() and getattr(self, "_handle", NO_STORE) is not NO_STORE:
+            LIB_NOGIL.sss_close(self._handle)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Store cannot be copied or pickled: open one by its URL in each process")
+        raise TypeError("a Store cannot be copied or pickled: open its URL in each process")
 
     def __repr__(self) -> str:  # without the URL, which may hold a password
         return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"
 
     def _dump(self, data: Any) -> bytes:
         if not self._raw and is_empty(data):
-            raise invalid("an empty session is not stored")
+            raise invalid_argument("an empty session is not stored")
         payload = self._dumps(data)
         if not isinstance(payload, bytes):
             raise TypeError(f"the serializer's dumps must return bytes, not {type(payload).__name__}")
@@ -292,41 +325,33 @@ class Store:
             raise CorruptError(Status.CORRUPT, f"the serializer cannot read the stored payload ({name})") from error
 
 
-def url_bytes(url: str) -> bytes:
-    if not isinstance(url, str):
-        raise TypeError(f"url must be str, not {type(url).__name__}")
-    try:
-        return url.encode()
-    except UnicodeEncodeError:
-        raise UrlError(Status.URL, "the URL is not valid Unicode") from None
-
-
 def _options(timeout: MaybeTimeout, idle_timeout: MaybeTimeout, principal: MaybePrincipal, grace: int = 0) -> Any:
-    """``None`` if nothing is to be said, which is the usual case."""
+    """None if nothing is given, which is the usual case."""
     if timeout is NOT_GIVEN and idle_timeout is NOT_GIVEN and principal is NOT_GIVEN and grace == 0:
         return None
-    return _ffi.options(
+    return options_pointer(
         timeout_ms(timeout, "timeout"),
         timeout_ms(idle_timeout, "idle_timeout"),
         None if principal is None or isinstance(principal, NotGiven) else principal_bytes(principal),
-        _ffi.CLEAR_PRINCIPAL if principal is None else 0,
+        CLEAR_PRINCIPAL if principal is None else 0,
         grace,
     )
 
 
-def _written(status: int, scratch: _ffi.Scratch, data: Any) -> Optional[Session]:
+def _session_result(status: int, scratch: Scratch, payload: Any) -> Optional[Session]:
+    """The result of a call that wrote an sss_meta. Releases ``scratch``."""
     _, version, created, last_seen, expires = unpack(scratch.out)
-    give_back(scratch)
+    release(scratch)
     if status:
         _check_missing(status)
         return None
-    return Session(data, version, created, last_seen, expires)
+    return Session(payload, version, created, last_seen, expires)
 
 
 def _is_process_error(error: Exception) -> bool:
-    """Whether an exception of ``loads`` is about this process or machine, and not about the payload."""
+    """Whether an exception of ``loads`` is due to this process or machine, not to the payload."""
     if isinstance(error, OSError):
-        return error.errno is not None  # without one it is a decompressor's complaint about its input
+        return error.errno is not None  # bz2 and gzip raise it without one for invalid data
     if type(error) is ValueError:
         return "set_int_max_str_digits" in str(error)
     return isinstance(error, (MemoryError, RecursionError, SessionStoreError))

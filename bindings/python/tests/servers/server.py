@@ -1,6 +1,6 @@
-"""The real servers: how each is started on the example's login, who their workers are, and how a chosen one is asked.
+"""Starts gunicorn and uWSGI with the example login_app.py, and sends requests to a chosen worker.
 
-The store is the one that the test names; nothing of the server's own is replaced.
+The servers run unchanged, on the store that the test names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Union
 
 import pytest
-from website import PATIENCE_SECONDS, Answer, Site
+from website import HANG_SECONDS, Answer, Site
 
 HERE = Path(__file__).resolve().parent
 EXAMPLES = HERE.parents[3] / "examples" / "python"
@@ -27,9 +27,9 @@ BIN = Path(sys.executable).parent
 WORKERS = 4
 
 
-GUNICORN = f"gunicorn traced:application --workers {WORKERS} --bind unix:{{socket}}"
-# The last three are not for the store: a failure is to end the test, and the log to stay short.
-UWSGI = f"uwsgi --master --processes {WORKERS} --module traced:application --http-socket {{socket}}"
+GUNICORN = f"gunicorn app_with_pid:application --workers {WORKERS} --bind unix:{{socket}}"
+# The last options have nothing to do with the store: errors end the test, and the log stays short.
+UWSGI = f"uwsgi --master --processes {WORKERS} --module app_with_pid:application --http-socket {{socket}}"
 UWSGI += " --need-app --die-on-term --disable-logging --forkbomb-delay 0"
 
 
@@ -55,28 +55,28 @@ class Server:
         self.log = log
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def workers(self) -> list[int]:
-        """The processes that the master has forked and that live."""
+        """The running child processes of the master."""
         found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(pid) for children in found for pid in contents(children).split()]
+        pids = [int(pid) for children in found for pid in read_proc(children).split()]
         return sorted(pid for pid in pids if state(pid) not in ("Z", "X", ""))
 
-    def one(self, worker: int) -> OneWorker:
+    def worker(self, worker: int) -> OneWorker:
         return OneWorker(self, worker)
 
     def each(self) -> list[OneWorker]:
         workers = self.workers()
-        assert len(workers) == WORKERS, self.said
-        return [self.one(worker) for worker in workers]
+        assert len(workers) == WORKERS, self.output
+        return [self.worker(worker) for worker in workers]
 
     def wait_until_ready(self) -> None:
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + HANG_SECONDS
         while True:
-            assert self.process.poll() is None, self.said
-            assert time.monotonic() < end, self.said
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < end, self.output
             with suppress(OSError):
                 self.site.get("/")
                 if len(self.workers()) == WORKERS:
@@ -87,10 +87,10 @@ class Server:
 
 
 class OneWorker(Site):
-    """The site as one worker answers it: the others are stopped meanwhile."""
+    """The site, with requests answered by one worker: the others are stopped during each."""
 
     def __init__(self, server: Server, worker: int) -> None:
-        super().__init__(server.site.place)
+        super().__init__(server.site.address)
         self.server = server
         self.worker = worker
 
@@ -112,25 +112,25 @@ class OneWorker(Site):
 
 
 def state(pid: int) -> str:
-    """As ps shows it: T is stopped, Z a zombie, "" gone."""
-    fields = contents(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    """As in ps: T is stopped, Z is a zombie, "" has ended."""
+    fields = read_proc(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return fields[0] if fields else ""
 
 
-def contents(of_process: Path) -> str:
-    """Of a file under /proc: "" if the process or thread is gone."""
+def read_proc(path: Path) -> str:
+    """A file under /proc, or "" if the process or thread has ended."""
     try:
-        return of_process.read_text()
+        return path.read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
 @contextmanager
 def running(kind: Kind, store: str) -> Iterator[Server]:
-    """Ends as systemd would end it, and expects that all went well to the end."""
+    """Ends the server with SIGTERM, as systemd does, and checks its exit code and its log."""
     program, *arguments = kind.command.split()
     if not (BIN / program).exists():
-        pytest.skip(f"{program} is not installed: {why_not(program)}")
+        pytest.skip(f"{program} is not installed: {install_error(program)}")
     with tempfile.TemporaryDirectory(prefix="sss-") as scratch:
         socket, log = Path(scratch, "socket"), Path(scratch, "log")
         environment = {
@@ -149,17 +149,17 @@ def running(kind: Kind, store: str) -> Iterator[Server]:
             server.wait_until_ready()
             yield server
             process.terminate()
-            assert process.wait(timeout=PATIENCE_SECONDS) == 0, server.said
-            assert "Traceback" not in server.said, server.said
-            assert not re.search("[A-Za-z0-9_-]{43}", server.said), "an id or a token is in the log"
+            assert process.wait(timeout=HANG_SECONDS) == 0, server.output
+            assert "Traceback" not in server.output, server.output
+            assert not re.search("[A-Za-z0-9_-]{43}", server.output), "an id or a token is in the log"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def why_not(program: str) -> str:
-    """What tests/setup.sh noted when it could not be built."""
+def install_error(program: str) -> str:
+    """The error that tests/setup.sh logged."""
     note = BIN.parent / f"{program}.log"
     lines = note.read_text(encoding="utf-8", errors="replace").split("\n") if note.exists() else []
     reasons = (line.strip() for line in lines if "rror: " in line and "subprocess" not in line)

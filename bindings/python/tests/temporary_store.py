@@ -1,7 +1,8 @@
-"""Where a store of its own is: a name in memory, a directory that is removed again, or a prefix in a Redis server.
+"""The URL of a store for one test: a name in memory, a temporary directory, or a Redis prefix.
 
-Which engine is under test says SSS_TEST_ENGINE: memory (also if it is not set), lmdb, lmdb-power, or one of redis, for
-which tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
+SSS_TEST_ENGINE names the engine under test: memory (the default), lmdb, lmdb-power, or a kind of
+redis. For redis, tests/processes/with_redis.rs starts the servers and sets SSS_TEST_REDIS to their
+URL.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ assert IS_REDIS or ENGINE in ("memory", "lmdb", "lmdb-power"), f"SSS_TEST_ENGINE
 _numbers = itertools.count()
 
 
-class Place:
+class TemporaryStore:
+    """Has a URL. Removes what the store leaves behind."""
+
     def __init__(self, engine: str = ENGINE) -> None:
         self.engine = engine
         self.name = f"sss-python-{os.getpid()}-{next(_numbers)}"
@@ -34,16 +37,16 @@ class Place:
         if self.engine.startswith("redis"):
             return "&".join([os.environ["SSS_TEST_REDIS"].replace("{name}", self.name), *given])
         if not any(option.startswith("max_bytes=") for option in given):
-            given.append("max_bytes=16MiB")  # tests make many stores, and each file is reserved as a whole
+            given.append("max_bytes=16MiB")  # the default of 256 MiB is reserved on disk
         if self.engine == "lmdb-power":
             given.append("durability=power")
         return f"lmdb:{self.directory}?{'&'.join(given)}"
 
     def remove(self) -> None:
         if self.engine.startswith("lmdb"):
-            shutil.rmtree(self.directory, ignore_errors=True)  # it may never have been opened
+            shutil.rmtree(self.directory, ignore_errors=True)  # it exists only if the store was opened
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> TemporaryStore:
         return self
 
     def __exit__(

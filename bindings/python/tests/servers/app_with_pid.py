@@ -1,4 +1,4 @@
-"""The example as the servers under test load it, and a header that says which process answered."""
+"""The example application with a response header that has the process id of the worker."""
 
 from __future__ import annotations
 

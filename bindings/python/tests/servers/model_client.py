@@ -1,7 +1,7 @@
-"""A client under load: a browser that knows exactly what its sessions must be, from the answers that it got.
+"""A client that knows the state of each of its sessions from the responses so far, and checks it.
 
-A request whose answer was lost, because its worker was killed, has happened or not. The next answer tells which, by the
-session's version; a third possibility is a failure. Only what was acknowledged and must therefore hold is expected.
+A request without a response, because its worker was killed, was executed or not. The version in
+the next response shows which; anything else is a failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VISITS_A_SESSION = 60
 
 @dataclass
 class Device:
-    """A session as it must be."""
+    """The expected state of a session."""
 
     sid: str
     version: int
@@ -30,7 +30,7 @@ class Device:
 
 
 class Client:
-    """One user, and nobody else is this user if `is_alone`: then it may log out its other devices."""
+    """One user. With `is_alone` no other client is this user: it may log out its other devices."""
 
     def __init__(self, site: Site, user: str, seed: int, *, is_alone: bool) -> None:
         self.site = site
@@ -41,7 +41,7 @@ class Client:
         self.lost = 0
         self.living: list[Device] = []
         self.dead: list[str] = []
-        # Sessions that may have begun, or been renewed, when the answer with their ids was lost.
+        # Sessions that may exist, whose ids were in responses that were lost.
         self.unknown = 0
         self.unknown_of_user = 0
         self.workers: set[str] = set()
@@ -69,7 +69,7 @@ class Client:
             if self.dead and step % 7 == 0:
                 self.see_dead(self.random.choice(self.dead[-20:]))
 
-    # What a browser does.
+    # Actions of a browser.
 
     def begin(self) -> None:
         answer = self.ask("GET", "/visits")
@@ -99,7 +99,7 @@ class Client:
         fields = {"user": self.user, "password": PASSWORDS[self.user]}
         done = self.ask("POST", "/login", device.sid, form.csrf, **fields)
         if done is None:
-            # The new id is lost with the answer, if it came to that.
+            # If the login was executed, the new id was in the lost response.
             if self.is_gone(device):
                 self.end(device)
                 self.unknown += 1
@@ -131,26 +131,26 @@ class Client:
         for other in others:
             self.end(other)
         if done is not None:
-            # Also those whose ids this client never knew.
+            # Including those whose ids are unknown.
             self.unknown -= self.unknown_of_user
             self.unknown_of_user = 0
             assert len(self.must("/devices", device.sid).refs) == 1
 
     def see(self, device: Device) -> Answer:
-        """Reads a session, which must be as it is known to be."""
+        """Reads a session and compares it with its expected state."""
         answer = self.must("/", device.sid)
         assert version(answer) == device.version, f"{version(answer)} is not {device}"
         assert f"Hello, {device.user or 'stranger'}" in answer.body
         return answer
 
     def see_dead(self, sid: str) -> None:
-        assert version(self.must("/", sid)) is None, "a session has come back"
+        assert version(self.must("/", sid)) is None, "an ended session can be read"
         assert self.must("/devices", sid).location == "/login"
 
-    # Lost answers.
+    # Lost responses.
 
     def find_out(self, device: Device, visits: int) -> None:
-        """Whether a write has happened: it is the session's next version then."""
+        """Finds out whether a write was executed: then the version is the next one."""
         found = version(self.must("/", device.sid))
         assert found in (device.version, device.version + 1), f"{found} does not follow {device}"
         if found == device.version + 1:
@@ -166,7 +166,7 @@ class Client:
         self.dead.append(device.sid)
 
     def must(self, path: str, sid: str) -> Answer:
-        """Reading can be done again until there is an answer."""
+        """Repeats a read until there is a response."""
         answers: Iterator[Optional[Answer]] = (self.ask("GET", path, sid) for _ in range(100))
         answer = next(filter(None, answers))
         assert answer.cookie == ""
@@ -185,7 +185,7 @@ class Client:
 
 
 def version(answer: Answer) -> Optional[int]:
-    """What the home page says of the session; `None`: there is no session."""
+    """The version on the home page, or None without a session."""
     found = answer.find(r"<dt>version</dt><dd>(\d+)</dd>")
     assert len(found) == 1 or "You have no session" in answer.body
     return int(found[0]) if found else None

@@ -1,4 +1,4 @@
-"""The interpreter ends: whatever is still open then, the process ends well and says nothing."""
+"""The interpreter exits with stores open: exit code 0 and no output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from conftest import Script
 
-ENDINGS = {
+CASES = {
     "open store": """
         store = sss.Store()
         store.create("x")
@@ -65,7 +65,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
-def test_interpreter_ends_quietly(script: Script, ending: str) -> None:
-    printed = script("import session_server_store as sss\n" + textwrap.dedent(ending) + "print('end')")
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_interpreter_exit_is_silent(script: Script, case: str) -> None:
+    printed = script("import session_server_store as sss\n" + textwrap.dedent(case) + "print('end')")
     assert printed.split() == ["end"]
