@@ -25,6 +25,7 @@ torture:
 	SSS_REDIS_RESTARTS=50 SSS_REDIS_REPLIES=40000 cargo test --release --locked --test it redis_faults::
 	SSS_FAILOVERS=25 cargo test --release --locked --test it -- --nocapture redis_cluster:: redis_sentinel::
 	SSS_TEST_ENGINE=redis-unix cargo test --release --locked --test it -- linearizable:: races::
+	cd bindings/python && ../../.venv/bin/pytest -q -m torture
 
 demo:
 	@bash tests/setup.sh demo

@@ -1,8 +1,9 @@
-"""One lmdb: store, opened at the same time by Python, Elixir and C, which read and write each other's sessions.
+"""Python, Elixir and C use each other's sessions in one lmdb: store that all have open.
 
-Each language has a worker in tests/interop/ that is told what to do, a line at a time, and says what came of it in a
-line that begins with "= "; one more process is of Python and C, which take turns. Bytes are in hex, none at all is "-".
-It uses what the tests before it have built: target/release, the virtual environment, and the Elixir project.
+Each language has a worker in tests/interop/. It reads one command a line and answers with a line
+that begins with "= ". A fourth worker is Python and C in one process, which take turns. Bytes are
+in hex; "-" is none. Needs what the tests before it have built: target/release, the virtual
+environment and the Elixir project.
 
     open URL                -> ok
     create DATA PRINCIPAL   -> ok ID
@@ -12,9 +13,9 @@ It uses what the tests before it have built: target/release, the virtual environ
     delete ID               -> ok
     list PRINCIPAL          -> ok COUNT
     revoke PRINCIPAL        -> ok COUNT
-    count ID TIMES          -> "counted" as often as it has added one to the number in the session, then ok
+    count ID TIMES          -> adds 1 to the number in the session, "counted" each time; then ok
 
-What fails is the name of the status: not_found, conflict.
+A failure is the name of the status: not_found, conflict.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKERS = ROOT / "tests" / "interop"
 RELEASE = ROOT / "target" / "release"
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
-SECONDS = 120
+HANG_SECONDS = 120
 
 BOTH = ["Python", "C"]
 ALICE = b"alice \x00\xff".hex()
@@ -48,13 +49,13 @@ PAYLOADS = [
 
 
 class Worker:
-    """A process of one language with the store open. Can be killed, and begin again."""
+    """A process of one language, or two, with the store open. Can be killed and started again."""
 
     def __init__(self, languages: list[str], command: list[str], cwd: Path, url: str) -> None:
         self.languages, self.command, self.cwd, self.url = languages, command, cwd, url
-        self.begin()
+        self.start()
 
-    def begin(self) -> None:
+    def start(self) -> None:
         environment = os.environ | {"MIX_ENV": "test", "LC_ALL": "C.UTF-8"}
         self.process = subprocess.Popen(
             self.command,
@@ -68,13 +69,13 @@ class Worker:
         for _ in self.languages:
             assert self.ask("open", self.url) == ["ok"]
 
-    def tell(self, *words: object) -> None:
+    def send(self, *words: object) -> None:
         assert self.process.stdin
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
 
     def answer(self) -> list[str]:
-        """The next one; none at all when the process has ended."""
+        """The next answer, or [] if the process has ended."""
         assert self.process.stdout
         for line in self.process.stdout:
             if line.startswith("= "):
@@ -82,13 +83,13 @@ class Worker:
         return []
 
     def ask(self, *words: object) -> list[str]:
-        self.tell(*words)
+        self.send(*words)
         return self.answer()
 
-    def counted(self, at_most: int = sys.maxsize) -> int:
-        """How often it has said so, until it says something else."""
+    def counted(self, limit: int = sys.maxsize) -> int:
+        """The number of "counted" answers before another answer, or up to the limit."""
         count = 0
-        while count < at_most and self.answer() == ["counted"]:
+        while count < limit and self.answer() == ["counted"]:
             count += 1
         return count
 
@@ -101,7 +102,7 @@ class Worker:
             self.kill()
 
 
-def hexed(data: bytes) -> str:
+def to_hex(data: bytes) -> str:
     return data.hex() or "-"
 
 
@@ -111,37 +112,37 @@ def session(worker: Worker, sid: str) -> tuple[int, bytes]:
     return int(version), bytes.fromhex(data.replace("-", ""))
 
 
-def what_one_creates_the_others_read_byte_for_byte(workers: list[Worker]) -> None:
+def payload_is_same_in_every_language(workers: list[Worker]) -> None:
     for writer in workers:
         for payload in PAYLOADS:
-            status, sid = writer.ask("create", hexed(payload), ALICE)
+            status, sid = writer.ask("create", to_hex(payload), ALICE)
             assert status == "ok"
             for reader in workers:
                 assert session(reader, sid) == (1, payload)
             assert writer.ask("delete", sid) == ["ok"]
 
 
-def what_one_writes_over_it_the_others_read_and_nobody_overwrites_unseen(workers: list[Worker]) -> None:
+def put_if_conflicts_across_languages(workers: list[Worker]) -> None:
     for creator in workers:
-        _, sid = creator.ask("create", hexed(b"first"), ALICE)
+        _, sid = creator.ask("create", to_hex(b"first"), ALICE)
         for version, writer in enumerate(workers, 1):
             payload = PAYLOADS[version] + str(writer.languages).encode()
-            assert writer.ask("put_if", sid, version, hexed(payload)) == ["ok", str(version + 1)]
+            assert writer.ask("put_if", sid, version, to_hex(payload)) == ["ok", str(version + 1)]
             for other in workers:
                 assert session(other, sid) == (version + 1, payload)
-                assert other.ask("put_if", sid, version, hexed(b"late")) == ["conflict"]
+                assert other.ask("put_if", sid, version, to_hex(b"late")) == ["conflict"]
         assert creator.ask("delete", sid) == ["ok"]
 
 
-def an_id_that_one_renewed_or_deleted_is_dead_for_the_others(workers: list[Worker]) -> None:
+def renewed_or_deleted_id_ends_in_every_language(workers: list[Worker]) -> None:
     for creator in workers:
         for renewer in workers:
-            _, old = creator.ask("create", hexed(b"data"), ALICE)
+            _, old = creator.ask("create", to_hex(b"data"), ALICE)
             status, new = renewer.ask("renew", old)
             assert status == "ok"
             for other in workers:
                 assert other.ask("get", old) == ["not_found"]
-                assert other.ask("put_if", old, 1, hexed(b"back")) == ["not_found"]
+                assert other.ask("put_if", old, 1, to_hex(b"back")) == ["not_found"]
                 assert session(other, new) == (1, b"data")
             assert creator.ask("delete", new) == ["ok"]
             for other in workers:
@@ -149,9 +150,9 @@ def an_id_that_one_renewed_or_deleted_is_dead_for_the_others(workers: list[Worke
                 assert other.ask("delete", new) == ["not_found"]
 
 
-def all_know_the_sessions_of_a_principal_and_one_ends_them_for_all(workers: list[Worker]) -> None:
+def list_and_revoke_across_languages(workers: list[Worker]) -> None:
     for revoker in workers:
-        sids = [worker.ask("create", hexed(b"device"), ALICE)[1] for worker in workers]
+        sids = [worker.ask("create", to_hex(b"device"), ALICE)[1] for worker in workers]
         for worker in workers:
             assert worker.ask("list", ALICE) == ["ok", str(len(sids))]
         assert revoker.ask("revoke", ALICE) == ["ok", str(len(sids))]
@@ -161,11 +162,11 @@ def all_know_the_sessions_of_a_principal_and_one_ends_them_for_all(workers: list
                 assert worker.ask("get", sid) == ["not_found"]
 
 
-def none_loses_what_another_adds_at_the_same_time(workers: list[Worker]) -> None:
+def concurrent_put_if_loses_no_update(workers: list[Worker]) -> None:
     times = 50
-    _, sid = workers[0].ask("create", hexed(b"0"), ALICE)
+    _, sid = workers[0].ask("create", to_hex(b"0"), ALICE)
     for worker in workers:
-        worker.tell("count", sid, times)
+        worker.send("count", sid, times)
     for worker in workers:
         assert worker.counted() == times
     total = times * len(workers)
@@ -173,21 +174,21 @@ def none_loses_what_another_adds_at_the_same_time(workers: list[Worker]) -> None
     assert workers[0].ask("delete", sid) == ["ok"]
 
 
-def the_others_go_on_when_one_is_killed_in_the_middle_and_it_can_come_back(workers: list[Worker]) -> None:
+def kill_of_one_worker_during_writes(workers: list[Worker]) -> None:
     times = 50
     for victim in workers:
         others = [worker for worker in workers if worker is not victim]
-        _, sid = others[0].ask("create", hexed(b"0"), ALICE)
-        victim.tell("count", sid, 1_000_000)
+        _, sid = others[0].ask("create", to_hex(b"0"), ALICE)
+        victim.send("count", sid, 1_000_000)
         for worker in others:
-            worker.tell("count", sid, times)
-        counted = victim.counted(at_most=20)
+            worker.send("count", sid, times)
+        counted = victim.counted(limit=20)
         victim.kill()
         counted += victim.counted() + sum(worker.counted() for worker in others)
-        # What was acknowledged is there; what was under way may be.
+        # Acknowledged writes are there; the one in progress at the kill may be.
         _, number = session(others[0], sid)
         assert int(number) - counted in (0, 1), f"{number!r} after {counted}"
-        victim.begin()
+        victim.start()
         assert session(victim, sid)[1] == number
         assert victim.ask("count", sid, 1) == ["counted"]
         assert victim.answer() == ["ok"]
@@ -195,7 +196,7 @@ def the_others_go_on_when_one_is_killed_in_the_middle_and_it_can_come_back(worke
         assert victim.ask("delete", sid) == ["ok"]
 
 
-def python_and_c_in_one_process_share_one_library_and_one_environment(workers: list[Worker]) -> None:
+def python_and_c_in_one_process_share_library(workers: list[Worker]) -> None:
     alone, both = (next(worker for worker in workers if worker.languages == which) for which in (["Python"], BOTH))
     libraries, maps = mapped(both, "libsss"), mapped(both, "data.mdb")
     assert len(set(libraries)) == 1, libraries
@@ -208,13 +209,13 @@ def mapped(worker: Worker, name: str) -> list[str]:
 
 
 TESTS: list[Callable[[list[Worker]], None]] = [
-    what_one_creates_the_others_read_byte_for_byte,
-    what_one_writes_over_it_the_others_read_and_nobody_overwrites_unseen,
-    an_id_that_one_renewed_or_deleted_is_dead_for_the_others,
-    all_know_the_sessions_of_a_principal_and_one_ends_them_for_all,
-    none_loses_what_another_adds_at_the_same_time,
-    python_and_c_in_one_process_share_one_library_and_one_environment,
-    the_others_go_on_when_one_is_killed_in_the_middle_and_it_can_come_back,
+    payload_is_same_in_every_language,
+    put_if_conflicts_across_languages,
+    renewed_or_deleted_id_ends_in_every_language,
+    list_and_revoke_across_languages,
+    concurrent_put_if_loses_no_update,
+    python_and_c_in_one_process_share_library,
+    kill_of_one_worker_during_writes,
 ]
 
 
@@ -229,8 +230,8 @@ def compiled(scratch: Path, name: str, *flags: str) -> str:
 @contextmanager
 def workers_on(url: str, scratch: Path) -> Iterator[list[Worker]]:
     workers: list[Worker] = []
-    # Whatever waits for ever ends then, and with it the wait for its answer.
-    alarm = threading.Timer(SECONDS, lambda: [worker.end() for worker in workers])
+    # Ends workers that hang, and with them the wait for their answers.
+    alarm = threading.Timer(HANG_SECONDS, lambda: [worker.end() for worker in workers])
     alarm.start()
     try:
         in_c, as_library = compiled(scratch, "worker"), compiled(scratch, "worker.so", "-shared", "-fPIC")

@@ -1,4 +1,4 @@
-"""Runs every snippet and every shell command of README.md as written there, and fails if one of them fails.
+"""Runs every snippet and shell command of README.md as written there, and fails if one fails.
 
 Two things are replaced: the directory of the store and the port of the servers. The script needs
 what the tests before it have built: target/release, the virtual environment and the Elixir project.
@@ -26,7 +26,7 @@ RELEASE = ROOT / "target" / "release"
 BIN = ROOT / ".venv" / "bin"
 STATE = "/var/lib/app"
 ADDRESS = "127.0.0.1:8000"
-PATIENCE_SECONDS = 30
+HANG_SECONDS = 30
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 # The id of the session alone, beside malformed cookies of other applications, and behind an id that
 # is unknown.
@@ -62,14 +62,14 @@ def run(language: str, code: str, scratch: Path) -> None:
 
 
 def command(words: list[str], scratch: Path) -> None:
-    """Runs a command beside app.py, which a snippet before it has left there."""
+    """Runs a command in the folder of app.py, which an earlier snippet wrote."""
     path = f"{BIN}{os.pathsep}{RELEASE}{os.pathsep}{os.environ['PATH']}"
     program = shutil.which(words[0], path=path)
-    if program is None and words[0] == "uwsgi":  # the only one that tests/setup.sh may fail to build
-        print(f"SKIPPED README.md: {words[0]} is not here")
+    if program is None and words[0] == "uwsgi":  # tests/setup.sh may fail to build it
+        print(f"SKIPPED README.md: {words[0]} is not installed")
         return
     if program is None:
-        raise SystemExit(f"README.md calls {words[0]}, which is not here")
+        raise SystemExit(f"README.md calls {words[0]}, which is not installed")
     environment = os.environ | {"PATH": path, "HOME": str(scratch)}
     if not any(ADDRESS in word for word in words):
         subprocess.run([program, *words[1:]], cwd=scratch, env=environment, check=True)
@@ -91,7 +91,7 @@ def command(words: list[str], scratch: Path) -> None:
         for cookies in COOKIES:
             expect(server, address, cookies.format(sid), "nobody")
         server.terminate()
-        assert server.wait(timeout=PATIENCE_SECONDS) == 0, f"{words[0]} ended with {server.returncode}"
+        assert server.wait(timeout=HANG_SECONDS) == 0, f"{words[0]} ended with {server.returncode}"
     except BaseException:
         print(log.read_text(errors="replace"))
         raise
@@ -101,7 +101,7 @@ def command(words: list[str], scratch: Path) -> None:
 
 
 def in_app(code: str, scratch: Path) -> str:
-    """What code prints in one more process that has the application's store."""
+    """What the code prints in another process that has the application's store open."""
     done = subprocess.run(
         [BIN / "python", "-c", f"from app import sessions\n{code}"],
         cwd=scratch,
@@ -114,20 +114,20 @@ def in_app(code: str, scratch: Path) -> str:
 
 def expect(server: subprocess.Popen[bytes], address: str, cookies: str, answer: str) -> None:
     """Asks often enough for several workers to answer."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    end = time.monotonic() + HANG_SECONDS
     request = urllib.request.Request(f"http://{address}/", headers={"Cookie": cookies} if cookies else {})
     for _ in range(20):
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
-                    came = response.read().decode()
+                with urllib.request.urlopen(request, timeout=HANG_SECONDS) as response:
+                    body = response.read().decode()
                 break
-            except urllib.error.URLError:  # it is not there yet
+            except urllib.error.URLError:  # the server is starting
                 if server.poll() is not None or time.monotonic() > end:
                     raise
                 time.sleep(0.1)
-        if came != answer:
-            raise SystemExit(f"{came!r} came, {answer!r} was expected")
+        if body != answer:
+            raise SystemExit(f"expected {answer!r}, got {body!r}")
 
 
 def main() -> int:

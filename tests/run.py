@@ -1,7 +1,7 @@
-"""Runs every check and test of the repository, one after the other, and prints a summary with the count per language.
+"""Runs every check and test of the repository in turn, and prints the counts of each language.
 
-`make test` calls it after tests/setup.sh. All steps run, also after a failure; the exit status says whether all passed.
-Give parts of step names as arguments to run only those: python3 tests/run.py rust c
+`make test` calls it after tests/setup.sh. All steps run, even after a failure; the exit status is 1
+if one failed. Arguments select steps by parts of their names: python3 tests/run.py rust c
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BIN = ROOT / ".venv" / "bin"
 
 @dataclass
 class Step:
-    """One command. `passed` finds its counts of passed tests in what it prints, `skipped` those of skipped ones."""
+    """One command. The patterns `passed` and `skipped` find the counts of tests in its output."""
 
     language: str
     name: str
@@ -45,14 +45,14 @@ NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not ap
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(
-    f"tests/test_{name}.py" for name in ("conformance", "sessions", "store", "timeouts", "threads", "two_servers")
+    f"tests/test_{name}.py" for name in ("conformance", "results", "threads", "two_servers")
 )
 ELIXIR_ON_EVERY_ENGINE = " ".join(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))
 REDIS = ("redis", "redis-unix", "redis-tls", "redis-sentinel", "redis-cluster")
 
 
 def with_redis(language: str, engine: str, command: str, passed: str, skipped: str) -> Step:
-    """A command of the shell, in the root of the repository, beside the servers that tests/processes/with_redis.rs starts."""
+    """A shell command, in the root of the repository, with the servers of with_redis.rs."""
     return Step(
         language,
         f"tests on {engine}",

@@ -1,6 +1,6 @@
-"""The Python worker of tests/interop.py, which has the protocol: raw bytes through the public API of the package.
+"""The Python worker of tests/interop.py, which describes the protocol.
 
-With the C worker as a library (its argument), every second line is left to C, in this process.
+With the C worker as a library (its argument), C executes every second line in this process.
 """
 
 from __future__ import annotations
