@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo: the life of a session from C, from a real web login in Python, and from Elixir if it is installed.
-# Each program checks what it shows and fails if it is not so.
+# The demo: sessions from C, in a web login in Python, and from Elixir if it is installed. Each
+# program checks what it prints, and fails if a check fails.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,7 +22,7 @@ heading "Elixir: examples/elixir/lifecycle.exs"
 if command -v mix >/dev/null 2>&1; then
   (cd bindings/elixir && mix run ../../examples/elixir/lifecycle.exs)
 else
-  echo "Elixir is not installed: 'apt-get install elixir', then 'make demo' again, shows the same life from Elixir."
+  echo "Elixir is not installed. To run this part: apt-get install elixir, then make demo."
 fi
 
-printf '\nEverything above was checked while it ran. In a browser: .venv/bin/python examples/python/login_app.py --serve\n'
+printf '\nAll checks passed. To use the login in a browser: .venv/bin/python examples/python/login_app.py --serve\n'

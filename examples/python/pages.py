@@ -1,6 +1,6 @@
-"""The pages of login_app.py: HTML and nothing else. They decide nothing and never touch the store.
+"""The HTML of login_app.py. Decides nothing and never uses the store.
 
-Everything that comes from outside passes through escape(). No script, no external resource, one inline stylesheet.
+All input is escaped. There is no script and no external resource, only one inline stylesheet.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.5rem; m
 dt { color: var(--soft) } dd { margin: 0 }
 """
 
-# What the Content-Security-Policy needs to allow this one stylesheet and no other.
+# For the Content-Security-Policy, which allows only this stylesheet.
 STYLE_HASH = "sha256-" + base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 
 
 def home(data: Data, session: Optional[Session], ref: Optional[bytes], stats: Stats) -> str:
     greeting = f"Hello, {escape(data['user'])}" if "user" in data else "Hello, stranger"
     if session is None:
-        yours = "<p>You have no session, and looking at this page does not begin one.</p>"
+        yours = "<p>You have no session, and this page does not create one.</p>"
     else:
-        expires = "never" if session.expires is None else f"{moment(session.expires)} if you do not come back"
-        yours = facts(
-            ("reference", f"<code>{short(ref)}</code>"),
+        expires = "never" if session.expires is None else f"{format_time(session.expires)} unless it is used"
+        yours = definition_list(
+            ("reference", f"<code>{short_ref(ref)}</code>"),
             ("version", str(session.version)),
-            ("begun", f"{moment(session.created)}, {ago(session.created, session.last_seen)}"),
+            ("created", f"{format_time(session.created)}, {format_age(session.created, session.last_seen)}"),
             ("ends", expires),
         )
     counters = (f"{value:,}\N{NO-BREAK SPACE}{name}" for name, value in stats._asdict().items())
@@ -71,15 +71,15 @@ def home(data: Data, session: Optional[Session], ref: Optional[bytes], stats: St
 
 def visits(data: Data) -> str:
     body = f"""<section><h1>Visit {int(data["visits"])}</h1>
-<p>Counted on the server; your browser holds nothing but an id. Reload as fast as you like: no visit is lost.</p>
+<p>The count is on the server; your browser has only an id. However fast you reload, no visit is lost.</p>
 </section>"""
     return layout("Visits", body, data)
 
 
 def login(data: Data, user: str = "", problem: str = "") -> str:
-    said = f'<p class="bad" role="alert">{escape(problem)}</p>' if problem else ""
-    body = f"""<section><h1>Log in</h1>{said}
-<form method="post" action="/login">{token(data)}
+    message = f'<p class="bad" role="alert">{escape(problem)}</p>' if problem else ""
+    body = f"""<section><h1>Log in</h1>{message}
+<form method="post" action="/login">{csrf_field(data)}
 <label><span>Name</span><input name="user" value="{escape(user)}" autocomplete="username" required></label>
 <label><span>Password</span><input name="password" type="password" autocomplete="current-password" required></label>
 <button>Log in</button></form></section>"""
@@ -90,18 +90,19 @@ def devices(data: Data, infos: Iterable[SessionInfo], this: Optional[bytes], now
     rows = []
     for info in infos:
         end = '<form method="post" action="/devices/end">{}<input type="hidden" name="ref" value="{}">{}</form>'.format(
-            token(data), info.ref.hex(), '<button class="quiet">End</button>'
+            csrf_field(data), info.ref.hex(), '<button class="quiet">End</button>'
         )
+        last_seen = format_age(info.last_seen, now) + (", this device" if info.ref == this else "")
         rows.append(
-            f"<tr><td><code>{short(info.ref)}</code></td><td>{moment(info.created)}</td>"
-            f"<td>{ago(info.last_seen, now)}{', this device' if info.ref == this else ''}</td><td>{end}</td></tr>"
+            f"<tr><td><code>{short_ref(info.ref)}</code></td><td>{format_time(info.created)}</td>"
+            f"<td>{last_seen}</td><td>{end}</td></tr>"
         )
     others = ""
     if len(rows) > 1:
-        others = f"""<form method="post" action="/devices/end-others">{token(data)}
+        others = f"""<form method="post" action="/devices/end-others">{csrf_field(data)}
 <button>Log out my other devices</button></form>"""
     body = f"""<section><h1>My devices</h1><table>
-<thead><tr><th>Session</th><th>Begun</th><th>Last seen</th><th></th></tr></thead>
+<thead><tr><th>Session</th><th>Created</th><th>Last seen</th><th></th></tr></thead>
 <tbody>{"".join(rows)}</tbody></table>{others}</section>"""
     return layout("My devices", body, data)
 
@@ -111,11 +112,11 @@ def problem(title: str, text: str) -> str:
 
 
 def layout(title: str, body: str, data: Optional[Data]) -> str:
-    if data is None:  # a refusal: it may come before anybody looked for a session
+    if data is None:  # an error page
         personal = ""
     elif "user" in data:
         personal = f"""<a href="/devices">My devices</a>
-<form method="post" action="/logout">{token(data)}<button class="quiet">Log out</button></form>"""
+<form method="post" action="/logout">{csrf_field(data)}<button class="quiet">Log out</button></form>"""
     else:
         personal = '<a href="/login">Log in</a>'
     return f"""<!doctype html>
@@ -126,24 +127,24 @@ def layout(title: str, body: str, data: Optional[Data]) -> str:
 """
 
 
-def token(data: Data) -> str:
+def csrf_field(data: Data) -> str:
     return f'<input type="hidden" name="csrf" value="{escape(data["csrf"])}">'
 
 
-def facts(*pairs: tuple[str, str]) -> str:
+def definition_list(*pairs: tuple[str, str]) -> str:
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in pairs) + "</dl>"
 
 
-def short(ref: Optional[bytes]) -> str:
-    return f"{ref.hex()[:6]}…" if ref else "gone"
+def short_ref(ref: Optional[bytes]) -> str:
+    return f"{ref.hex()[:6]}…" if ref else "ended"
 
 
-def moment(time: datetime) -> str:
+def format_time(time: datetime) -> str:
     return f"{time:%d %b, %H:%M:%S} UTC"
 
 
-def ago(time: datetime, now: datetime) -> str:
-    """Both by the store's clock. A session used since this page was asked for is seen "just now" too."""
+def format_age(time: datetime, now: datetime) -> str:
+    """By the store's clock. A session that was used after ``now`` was also used "just now"."""
     passed = max(now - time, timedelta())
     minutes, seconds = divmod(int(passed.total_seconds()), 60)
     hours, minutes = divmod(minutes, 60)

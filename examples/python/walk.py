@@ -1,8 +1,7 @@
-"""The guided walk through login_app.py: browsers with cookies of their own talk to it over real HTTP, scene by scene.
+"""The guided walk through login_app.py: browsers with their own cookies use it over HTTP.
 
-Every line with a check mark was tested a moment before it was printed; the first that fails ends the walk with exit
-code 1.
-Only `store` looks behind the scenes: it moves the manual clock and reads the counters.
+Each line with a check mark was checked before it was printed. The first failure ends the walk with
+exit code 1. ``store`` is used only to move the manual clock and to read the counters.
 """
 
 from __future__ import annotations
@@ -24,29 +23,29 @@ from session_server_store import SessionStoreError, Store
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 BOLD, DIM, GREEN = "1", "2", "32"
 
-AT_ONCE = 20
-ANSWER_WITHIN_SECONDS = 30
+CONCURRENT_REQUESTS = 20
+HANG_SECONDS = 30
 
 
-class Broken(Exception):  # noqa: N818 - it reads "raise Broken"
-    """Something did not happen as it was claimed."""
+class CheckFailed(Exception):  # noqa: N818 - the walk failed, not the program
+    """A check of the walk failed."""
 
 
 def run(address: str, store: Store) -> int:
-    """The exit code of the demo."""
+    """Runs the scenes and returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without "…" is no reason to stop
+        sys.stdout.reconfigure(errors="replace")  # for terminals without "…"
     walk = Walk(address, store)
     say(paint(BOLD, f"A web login, step by step, at {address}"))
-    say(paint(DIM, "Each line: who, request, cookie sent, answer. An id has 128 characters; the first 6 are shown."))
+    say(paint(DIM, "Each line: browser, request, cookie sent, response. Of an id's 128 characters 6 are shown."))
     try:
         for number, scene in enumerate(walk.scenes, 1):
             walk.number = number
             scene()
-    except (Broken, SessionStoreError, ValueError) as error:  # ValueError: a page does not look as it should
-        print(f"\nscene {walk.number} went wrong: {error}", file=sys.stderr)
+    except (CheckFailed, SessionStoreError, ValueError) as error:  # ValueError: an unexpected page
+        print(f"\nscene {walk.number} failed: {error}", file=sys.stderr)
         return 1
-    say("\n" + paint(BOLD, f"All {walk.number} scenes went as they should."))
+    say("\n" + paint(BOLD, f"All {walk.number} scenes passed."))
     return 0
 
 
@@ -71,7 +70,7 @@ class Page:
 
     @property
     def devices(self) -> list[tuple[list[str], str]]:
-        """What each row says, and the reference behind its button."""
+        """The cells of each row, and the reference of its button."""
         rows = re.findall("<tr>(<td>.*?)</tr>", self.text)
         return [(re.sub("(<[^>]*>)+", "|", row).strip("|").split("|"), ref) for row in rows for ref in find_refs(row)]
 
@@ -81,7 +80,7 @@ class Page:
 
 
 class Browser:
-    """Keeps a cookie, and the page it is on, whose hidden token a form sends along."""
+    """A browser with one cookie. Sends the token of the page that it is on with each form."""
 
     def __init__(self, name: str, address: str, sid: str = "") -> None:
         self.name = name
@@ -99,13 +98,13 @@ class Browser:
         headers = {"Cookie": f"sid={self.sid}"} if self.sid else {}
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-        connection = http.client.HTTPConnection(self.netloc, timeout=ANSWER_WITHIN_SECONDS)
+        connection = http.client.HTTPConnection(self.netloc, timeout=HANG_SECONDS)
         try:
             connection.request(method, path, form, headers)
             response = connection.getresponse()
             text = response.read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise Broken(f"{self.name} got no answer to {method} {path}: {error!r}") from error
+            raise CheckFailed(f"{self.name}: no response to {method} {path}: {error!r}") from error
         finally:
             connection.close()
         page = Page(response.status, text, response.getheader("Location", ""), response.getheader("Set-Cookie", ""))
@@ -135,12 +134,12 @@ class Walk:
         self.laptop = Browser("laptop", address)
         self.phone = Browser("phone", address)
         self.scenes = (
-            self.nothing_to_keep,
-            self.something_to_keep,
-            self.a_made_up_id,
+            self.no_session,
+            self.first_session,
+            self.unknown_id,
             self.login,
-            self.many_at_once,
-            self.a_second_device,
+            self.concurrent_requests,
+            self.second_device,
             self.end_one,
             self.end_the_others,
             self.logout,
@@ -149,78 +148,86 @@ class Walk:
             self.store_down,
         )
 
-    def nothing_to_keep(self) -> None:
-        self.open("Looking around leaves nothing behind")
+    def no_session(self) -> None:
+        self.open("Reading a page creates no session")
         page = self.laptop.get("/")
-        claim("no cookie was set", page.status == 200 and not page.set_cookie)
-        claim("the store is empty", self.store.stats().sessions == 0)
+        check("no cookie was set", page.status == 200 and not page.set_cookie)
+        check("the store is empty", self.store.stats().sessions == 0)
 
-    def something_to_keep(self) -> None:
-        self.open("A page that counts: now there is something to keep")
+    def first_session(self) -> None:
+        self.open("A page that counts visits creates one")
         first = self.laptop.get("/visits")
         second = self.laptop.get("/visits")
         third = self.laptop.get("/visits")
-        claim("the count lives on the server: 1, 2, 3", [first.visits, second.visits, third.visits] == [1, 2, 3])
-        claim(
-            "one cookie, set once, hidden from scripts and from other sites' forms",
+        check("the count lives on the server: 1, 2, 3", [first.visits, second.visits, third.visits] == [1, 2, 3])
+        check(
+            "one cookie, set once, hidden from scripts and from the forms of other sites",
             all(word in first.set_cookie for word in ("; HttpOnly", "; SameSite=Lax", "; Path=/"))
             and not second.set_cookie
             and not third.set_cookie,
         )
-        claim("one session, one id of 128 characters", self.store.stats().sessions == 1 and len(self.laptop.sid) == 128)
+        check("one session, one id of 128 characters", self.store.stats().sessions == 1 and len(self.laptop.sid) == 128)
 
-    def a_made_up_id(self) -> None:
-        self.open("An id that nobody minted", "It looks right, but only the store makes ids.")
-        made_up = "A" * 128
-        thief = Browser("thief", self.address, made_up)
+    def unknown_id(self) -> None:
+        self.open("An unknown id", "It is well-formed, but only the store makes ids.")
+        unknown = "A" * 128
+        thief = Browser("thief", self.address, unknown)
         page = thief.get("/visits")
-        claim("it is not adopted: a new session under another id", page.visits == 1 and thief.sid not in ("", made_up))
+        check("it is not adopted: the session gets another id", page.visits == 1 and thief.sid not in ("", unknown))
 
     def login(self) -> None:
-        self.open("Login", "The form carries a token of the session, so that other sites cannot send it.")
+        self.open("Login", "The form has a token of the session, so that other sites cannot send it.")
         before = self.laptop.sid
         self.laptop.get("/login")
         token, self.laptop.csrf = self.laptop.csrf, ""
         page = self.laptop.post("/login", user="alice", password="wonderland")
-        claim("right password, no token: refused", page.status == 403 and self.laptop.sid == before)
+        check("right password without the token: refused", page.status == 403 and self.laptop.sid == before)
         self.laptop.csrf = token
         page = self.laptop.post("/login", user="alice", password="looking-glass")
-        claim("token, wrong password: refused", page.status == 403 and self.laptop.sid == before)
+        check("wrong password with the token: refused", page.status == 403 and self.laptop.sid == before)
         page = self.laptop.post("/login", user="alice", password="wonderland")
-        claim("both right: in, and the id is a new one", page.status == 303 and self.laptop.sid not in ("", before))
+        check(
+            "right password with the token: logged in, under a new id",
+            page.status == 303 and self.laptop.sid not in ("", before),
+        )
         page = self.laptop.get("/visits")
-        claim("it is the same session: the count goes on", page.visits == 4)
-        self.refused("the old id is dead, to whoever planted or saw it", Browser("thief", self.address, before))
+        check("it is the same session: it still has the count", page.visits == 4)
+        self.refused(
+            "the old id has ended, for an attacker who knows or has set it", Browser("thief", self.address, before)
+        )
 
-    def many_at_once(self) -> None:
+    def concurrent_requests(self) -> None:
         self.open(
-            f"{AT_ONCE} requests at once",
-            "Each reads the count, adds one and writes it back with put_if, or tries again.",
+            f"{CONCURRENT_REQUESTS} requests at once",
+            "Each reads the count, adds one and writes it with put_if, and retries after a conflict.",
         )
         before = self.laptop.get("/visits").visits
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            pages = list(pool.map(lambda _: self.laptop.get("/visits", quiet=True), range(AT_ONCE)))
-        say(f"  laptop  GET  /visits              {AT_ONCE} times, all at the same time")
+        with ThreadPoolExecutor(CONCURRENT_REQUESTS) as pool:
+            pages = list(pool.map(lambda _: self.laptop.get("/visits", quiet=True), range(CONCURRENT_REQUESTS)))
+        say(f"  laptop  GET  /visits              {CONCURRENT_REQUESTS} times at the same time")
         seen = sorted(page.visits for page in pages)
-        claim("every one got a number of its own", seen == list(range(before + 1, before + 1 + AT_ONCE)))
+        check("each got another number", seen == list(range(before + 1, before + 1 + CONCURRENT_REQUESTS)))
         after = self.laptop.get("/visits").visits
-        claim(f"none was lost: {before} + {AT_ONCE} + 1 = {after}", after == before + AT_ONCE + 1)
+        check(
+            f"no update was lost: {before} + {CONCURRENT_REQUESTS} + 1 = {after}",
+            after == before + CONCURRENT_REQUESTS + 1,
+        )
 
-    def a_second_device(self) -> None:
+    def second_device(self) -> None:
         self.open("A second device")
         self.wait(timedelta(minutes=4))
         page = self.phone.log_in()
-        claim(
-            "the phone is in too, with a session of its own", page.status == 303 and self.phone.sid != self.laptop.sid
-        )
+        check("the phone has a session of its own", page.status == 303 and self.phone.sid != self.laptop.sid)
         self.wait(timedelta(minutes=1))
         page = self.laptop.get("/devices")
         table(page)
-        claim(
-            "alice sees both, and which one she sits at",
+        check(
+            "alice sees both, and which one she is using",
             ["this device" in seen for (_, _, seen, _), _ in page.devices] == [True, False],
         )
-        claim("the page has references, no ids", self.laptop.sid not in page.text and self.phone.sid not in page.text)
+        check(
+            "the page has references but no ids", self.laptop.sid not in page.text and self.phone.sid not in page.text
+        )
 
     def end_one(self) -> None:
         self.open("Ending one device", "The button sends the reference. It works only for the user's own sessions.")
@@ -229,70 +236,70 @@ class Walk:
         bob.log_in("bob", "yellow-submarine")
         bob.get("/devices")
         page = bob.post("/devices/end", ref=mine)
-        claim("bob knows alice's reference, and it is no use to him", page.status == 404)
+        check("bob cannot end a session of alice by its reference", page.status == 404)
         page = self.laptop.post("/devices/end", ref=other)
-        claim("alice ends her phone", page.status == 303 and len(self.laptop.get("/devices").devices) == 1)
-        self.refused("the phone is out", self.phone)
+        check("alice ends her phone", page.status == 303 and len(self.laptop.get("/devices").devices) == 1)
+        self.refused("the phone is logged out", self.phone)
 
     def end_the_others(self) -> None:
         self.open(
             "Log out my other devices",
-            "The phone logs in again, a tablet too; then the laptop ends whatever else there is.",
+            "The phone logs in again, and so does a tablet. Then the laptop ends all other sessions.",
         )
         tablet = Browser("tablet", self.address)
         self.phone.log_in()
         tablet.log_in()
-        claim("three devices", len(self.laptop.get("/devices").devices) == 3)
+        check("three devices", len(self.laptop.get("/devices").devices) == 3)
         page = self.laptop.post("/devices/end-others")
-        claim("done in one step", page.status == 303)
-        self.refused("the phone is out", self.phone)
-        self.refused("the tablet is out", tablet)
+        check("one request ends them", page.status == 303)
+        self.refused("the phone is logged out", self.phone)
+        self.refused("the tablet is logged out", tablet)
         page = self.laptop.get("/devices")
-        claim("the laptop is still in, alone", page.status == 200 and len(page.devices) == 1)
+        check("only the laptop is still logged in", page.status == 200 and len(page.devices) == 1)
 
     def logout(self) -> None:
-        self.open("Logout", "Somebody has copied the laptop's cookie before.")
+        self.open("Logout", "The cookie of the laptop was copied before.")
         thief = Browser("thief", self.address, self.laptop.sid)
-        claim(
-            "while alice is logged in the copy would work: that is what a session id is",
+        check(
+            "while alice is logged in, the copy works",
             thief.get("/devices").status == 200,
         )
         page = self.laptop.post("/logout")
-        claim("logged out, and the browser forgets the cookie", page.status == 303 and not self.laptop.sid)
-        self.refused("the copy is refused: the session is gone from the server", thief)
+        check("logged out, and the cookie is deleted", page.status == 303 and not self.laptop.sid)
+        self.refused("the copy is refused: the server has ended the session", thief)
 
     def idle(self) -> None:
-        self.open("Idle", "Ten minutes without a request end a session. The clock of this store is moved by hand.")
+        self.open("Idle", "Ten minutes without a request end a session. The walk moves the clock of the store.")
         self.laptop.log_in()
         for _ in range(2):
             self.wait(timedelta(minutes=9, seconds=59))
-            claim("still in: every use begins the ten minutes anew", self.laptop.get("/devices").status == 200)
+            check("still logged in: every request restarts the ten minutes", self.laptop.get("/devices").status == 200)
         self.wait(timedelta(minutes=10))
-        self.refused("ten minutes without use: out", self.laptop)
+        self.refused("ten minutes without a request: logged out", self.laptop)
 
     def sweep(self) -> None:
-        self.open("Sweep", "Expired sessions are refused at once; a sweep gives their memory back.")
+        self.open("Sweep", "Expired sessions are refused at once; a sweep reclaims their memory.")
         self.wait(timedelta(minutes=10))
         before = self.store.stats()
         removed = self.store.sweep()
         after = self.store.stats()
         say(f"  store   sweep: {removed} removed")
-        claim(
-            "everything was expired, and the store is empty again",
+        check(
+            "all had expired, and the store is empty again",
             removed == before.sessions > 0 and (after.sessions, after.bytes) == (0, 0),
         )
         for name, value in after._asdict().items():
             say(paint(DIM, f"          {name:<10} {value:>4}"))
-        claim("nothing went wrong in the store", after.errors == after.rejected == 0)
+        check("the store counted no errors", after.errors == after.rejected == 0)
 
     def store_down(self) -> None:
-        self.open("The store is down", "It is closed under the running server.")
+        self.open("The store is down", "It is closed while the server runs.")
         self.laptop.get("/visits")
         before = self.laptop.sid
         self.store.close()
         page = self.laptop.get("/visits")
-        claim(
-            "503, and no empty session instead: the cookie stays as it is",
+        check(
+            "503, and no new session: the cookie stays",
             page.status == 503 and not page.set_cookie and self.laptop.sid == before,
         )
 
@@ -309,7 +316,7 @@ class Walk:
 
     def refused(self, what: str, browser: Browser) -> None:
         page = browser.get("/devices")
-        claim(what, page.status == 303 and page.location == "/login")
+        check(what, page.status == 303 and page.location == "/login")
 
 
 def find_refs(row: str) -> list[str]:
@@ -321,9 +328,9 @@ def table(page: Page) -> None:
         say(paint(DIM, "          " + "   ".join(cells[:-1])))
 
 
-def claim(what: str, holds: bool) -> None:
+def check(what: str, holds: bool) -> None:
     if not holds:
-        raise Broken(f"it is not so that {what}")
+        raise CheckFailed(f"not true: {what}")
     say(f"  {paint(GREEN, '✓')} {what}")
 
 

@@ -1,8 +1,10 @@
-"""login_app.py for WSGI servers, with any number of processes:
+"""login_app.py for WSGI servers with any number of processes:
 
-    SESSION_STORE=lmdb:/tmp/sessions gunicorn --chdir examples/python --preload -w 4 wsgi:application
+    SESSION_STORE=lmdb:/tmp/sessions \\
+        gunicorn --chdir examples/python --preload -w 4 wsgi:application
 
-The store is opened here, once, before the server forks: `lmdb:` is made for that, `memory:` says that it is not.
+The store is opened once, before the server forks. The workers can use an ``lmdb:`` or ``redis:``
+store; with ``memory:`` every request fails.
 """
 
 import os
