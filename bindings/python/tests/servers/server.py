@@ -53,6 +53,7 @@ class Server:
         self.process = process
         self.site = site
         self.log = log
+        self.replaced: set[int] = set()
 
     @property
     def output(self) -> str:
@@ -72,6 +73,11 @@ class Server:
         assert len(workers) == WORKERS, self.output
         return [self.worker(worker) for worker in workers]
 
+    def reload(self) -> None:
+        """Replaces all workers."""
+        self.replaced.update(self.workers())
+        self.process.send_signal(signal.SIGHUP)
+
     def wait_until_ready(self) -> None:
         end = time.monotonic() + HANG_SECONDS
         while True:
@@ -79,7 +85,8 @@ class Server:
             assert time.monotonic() < end, self.output
             with suppress(OSError):
                 self.site.get("/")
-                if len(self.workers()) == WORKERS:
+                workers = self.workers()
+                if len(workers) == WORKERS and self.replaced.isdisjoint(workers):
                     break
             time.sleep(0.05)
         for worker in self.each():

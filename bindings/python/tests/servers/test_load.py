@@ -84,7 +84,7 @@ def kill_workers(kind: Kind, requests: int) -> tuple[int, int]:
                             not all(future.done() for future in done) and requests_sent(clients) < requests * part // 3
                         ):
                             killer.ending.wait(0.05)
-                        server.process.send_signal(signal.SIGHUP)
+                        server.reload()
                 for future in done:
                     future.result()
             finally:
