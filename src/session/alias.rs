@@ -83,6 +83,35 @@ impl Alias {
     }
 }
 
+/// The way from a key over aliases to the session that it reads. The engine looks each key up.
+pub(crate) struct AliasWalk {
+    /// The key to look up next: at the end that of the session.
+    pub key: LookupKey,
+    /// Until when the first key reads the session: the earliest end of the aliases.
+    pub until: i64,
+    /// The aliases so far, in order.
+    pub chain: Vec<Alias>,
+}
+
+impl From<LookupKey> for AliasWalk {
+    fn from(key: LookupKey) -> AliasWalk {
+        AliasWalk { key, until: i64::MAX, chain: Vec::new() }
+    }
+}
+
+impl AliasWalk {
+    pub(crate) fn has_ended(&self, now: i64) -> bool {
+        now >= self.until
+    }
+
+    /// Continues at the target of an alias that stands at `key`.
+    pub(crate) fn follow(&mut self, alias: Alias) {
+        self.key = alias.target;
+        self.until = self.until.min(alias.until);
+        self.chain.push(alias);
+    }
+}
+
 const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 32 + 8;
 
 /// The decrypted payload of a record that was reached over these aliases with the data key of the first one's id.

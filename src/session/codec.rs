@@ -8,7 +8,7 @@ use super::{
     policy::Timeouts,
 };
 use crate::{
-    crypto::aead::WRAPPED_KEY_LEN,
+    crypto::aead::{OVERHEAD, WRAPPED_KEY_LEN},
     error::{Error, Result},
 };
 
@@ -62,6 +62,11 @@ pub(crate) fn stored_len(start: &[u8], record_len: usize) -> Option<usize> {
         [FORMAT, flags] => record_len.checked_sub(header_len(flags & HAS_PRINCIPAL != 0)),
         _ => None,
     }
+}
+
+/// The length of a payload that takes this many bytes as it is stored.
+pub(crate) fn payload_len(stored_len: usize, sealed: bool) -> u64 {
+    stored_len.saturating_sub(if sealed { OVERHEAD } else { 0 }) as u64
 }
 
 /// Writes everything but the payload into `out`, which has the length `record_len`, and returns the part for the payload.

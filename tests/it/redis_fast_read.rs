@@ -1,4 +1,4 @@
-//! A get of `redis:` without a script (src/engine/redis/slide.rs), which a store whose clock a test moves never makes: when a
+//! A get of `redis:` without a script (src/engine/redis/fast_read.rs), which a store whose clock a test moves never makes: when a
 //! session dies by the server's own clock, to the millisecond, and what everybody else sees of a use that only its key's
 //! expiry tells.
 
@@ -130,8 +130,12 @@ fn session_ends_at_exact_deadline() {
 fn session_is_readable_until_exact_deadline() {
     let server = Server::start("");
     let mut clock = Clock::of(&server);
-    let host = |idle: i64| Store::open(&server.url(&format!("timeout=1h&idle_timeout={idle}ms"))).unwrap();
-    let (short, long) = (host(15), host(60_000));
+    // With another pool= it is another store, which keeps its idle timeout.
+    let host = |idle: i64, pool: u32| {
+        Store::open(&server.url(&format!("timeout=1h&idle_timeout={idle}ms&pool={pool}"))).unwrap()
+    };
+    let short = host(15, 30);
+    let long = host(60_000, 31);
     for round in 0..from_env("SSS_REDIS_ENDS", 200) {
         // So that a get without a script is tried.
         let (usual, _) = long.create(b"x", &PLAIN).unwrap();

@@ -1,5 +1,5 @@
-//! The old ids of sessions that were renewed with a grace time: each reads what another key holds until it ends.
-//! An alias is no session: it is not counted, not listed, and dies with what it stands for.
+//! The aliases of one shard: old ids of renewed sessions within their grace time. An alias is no session: it is not counted
+//! and not listed, and it ends with its session.
 
 use std::{
     cmp::Reverse,
@@ -11,12 +11,12 @@ use crate::session::alias::Alias;
 
 #[derive(Default)]
 pub(super) struct Aliases {
-    by_key: HashMap<u128, Alias, BuildHasherDefault<KeyIsHash>>,
+    by_key: HashMap<u128, Alias, BuildHasherDefault<KeyHasher>>,
     by_end: BinaryHeap<Reverse<(i64, u128)>>,
 }
 
 impl Aliases {
-    pub(super) fn holds(&self, key: u128) -> bool {
+    pub(super) fn contains(&self, key: u128) -> bool {
         self.by_key.contains_key(&key)
     }
 
@@ -24,6 +24,7 @@ impl Aliases {
         self.by_key.get(&key).filter(|alias| now < alias.until)
     }
 
+    /// Makes room for one more.
     pub(super) fn reserve(&mut self) -> Result<(), TryReserveError> {
         self.by_key.try_reserve(1)?;
         self.by_end.try_reserve(1)
@@ -35,8 +36,8 @@ impl Aliases {
         self.by_key.insert(key, alias);
     }
 
-    /// Forgets aliases that have ended, each for one of the `budget`.
-    pub(super) fn clear_ended(&mut self, now: i64, budget: &mut u32) {
+    /// Removes aliases that have ended. Each costs one of the `budget`.
+    pub(super) fn remove_ended(&mut self, now: i64, budget: &mut u32) {
         while *budget > 0
             && let Some(&Reverse((until, key))) = self.by_end.peek()
             && until <= now
@@ -48,11 +49,11 @@ impl Aliases {
     }
 }
 
-/// The keys are hashes already.
+/// Keys are hashes already.
 #[derive(Default)]
-struct KeyIsHash(u64);
+struct KeyHasher(u64);
 
-impl Hasher for KeyIsHash {
+impl Hasher for KeyHasher {
     fn write_u128(&mut self, key: u128) {
         self.0 = key as u64;
     }

@@ -1,7 +1,7 @@
-//! One shard: the sessions whose keys fall into it. Everything here happens under the shard's lock; what spans shards
-//! (principals, renewal, limits) is in the parent module.
+//! One shard: the sessions whose keys fall into it. Every method runs under the shard's lock. What spans shards (principals,
+//! renewal, limits) does not belong here.
 //!
-//! Invariant: the table has one entry for each slot in use that was linked, and no other.
+//! Invariant: the index has one entry for each slot in use that was linked, and no other.
 
 use std::sync::Arc;
 
@@ -9,10 +9,9 @@ use smallvec::SmallVec;
 
 use super::{
     aliases::Aliases,
-    expiry::Cursor,
-    pool::Pool,
-    slots::{Address, Slots},
-    table::{Table, tag_of},
+    alloc::pool::Pool,
+    index::{Index, tag_of},
+    slab::{DueCursor, Slab, SlotAddress},
 };
 use crate::{
     error::Result,
@@ -20,189 +19,198 @@ use crate::{
 };
 
 pub(super) struct Shard {
-    table: Table,
-    pub slots: Slots,
+    index: Index,
+    pub slab: Slab,
     pub aliases: Aliases,
-    /// Where creates go on clearing expired neighbours.
-    pub neighbours: Cursor,
-    /// Reads that found a session, and that did not: counted here because the lock is held anyway.
+    /// Where creates continue to clear expired neighbours.
+    pub create_cursor: DueCursor,
+    /// Reads that found a session, and that did not. Counted here because the lock is held anyway.
     pub hits: u64,
     pub misses: u64,
 }
 
-/// As many sessions as one visit takes out at the most: few enough that who waits for the shard is seldom put to sleep, from
-/// which waking takes far longer.
-pub(super) const MOST_EXPIRED: usize = 8;
+/// The sessions that one hold of the lock removes at most. So few that waiting threads seldom sleep, because waking takes far
+/// longer.
+pub(super) const MAX_REMOVED_PER_HOLD: usize = 8;
 
-/// To be filled where it is: so much is not to be moved about.
-pub(super) type Expired = SmallVec<[Gone; MOST_EXPIRED]>;
+/// Filled in place: it is too large to be moved.
+pub(super) type RemovedSessions = SmallVec<[RemovedSession; MAX_REMOVED_PER_HOLD]>;
 
-/// What is left to settle of a session that was taken out.
-pub(super) struct Gone {
+/// The work that one hold of the lock may do.
+pub(super) struct RemovalBudget {
+    /// Slots to visit.
+    pub visits: u32,
+    /// Sessions to remove.
+    pub removals: u64,
+}
+
+/// What is left to account for after a session was taken out of its shard.
+pub(super) struct RemovedSession {
     pub key: u128,
     pub principal: Option<PrincipalKey>,
-    /// The bytes that were stored of its payload.
+    /// The length of its payload as it was stored.
     pub stored_len: usize,
 }
 
 impl Shard {
     pub(super) fn new(pool: Arc<Pool>) -> Shard {
         Shard {
-            table: Table::new(Arc::clone(&pool)),
-            slots: Slots::new(pool),
+            index: Index::new(Arc::clone(&pool)),
+            slab: Slab::new(pool),
             aliases: Aliases::default(),
-            neighbours: Cursor::default(),
+            create_cursor: DueCursor::default(),
             hits: 0,
             misses: 0,
         }
     }
 
-    /// Whether the key is taken, by a session or by an alias.
-    pub(super) fn holds(&self, key: u128) -> bool {
-        self.find(key).is_some() || self.aliases.holds(key)
+    /// Whether a session or an alias has this key.
+    pub(super) fn contains(&self, key: u128) -> bool {
+        self.find(key).is_some() || self.aliases.contains(key)
     }
 
-    /// Begins to fetch the table's line of a key.
+    /// Begins to fetch the index line of a key.
     pub(super) fn prefetch(&self, key: u128) {
-        self.table.prefetch(tag_of(key));
+        self.index.prefetch(tag_of(key));
     }
 
-    /// Where the session with this key lies, living or not.
-    pub(super) fn find(&self, key: u128) -> Option<Address> {
-        self.table.find(tag_of(key), |at| {
-            self.slots.prefetch(at);
-            self.slots.key(at) == key
-        })
+    /// The slot of the session with this key, expired or not.
+    pub(super) fn find(&self, key: u128) -> Option<SlotAddress> {
+        let slot = self.index.find(tag_of(key), |slot| {
+            self.slab.prefetch(SlotAddress(slot));
+            self.slab.key(SlotAddress(slot)) == key
+        })?;
+        Some(SlotAddress(slot))
     }
 
     /// The session with this key, unless it has expired.
-    pub(super) fn living(&self, key: u128, moment: &StepTime) -> Option<(Address, RecordHeader)> {
-        let at = self.find(key)?;
-        let header = self.slots.header(at);
-        header.is_live(moment).then_some((at, header))
+    pub(super) fn find_live(&self, key: u128, time: &StepTime) -> Option<(SlotAddress, RecordHeader)> {
+        let slot = self.find(key)?;
+        let header = self.slab.header(slot);
+        header.is_live(time).then_some((slot, header))
     }
 
-    /// Stores a session that nobody finds until it is linked: all that can fail, so that nothing else has to.
-    pub(super) fn prepare(
+    /// Stores a session that is not found until it is linked. Everything that can fail happens here.
+    pub(super) fn insert_unlinked(
         &mut self,
         key: u128,
         header: &RecordHeader,
         deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<Address> {
-        self.table.reserve(tag_of(key))?;
-        self.slots.store(key, header, deadline, len, fill)
+    ) -> Result<SlotAddress> {
+        self.index.reserve(tag_of(key))?;
+        self.slab.insert(key, header, deadline, len, fill)
     }
 
-    /// Links a session that was prepared. Its key is not taken.
-    pub(super) fn link(&mut self, key: u128, at: Address) {
+    /// Links a session that was inserted. Its key is not taken.
+    pub(super) fn link(&mut self, key: u128, slot: SlotAddress) {
         debug_assert!(self.find(key).is_none());
-        self.table.insert(tag_of(key), at);
+        self.index.insert(tag_of(key), slot.0);
     }
 
-    /// Writes another header and payload over the session at `at`: in its slot if they fit its size class. `deadlines` are
-    /// the session's before and after.
+    /// Replaces header and payload of the session in `slot`: in place if they fit its size class. `deadlines` are the
+    /// session's before and after.
     pub(super) fn update(
         &mut self,
         key: u128,
-        at: Address,
+        slot: SlotAddress,
         header: &RecordHeader,
         deadlines: [i64; 2],
         len: usize,
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        if self.slots.overwrite(at, header, len, &fill)? {
-            // What was armed is not later than the old deadline: it stands, and need not even be looked at.
+        if self.slab.overwrite(slot, header, len, &fill)? {
+            // The scheduled deadline is not later than the old one. It stays valid unless the new one is earlier.
             if deadlines[1] < deadlines[0] {
-                self.slots.arm(at, deadlines[1]);
+                self.slab.schedule(slot, deadlines[1]);
             }
         } else {
-            let moved = self.prepare(key, header, deadlines[1], len, fill)?;
-            self.replace(key, at, moved);
+            let new = self.insert_unlinked(key, header, deadlines[1], len, fill)?;
+            self.replace(key, slot, new);
         }
         Ok(())
     }
 
-    /// Puts a prepared session in the place of the one at `old`.
-    pub(super) fn replace(&mut self, key: u128, old: Address, new: Address) {
-        self.table.moved(tag_of(key), old, new);
-        self.slots.free(old);
+    /// Replaces the session in slot `old` by an unlinked one with the same key.
+    pub(super) fn replace(&mut self, key: u128, old: SlotAddress, new: SlotAddress) {
+        self.index.relocate(tag_of(key), old.0, new.0);
+        self.slab.remove(old);
     }
 
-    /// Takes out the session with this key, living or not, and wipes it.
-    pub(super) fn remove(&mut self, key: u128) -> Option<Gone> {
-        let at = self.find(key)?;
-        Some(self.remove_at(key, at))
+    /// Removes and wipes the session with this key, expired or not.
+    pub(super) fn remove(&mut self, key: u128) -> Option<RemovedSession> {
+        let slot = self.find(key)?;
+        Some(self.remove_slot(key, slot))
     }
 
-    fn remove_at(&mut self, key: u128, at: Address) -> Gone {
-        debug_assert_eq!(self.slots.key(at), key, "the table points at another session");
-        let gone = Gone { key, principal: self.slots.header(at).principal, stored_len: self.slots.payload(at).len() };
-        self.table.remove(tag_of(key), at);
-        self.slots.free(at);
-        gone
+    fn remove_slot(&mut self, key: u128, slot: SlotAddress) -> RemovedSession {
+        debug_assert_eq!(self.slab.key(slot), key, "the index points at another session");
+        let principal = self.slab.header(slot).principal;
+        let stored_len = self.slab.payload(slot).len();
+        self.index.remove(tag_of(key), slot.0);
+        self.slab.remove(slot);
+        RemovedSession { key, principal, stored_len }
     }
 
-    /// Takes up to `max` expired sessions from the cursor on out, and adds them to `gone`. Each slot looked at takes one of the
-    /// `budget`; when that is used up there may be more to find.
-    pub(super) fn take_expired(
+    /// Removes expired sessions from the cursor on, and adds them to `removed`. If visits of the budget are left, there are no
+    /// more.
+    pub(super) fn remove_expired(
         &mut self,
-        moment: &StepTime,
-        cursor: &mut Cursor,
-        budget: &mut u32,
-        max: u64,
-        gone: &mut Expired,
+        time: &StepTime,
+        cursor: &mut DueCursor,
+        budget: &mut RemovalBudget,
+        removed: &mut RemovedSessions,
     ) {
-        let before = gone.len();
         loop {
-            // In three passes, so that the memory of all of them is on its way at once.
-            let mut due: SmallVec<[Address; MOST_EXPIRED]> = SmallVec::new();
-            while *budget > 0
-                && ((gone.len() - before + due.len()) as u64) < max
-                && let Some((chunk, number)) = self.slots.expiry.due(cursor, moment.now)
+            // In three passes, so that the cache misses of all sessions overlap.
+            let mut due: SmallVec<[SlotAddress; MAX_REMOVED_PER_HOLD]> = SmallVec::new();
+            while budget.visits > 0
+                && (due.len() as u64) < budget.removals
+                && let Some(slot) = self.slab.next_due(cursor, time.now)
             {
-                *budget -= 1;
-                let at = self.slots.address(chunk, number);
-                self.slots.prefetch(at);
-                due.push(at);
+                budget.visits -= 1;
+                self.slab.prefetch(slot);
+                due.push(slot);
             }
             if due.is_empty() {
                 return;
             }
-            due.retain(|&mut at| {
-                let deadline = self.slots.header(at).deadline(moment.timeouts);
-                if deadline > moment.now {
-                    self.slots.arm(at, deadline);
+            due.retain(|&mut slot| {
+                let deadline = self.slab.header(slot).deadline(time.timeouts);
+                if deadline > time.now {
+                    self.slab.schedule(slot, deadline);
                     return false;
                 }
-                self.table.prefetch(tag_of(self.slots.key(at)));
+                self.index.prefetch(tag_of(self.slab.key(slot)));
                 true
             });
-            for &at in &due {
-                gone.push(self.remove_at(self.slots.key(at), at));
+            budget.removals -= due.len() as u64;
+            for &slot in &due {
+                removed.push(self.remove_slot(self.slab.key(slot), slot));
             }
         }
     }
 
-    /// Forgets ended aliases, and moves sessions together so that memory can be given back, each for one of the `budget`.
-    pub(super) fn tidy(&mut self, now: i64, budget: &mut u32) {
-        self.aliases.clear_ended(now, budget);
-        if self.table.shrink() {
+    /// Removes aliases that have ended, and moves sessions together so that memory can be given back. Each costs one of the
+    /// `budget`; if that is used up, there may be more to do.
+    pub(super) fn compact(&mut self, now: i64, budget: &mut u32) {
+        self.aliases.remove_ended(now, budget);
+        if self.index.shrink() {
             *budget = 0;
         }
         while *budget > 0
-            && let Some(moved) = self.slots.compact()
+            && let Some(moved) = self.slab.compact()
         {
-            self.table.moved(tag_of(moved.key), moved.from, moved.to);
+            self.index.relocate(tag_of(moved.key), moved.from.0, moved.to.0);
             *budget -= 1;
         }
     }
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        self.table.check();
-        self.slots.check(self.table.len());
+        self.index.check();
+        self.slab.check(self.index.len());
     }
 }
 
@@ -210,38 +218,24 @@ impl Shard {
 mod tests {
     use std::collections::HashMap;
 
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
     use super::*;
     use crate::session::policy::{FOREVER, Timeouts};
-
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
-        }
-
-        fn key(&mut self) -> u128 {
-            u128::from(self.below(u64::MAX)) << 64 | u128::from(self.below(u64::MAX))
-        }
-    }
 
     const TIMEOUTS: Timeouts = Timeouts { absolute: FOREVER, idle: 1000 };
 
     fn header(now: i64, principal: Option<u128>) -> RecordHeader {
-        let own = Timeouts { absolute: 0, idle: 0 };
         RecordHeader {
             version: 1,
             created: now,
             last_seen: now,
-            own,
+            own: Timeouts { absolute: 0, idle: 0 },
             principal: principal.map(|key| PrincipalKey(key, 0)),
         }
     }
 
-    /// Bytes that tell what they belong to.
+    /// Bytes that depend on the key.
     fn payload(key: u128, len: usize) -> Vec<u8> {
         (0..len).map(|i| (key as usize + i) as u8).collect()
     }
@@ -251,87 +245,79 @@ mod tests {
             out.copy_from_slice(&payload(key, len));
             Ok(())
         };
-        let at = shard.prepare(key, &header(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
-        shard.link(key, at);
+        let slot = shard.insert_unlinked(key, &header(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
+        shard.link(key, slot);
     }
 
     fn check_all(shard: &Shard, model: &HashMap<u128, usize>) {
         shard.check();
         for (&key, &len) in model {
-            let at = shard.find(key).expect("a session that lives");
-            assert!(shard.slots.payload(at) == payload(key, len));
+            let slot = shard.find(key).expect("a live session");
+            assert!(shard.slab.payload(slot) == payload(key, len));
         }
     }
 
-    /// Sizes of all classes and beyond, writes that change class, sweeps and compaction, against a map; all invariants
-    /// checked again and again.
+    /// Sizes of all classes and above, writes that change the class, sweeps and compaction, against a map.
     #[test]
-    fn random_histories_keep_every_invariant_and_every_payload() {
+    fn random_history_matches_a_map() {
         for seed in 1..=2 {
-            let mut random = Random(0x9E37_79B9_7F4A_7C15 >> seed);
+            let mut random = StdRng::seed_from_u64(seed);
             let mut shard = Shard::new(Pool::new());
             let mut model: HashMap<u128, usize> = HashMap::new();
             let mut last_seen: HashMap<u128, i64> = HashMap::new();
             let mut now = 0;
             for step in 0..20_000 {
-                now += random.below(2) as i64;
-                let len = match random.below(20) {
-                    0 => random.below(20_000) as usize,
-                    1..4 => random.below(2_000) as usize,
-                    _ => random.below(300) as usize,
+                now += random.random_range(0..2) as i64;
+                let len = match random.random_range(0..20) {
+                    0 => random.random_range(0..20_000) as usize,
+                    1..4 => random.random_range(0..2_000) as usize,
+                    _ => random.random_range(0..300) as usize,
                 };
-                let some_key = model.keys().nth(random.below(model.len().clamp(1, 40) as u64) as usize).copied();
-                // Grows to some thousands, then shrinks to next to nothing, again and again.
+                let some_key =
+                    model.keys().nth(random.random_range(0..model.len().clamp(1, 40) as u64) as usize).copied();
+                // Grows to some thousands, then shrinks to almost nothing, twice.
                 let grows = step % 10_000 < 6_000;
-                match (random.below(10), some_key) {
+                match (random.random_range(0..10), some_key) {
                     (0..6, _) if grows => {
-                        let key = random.key();
-                        let principal = (random.below(3) == 0).then_some(key);
+                        let key = random.random::<u128>();
+                        let principal = (random.random_range(0..3) == 0).then_some(key);
                         create(&mut shard, key, now, len, principal);
                         model.insert(key, len);
                         last_seen.insert(key, now);
                     }
                     (6, Some(key)) => {
-                        let at = shard.find(key).unwrap();
-                        let before = shard.slots.header(at);
+                        let slot = shard.find(key).unwrap();
+                        let before = shard.slab.header(slot);
                         let header = RecordHeader { last_seen: now, ..before };
+                        let deadlines = [before, header].map(|header| header.deadline(TIMEOUTS));
                         let fill = |out: &mut [u8]| {
                             out.copy_from_slice(&payload(key, len));
                             Ok(())
                         };
-                        shard
-                            .update(
-                                key,
-                                at,
-                                &header,
-                                [before, header].map(|header| header.deadline(TIMEOUTS)),
-                                len,
-                                fill,
-                            )
-                            .unwrap();
+                        shard.update(key, slot, &header, deadlines, len, fill).unwrap();
                         model.insert(key, len);
                         last_seen.insert(key, now);
                     }
                     (7, Some(key)) => {
-                        let at = shard.find(key).unwrap();
-                        shard.slots.set_last_seen(at, now);
+                        let slot = shard.find(key).unwrap();
+                        shard.slab.set_last_seen(slot, now);
                         last_seen.insert(key, now);
                     }
                     (8, _) => {
-                        let moment = StepTime { now, timeouts: TIMEOUTS };
-                        let (mut cursor, mut budget) = (Cursor::default(), u32::MAX);
-                        let mut gone = Expired::new();
-                        shard.take_expired(&moment, &mut cursor, &mut budget, u64::MAX, &mut gone);
-                        for gone in gone {
-                            assert!(last_seen[&gone.key] + 1000 <= now);
-                            assert_eq!(model.remove(&gone.key), Some(gone.stored_len));
+                        let time = StepTime { now, timeouts: TIMEOUTS };
+                        let mut removed = RemovedSessions::new();
+                        let mut budget = RemovalBudget { visits: u32::MAX, removals: u64::MAX };
+                        shard.remove_expired(&time, &mut DueCursor::default(), &mut budget, &mut removed);
+                        for session in removed {
+                            assert!(last_seen[&session.key] + 1000 <= now);
+                            assert_eq!(model.remove(&session.key), Some(session.stored_len));
                         }
-                        assert!(model.keys().all(|key| now < last_seen[key] + 1000), "the sweep left an expired one");
+                        assert!(model.keys().all(|key| now < last_seen[key] + 1000), "an expired session is left");
                     }
-                    (9, _) => shard.tidy(now, &mut (random.below(200) as u32)),
+                    (9, _) => shard.compact(now, &mut (random.random_range(0..200) as u32)),
                     (_, Some(key)) => {
-                        let gone = shard.remove(key).unwrap();
-                        assert_eq!(model.remove(&key), Some(gone.stored_len));
+                        let removed = shard.remove(key).unwrap();
+                        assert_eq!(model.remove(&key), Some(removed.stored_len));
                     }
                     _ => {}
                 }
@@ -339,47 +325,48 @@ mod tests {
                     check_all(&shard, &model);
                 }
             }
-            shard.tidy(now, &mut { u32::MAX });
+            shard.compact(now, &mut { u32::MAX });
             check_all(&shard, &model);
         }
     }
 
     #[test]
-    fn a_small_max_passes_by_sessions_that_were_used_again() {
+    fn remove_expired_skips_sessions_in_use() {
         let mut shard = Shard::new(Pool::new());
-        let mut random = Random(3);
-        let keys: Vec<u128> = (0..20).map(|_| random.key()).collect();
+        let mut random = StdRng::seed_from_u64(3);
+        let keys: Vec<u128> = (0..20).map(|_| random.random::<u128>()).collect();
         keys.iter().for_each(|&key| create(&mut shard, key, 0, 10, None));
         for key in &keys[..19] {
-            let at = shard.find(*key).unwrap();
-            shard.slots.set_last_seen(at, 500);
+            let slot = shard.find(*key).unwrap();
+            shard.slab.set_last_seen(slot, 500);
         }
-        let moment = StepTime { now: 1000, timeouts: TIMEOUTS };
-        let mut gone = Expired::new();
-        shard.take_expired(&moment, &mut Cursor::default(), &mut 100, 1, &mut gone);
-        assert_eq!(gone.iter().map(|gone| gone.key).collect::<Vec<_>>(), keys[19..]);
+        let time = StepTime { now: 1000, timeouts: TIMEOUTS };
+        let mut removed = RemovedSessions::new();
+        let mut budget = RemovalBudget { visits: 100, removals: 1 };
+        shard.remove_expired(&time, &mut DueCursor::default(), &mut budget, &mut removed);
+        assert_eq!(removed.iter().map(|session| session.key).collect::<Vec<_>>(), keys[19..]);
     }
 
     #[test]
-    fn after_most_are_gone_compaction_gives_most_chunks_back() {
+    fn compaction_frees_most_chunks() {
         let mut shard = Shard::new(Pool::new());
-        let mut random = Random(7);
-        let keys: Vec<u128> = (0..20_000).map(|_| random.key()).collect();
+        let mut random = StdRng::seed_from_u64(7);
+        let keys: Vec<u128> = (0..20_000).map(|_| random.random::<u128>()).collect();
         keys.iter().for_each(|&key| create(&mut shard, key, 0, 256, None));
-        let full = shard.slots.chunks_in_use();
+        let full = shard.slab.chunks_in_use();
         let model: HashMap<u128, usize> = keys.iter().step_by(10).map(|&key| (key, 256)).collect();
         keys.iter().filter(|key| !model.contains_key(key)).for_each(|&key| assert!(shard.remove(key).is_some()));
         let mut steps = 0;
         loop {
             let mut budget = 16;
-            shard.tidy(0, &mut budget);
+            shard.compact(0, &mut budget);
             steps += 1;
             if budget > 0 {
                 break;
             }
         }
         check_all(&shard, &model);
-        let left = shard.slots.chunks_in_use();
+        let left = shard.slab.chunks_in_use();
         assert!(left * 7 <= full, "{left} of {full} chunks after {steps} steps");
     }
 }

@@ -1,43 +1,35 @@
-//! The engine of `redis:`: one store for all hosts, in a Redis or Valkey server. A step is made up here, by the rules that all
-//! engines share (`step`), and happens as a whole in a script in the server (`script`), whose clock is the one that counts.
-//! Every call ends within the URL's `deadline`.
+//! The engine of `redis:`: one store for all hosts, in Redis or Valkey. A step is composed here, by the rules that all engines
+//! share (`ops`), and happens atomically in a script in the server (`scripts/`), whose clock counts. Every call ends within the
+//! URL's `deadline`.
 //!
 //! ```text
-//! PREFIX s:{key}  the record of a session, as docs/FORMAT.md has it; Redis removes it at its deadline
-//! PREFIX a:{key}  the alias of an old id within its grace time
-//! PREFIX p:{key}  a principal's sessions: a sorted set, by when each ends at the latest
+//! PREFIX s:{key}  a session's record, as docs/FORMAT.md has it, or where its old id leads; Redis removes it at its deadline
+//! PREFIX p:{key}  a principal's index: a sorted set of its sessions, by when each ends at the latest
 //! ```
 
-mod apart;
-mod calls;
-mod cluster;
-mod connection;
-mod failure;
-mod heads;
-mod names;
+mod client;
+mod cluster_ops;
+mod commands;
+mod fast_read;
+mod header_cache;
+mod keys;
 mod open;
-mod pool;
-mod resp;
-mod script;
-mod servers;
-mod slide;
-mod socket;
-mod step;
-mod stream;
-mod tls;
-
-use std::sync::Arc;
+mod ops;
+mod record_prefix;
+mod relocation;
+mod resolve;
+mod scripts;
 
 use once_cell::sync::OnceCell;
 
 use self::{
-    calls::{Calls, Which},
-    open::{Open, Shared, Wishes},
-    slide::Met,
+    commands::{Commands, Extent, ListedSession, UseMode, Value},
+    fast_read::FastRead,
+    open::{OpenOptions, RedisStore, StoreHandle},
 };
 use super::{Blocking, Context, Engine, Found, Reader};
 use crate::{
-    crypto::{aead, keys::SALT_LEN},
+    crypto::keys::SALT_LEN,
     error::{Error, ErrorKind, Result},
     session::{
         alias::Grace,
@@ -52,62 +44,68 @@ use crate::{
 };
 
 pub(crate) struct Redis {
-    wishes: Wishes,
-    /// This process's own; a parent's is left alone.
-    shared: PerProcess<OnceCell<Arc<Shared>>>,
+    options: OpenOptions,
+    /// This process's own; a forked child leaves its parent's alone.
+    handle: PerProcess<OnceCell<StoreHandle>>,
 }
 
 impl Redis {
-    /// Opens the store, without asking its servers for anything. With it comes the store's salt.
+    /// Opens the store without connecting, and returns its salt with it.
     pub(crate) fn open(redis: &RedisUrl, url: &Url) -> Result<(Redis, [u8; SALT_LEN])> {
-        let wishes =
-            Wishes { url: redis.clone(), policy: url.policy, manual_clock: url.manual_clock, seals: url.seals() };
-        let opened = Redis { wishes, shared: PerProcess::new() };
-        opened.here()?;
-        // Nothing that has to be kept: a server that has lost its data has not lost the store.
-        Ok((opened, blake3::derive_key("libsss 2026 format 1: salt of a redis store", redis.prefix.as_bytes())))
+        let options =
+            OpenOptions { url: redis.clone(), policy: url.policy, manual_clock: url.manual_clock, seals: url.seals() };
+        let engine = Redis { options, handle: PerProcess::new() };
+        engine.store()?;
+        // Derived, not stored: a server that has lost its data has not lost the store.
+        Ok((engine, blake3::derive_key("libsss 2026 format 1: salt of a redis store", redis.prefix.as_bytes())))
     }
 
     /// The store in this process.
-    fn here(&self) -> Result<&Open> {
-        let shared = self.shared.get().get_or_try_init(|| {
-            let inherited = self.shared.inherited().filter_map(OnceCell::get).last();
-            Shared::open(&self.wishes, inherited.map(|shared| &**shared))
+    fn store(&self) -> Result<&RedisStore> {
+        let handle = self.handle.get().get_or_try_init(|| {
+            let inherited = self.handle.inherited().filter_map(OnceCell::get).last();
+            RedisStore::open(&self.options, inherited.map(|handle| &**handle))
         })?;
-        Ok(shared.get())
+        Ok(handle)
     }
 
     fn payload_len(&self, stored_len: usize) -> u64 {
-        stored_len.saturating_sub(if self.wishes.seals { aead::OVERHEAD } else { 0 }) as u64
+        codec::payload_len(stored_len, self.options.seals)
     }
 }
 
-/// A use of a session that is noted, but taken back unless it is forgotten.
-struct Use<'a> {
-    calls: &'a Calls<'a>,
+/// Undoes a recorded use on drop unless committed.
+struct TouchGuard<'a> {
+    commands: &'a Commands<'a>,
     key: &'a LookupKey,
-    from: i64,
-    to: i64,
+    before: i64,
+    used: i64,
 }
 
-impl Drop for Use<'_> {
+impl TouchGuard<'_> {
+    fn commit(mut self) {
+        self.used = self.before;
+    }
+}
+
+impl Drop for TouchGuard<'_> {
     fn drop(&mut self) {
-        if self.from != self.to {
-            // A use too much is better than another error in the place of the reader's.
-            let _ = self.calls.unread(self.key, self.to, self.from);
+        if self.before != self.used {
+            // One use too many is better than another error in place of the reader's.
+            let _ = self.commands.undo_touch(self.key, self.used, self.before);
         }
     }
 }
 
 impl Engine for Redis {
     fn enter(&self) -> Result<Context<'_>> {
-        let open = self.here()?;
-        open.agree_on_the_time()?;
-        Ok(open.context())
+        let store = self.store()?;
+        store.synchronize_clock()?;
+        Ok(store.context())
     }
 
     fn clock_moved(&self) -> Result<()> {
-        self.here()?.agree_on_the_time()
+        self.store()?.synchronize_clock()
     }
 
     fn may_block(&self) -> Blocking {
@@ -115,111 +113,117 @@ impl Engine for Redis {
     }
 
     fn reopen_after_fork(&self) -> Option<Box<dyn Engine>> {
-        Some(Box::new(Redis { wishes: self.wishes.clone(), shared: PerProcess::new() }))
+        Some(Box::new(Redis { options: self.options.clone(), handle: PerProcess::new() }))
     }
 
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        let header = step::create(&Calls::new(self.here()?, cx), key, write)?;
+        let header = ops::create(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()> {
-        let open = self.here()?;
-        let calls = Calls::new(open, cx);
-        let met = match !peek && slide::is_likely(&calls, key) {
-            true => slide::read(&calls, key)?,
-            false => Met::Nothing,
-        };
-        let look = |tried| calls.look_again(key, !peek, true, tried);
-        let way = match met {
-            Met::All(way) => Some(way),
-            Met::Other(tried) => step::follow_from(&calls, key, true, look(Some(&tried))?)?,
-            Met::Nothing => step::follow_from(&calls, key, true, look(None)?)?,
-        };
-        let Some(way) = way else {
+        let store = self.store()?;
+        let commands = Commands::new(store, cx);
+        let mut use_was_refused = false;
+        let mut swap = None;
+        let mut resolved = None;
+        if !peek && fast_read::should_try(&commands, key) {
+            match fast_read::fast_read(&commands, key)? {
+                FastRead::Hit(session) => resolved = Some(session),
+                FastRead::Stale(changed) => swap = Some(changed),
+                FastRead::Miss => {}
+            }
+        }
+        if resolved.is_none() {
+            let mode = if peek { UseMode::Peek } else { UseMode::Get };
+            let lookup = commands.lookup_after_swap(key, mode, Extent::Whole, swap.as_ref())?;
+            use_was_refused = lookup.use_was_refused;
+            // A use is recorded in a session's own key only, not through an alias or while it leaves.
+            use_was_refused |= !matches!(lookup.value, Value::Session(_));
+            resolved = resolve::resolve_from(&commands, key, Extent::Whole, lookup)?;
+        }
+        let Some(resolved) = resolved else {
             cx.counters.count(Count::Misses, key);
             return Err(Error::not_found());
         };
-        let record = codec::decode(&way.record, open.seals)?;
-        let uses = !peek && way.aliases.is_empty();
+        let record = codec::decode(&resolved.record, store.seals)?;
+        let is_use = !peek && !use_was_refused;
         let before = record.header.last_seen;
-        if uses {
-            slide::learn(&calls, &record, &way.moment);
+        if is_use {
+            fast_read::record_result(&commands, &record, &resolved.time);
         }
-        let header = if uses { record.header.touched_at(way.moment.now) } else { record.header };
-        let mut meta = header.meta(way.moment.timeouts);
-        meta.expires_ms = meta.expires_ms.min(way.until).min(record.engine_fields.indexed_deadline);
-        let used = Use { calls: &calls, key: &way.key, from: before, to: header.last_seen };
-        reader(Found {
-            record: StoredRecord { key: way.key, header: &header, payload: record.payload },
-            meta,
-            alias_chain: &way.aliases,
-        })?;
-        std::mem::forget(used);
+        let header = if is_use { record.header.touched_at(resolved.time.now) } else { record.header };
+        let mut meta = header.meta(resolved.time.timeouts);
+        meta.expires_ms = meta.expires_ms.min(resolved.until).min(record.engine_fields.indexed_deadline);
+        let guard = TouchGuard { commands: &commands, key: &resolved.key, before, used: header.last_seen };
+        let stored = StoredRecord { key: resolved.key, header: &header, payload: record.payload };
+        reader(Found { record: stored, meta, alias_chain: &resolved.alias_chain })?;
+        guard.commit();
         cx.counters.count(Count::Hits, key);
-        open.heads.put(&way.key, &way.record);
+        store.headers.put(&resolved.key, &resolved.record);
         Ok(())
     }
 
     fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
-        let open = self.here()?;
-        let look = Calls::new(open, cx).look(key, true, false)?;
-        let record = look.record.ok_or_else(Error::not_found)?;
-        let record = codec::decode(&record, open.seals)?;
-        let meta = record.header.touched_at(look.moment.now).meta(look.moment.timeouts);
-        Ok(Meta { expires_ms: meta.expires_ms.min(record.engine_fields.indexed_deadline), ..meta })
+        let commands = Commands::new(self.store()?, cx);
+        loop {
+            let lookup = commands.lookup(key, UseMode::Touch, Extent::Prefix)?;
+            match lookup.value {
+                Value::Session(start) => {
+                    let record = codec::decode(&start, commands.store.seals)?;
+                    let meta = record.header.touched_at(lookup.time.now).meta(lookup.time.timeouts);
+                    let expires_ms = meta.expires_ms.min(record.engine_fields.indexed_deadline);
+                    return Ok(Meta { expires_ms, ..meta });
+                }
+                Value::Leaving(_) if relocation::wait_until_settled(&commands, key)? => {}
+                _ => return Err(Error::not_found()),
+            }
+        }
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        let header = step::put(&Calls::new(self.here()?, cx), key, write)?;
+        let header = ops::put(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
-        let header = step::renew(&Calls::new(self.here()?, cx), old, new, write, grace)?;
+        let header = ops::renew(&Commands::new(self.store()?, cx), old, new, write, grace)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
-        let open = self.here()?;
-        let calls = Calls::new(open, cx);
-        open.heads.forget(key);
-        let header = calls.end(key, Which::Living)?.ok_or_else(Error::not_found)?;
-        step::unlist(&calls, key, &header);
-        Ok(())
+        ops::delete(&Commands::new(self.store()?, cx), key)
     }
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
-        let way = step::follow(&Calls::new(self.here()?, cx), key, false)?;
-        way.map(|way| way.key).ok_or_else(Error::not_found)
+        let resolved = resolve::resolve(&Commands::new(self.store()?, cx), key, Extent::Prefix)?;
+        resolved.map(|resolved| resolved.key).ok_or_else(Error::not_found)
     }
 
-    /// Redis removes by itself what has expired; what is left to do are the principals' lists, and everything where a test
-    /// moves the clock, which Redis does not know.
+    /// Redis removes expired sessions by itself. What remains are entries in the indexes of principals, and with a manual clock,
+    /// which Redis does not know, everything.
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
-        let open = self.here()?;
-        let (calls, names) = (Calls::new(open, cx), open.names());
+        let store = self.store()?;
+        let commands = Commands::new(store, cx);
+        let names = store.names();
         let mut removed = 0;
         if max == 0 {
             return Ok(0);
         }
         if cx.clock.is_manual() {
-            open.servers.walk(&names.all_sessions(), &[&[b"EXISTS"]], calls.until, |name, _| {
-                if let Some(key) = names.key_in(name).map(|key| LookupKey::from(&Ref(key)))
-                    && let Some(header) = calls.end(&key, Which::Expired)?
-                {
-                    step::unlist(&calls, &key, &header);
-                    removed += 1;
+            store.client.scan(&names.session_pattern(), &[&[b"EXISTS"]], commands.deadline, |name, _| {
+                if let Some(key) = names.parse(name) {
+                    removed += u64::from(ops::delete_expired(&commands, &LookupKey::from(&Ref(key)))?);
                 }
                 Ok(removed < max)
             })?;
         } else {
-            open.servers.walk(&names.all_principals(), &[&[b"ZCARD"]], calls.until, |list, replies| {
-                if let Some(principal) = names.key_in(list) {
+            store.client.scan(&names.index_pattern(), &[&[b"ZCARD"]], commands.deadline, |name, replies| {
+                if let Some(principal) = names.parse(name) {
                     let before = replies[0].int().unwrap_or_default().unsigned_abs();
-                    // Whoever looks through a list takes out what has gone.
-                    let rows = calls.list(principal.into())?;
-                    removed += before.saturating_sub(rows.len() as u64);
+                    // Listing removes the entries of sessions that have ended.
+                    let sessions = ops::list(&commands, principal.into())?;
+                    removed += before.saturating_sub(sessions.len() as u64);
                 }
                 Ok(removed < max)
             })?;
@@ -229,32 +233,31 @@ impl Engine for Redis {
     }
 
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
-        let open = self.here()?;
-        let rows = Calls::new(open, cx).list(principal)?;
+        let store = self.store()?;
+        let sessions = ops::list(&Commands::new(store, cx), principal)?;
         let timeouts = cx.policy.timeouts();
-        let entry = |row: &calls::Row| {
-            let record = codec::decode(&row.header, open.seals)?;
-            let stored_len = row.len.saturating_sub(row.header.len() - record.payload.len());
-            Ok(record.header.entry(row.key, self.payload_len(stored_len), timeouts))
+        let entry = |session: &ListedSession| {
+            let record = codec::decode(&session.start, store.seals)?;
+            let header_len = session.start.len() - record.payload.len();
+            let stored_len = session.record_len.saturating_sub(header_len);
+            Ok(record.header.entry(session.key, self.payload_len(stored_len), timeouts))
         };
-        rows.iter().map(entry).collect()
+        sessions.iter().map(entry).collect()
     }
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
-        let revoked = step::revoke(&Calls::new(self.here()?, cx), principal, except)?;
-        cx.counters.add(Count::Revoked, revoked);
-        Ok(revoked)
+        ops::revoke(&Commands::new(self.store()?, cx), principal, except)
     }
 
-    /// Looks at every session: nobody counts them.
+    /// Counts by looking at every session.
     fn usage(&self, cx: &Context) -> Result<EngineUsage> {
-        let open = self.here()?;
-        let calls = Calls::new(open, cx);
+        let store = self.store()?;
+        let commands = Commands::new(store, cx);
         let mut usage = EngineUsage { sessions: 0, bytes: 0, hits: 0, misses: 0 };
-        let asks: [&[&[u8]]; 2] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"]];
-        open.servers.walk(&open.names().all_sessions(), &asks, calls.until, |_, replies| {
+        let requests: [&[&[u8]]; 2] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"]];
+        store.client.scan(&store.names().session_pattern(), &requests, commands.deadline, |_, replies| {
             let len = replies[0].int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
-            // It may have gone meanwhile.
+            // It may have ended meanwhile, or be the key of an old id.
             if let Some(stored_len) = replies[1].bytes().and_then(|start| codec::stored_len(start, len)) {
                 usage.sessions += 1;
                 usage.bytes += self.payload_len(stored_len);
@@ -264,12 +267,12 @@ impl Engine for Redis {
         Ok(usage)
     }
 
-    /// Redis was told when each session ends. Whoever uses one finds it dead by the shorter timeout.
+    /// Redis has the deadline of each session. A use of a session finds it ended by the shorter timeout.
     fn timeouts_shortened(&self) -> Result<()> {
         Ok(())
     }
 
     fn check(&self) -> Result<Vec<String>> {
-        Err(Error::fixed(ErrorKind::Unsupported, "a redis: store has no files to look through"))
+        Err(Error::fixed(ErrorKind::Unsupported, "a redis: store has no files to check"))
     }
 }

@@ -1,0 +1,603 @@
+//! The scripts as functions, in terms of records and keys. One `Commands` is one call of the engine: all of it ends by its
+//! deadline.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    client::{Delivery, Idempotency, Reply, Script, text},
+    keys::{index_member, lock_member, member_key},
+    open::RedisStore,
+    record_prefix::RecordPrefix,
+    scripts,
+};
+use crate::{
+    engine::Context,
+    error::{Error, ErrorKind, Result},
+    session::{
+        alias::Alias,
+        codec::{self, EngineFields},
+        key::{LookupKey, PrincipalKey, Ref},
+        policy::StepTime,
+    },
+};
+
+/// How often a write is composed because of a wrong time: each attempt learns the server's.
+pub(super) const MAX_ATTEMPTS: usize = 3;
+/// Before another look at what another call changes.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The first byte of an alias and of a session that leaves for another server, as the value of a session's key (common.lua).
+const ALIAS: u8 = b'a';
+const LEAVING: u8 = b'l';
+
+#[derive(Clone, Copy)]
+pub(super) struct Commands<'a> {
+    pub store: &'a RedisStore,
+    pub cx: &'a Context<'a>,
+    pub deadline: Instant,
+}
+
+/// What a read does to the last use of a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum UseMode {
+    Peek,
+    /// Records a use if the server permits it.
+    Get,
+    /// Records a use, or fails.
+    Touch,
+}
+
+/// How much of a record is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    /// The part that says when the session ends.
+    Prefix,
+}
+
+/// What is stored under a session's key.
+pub(super) struct Lookup {
+    pub time: StepTime,
+    pub value: Value,
+    /// The length of the whole record.
+    pub record_len: usize,
+    /// Whether the server refused to record the use.
+    pub use_was_refused: bool,
+}
+
+pub(super) enum Value {
+    /// The record of a living session.
+    Session(Vec<u8>),
+    Alias(Alias),
+    Leaving(Departure),
+    Nothing,
+}
+
+/// A session that a renewal moves to another server.
+pub(super) struct Departure {
+    pub target: LookupKey,
+    /// What the old id becomes.
+    pub alias: Option<Alias>,
+    pub record: Vec<u8>,
+}
+
+/// An expiry that a get has set before it knew whether that was right, and the one before.
+pub(super) struct ExpirySwap {
+    pub tried: i64,
+    pub before: i64,
+}
+
+pub(super) enum WriteOutcome {
+    Applied {
+        last_seen: i64,
+        /// How many other sessions of the principal were ended.
+        evicted: u64,
+    },
+    NotFound,
+    /// A renewal moves the session to another server.
+    Relocating,
+    /// This record is stored instead of the expected one.
+    Mismatch(Vec<u8>),
+    Taken,
+    /// The session was revoked before it was stored.
+    Revoked,
+    /// A renewal to another server was undone by another call.
+    Aborted,
+    /// The write was composed at another time than the server's.
+    ClockSkew,
+}
+
+/// Which session a deletion is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeleteFilter {
+    Live,
+    Expired,
+}
+
+pub(super) enum DeleteOutcome {
+    /// With the start of the record.
+    Deleted(Vec<u8>),
+    NotFound,
+    Relocating,
+}
+
+/// What came of ending a session of a principal.
+pub(super) enum EndOutcome {
+    Ended {
+        was_live: bool,
+    },
+    /// There is none, and none can be stored any more.
+    NotFound,
+    /// It belongs to another principal, or was used since.
+    Mismatch,
+}
+
+/// An entry of a session in its principal's index.
+pub(super) struct IndexEntry {
+    pub principal: PrincipalKey,
+    pub key: LookupKey,
+    pub fields: EngineFields,
+}
+
+/// A session under a new key.
+pub(super) struct Renewal {
+    pub old: LookupKey,
+    pub old_record: Vec<u8>,
+    /// The entry that it has under its old key.
+    pub old_entry: Option<IndexEntry>,
+    pub new: LookupKey,
+    pub record: Vec<u8>,
+    pub entry: Option<IndexEntry>,
+    pub alias: Option<Alias>,
+    /// When it ends under either key, without another use.
+    pub ends_at: i64,
+}
+
+/// How a renewal to another server stands.
+pub(super) enum ArrivalState {
+    Pending,
+    Published,
+    Aborted,
+}
+
+/// A session of a principal.
+pub(super) struct ListedSession {
+    pub key: LookupKey,
+    /// The start of its record.
+    pub start: Vec<u8>,
+    pub record_len: usize,
+}
+
+impl<'a> Commands<'a> {
+    pub(super) fn new(store: &'a RedisStore, cx: &'a Context<'a>) -> Commands<'a> {
+        Commands { store, cx, deadline: Instant::now() + store.url.deadline }
+    }
+
+    /// Whether no script reaches all keys of a step.
+    pub(super) fn spans_servers(&self) -> bool {
+        self.store.client.spans_servers()
+    }
+
+    /// The time at which a write to this key is composed: about the server's.
+    pub(super) fn now(&self, key: &LookupKey) -> Result<i64> {
+        if self.cx.clock.is_manual() {
+            return Ok(self.cx.clock.now_ms());
+        }
+        self.store.client.now_ms(&self.store.names().session(key), self.deadline)
+    }
+
+    pub(super) fn step_time(&self, now: i64) -> StepTime {
+        StepTime { now, timeouts: self.cx.policy.timeouts() }
+    }
+
+    /// Lets another call make progress; fails with this text when the deadline is near.
+    pub(super) fn pause(&self, reason: &'static str) -> Result<()> {
+        if Instant::now() + PAUSE > self.deadline {
+            return Err(Error::fixed(ErrorKind::Timeout, reason));
+        }
+        std::thread::sleep(PAUSE);
+        Ok(())
+    }
+
+    pub(super) fn lookup(&self, key: &LookupKey, mode: UseMode, extent: Extent) -> Result<Lookup> {
+        self.lookup_after_swap(key, mode, extent, None)
+    }
+
+    /// The same, and takes back an expiry that was tried.
+    pub(super) fn lookup_after_swap(
+        &self,
+        key: &LookupKey,
+        mode: UseMode,
+        extent: Extent,
+        swap: Option<&ExpirySwap>,
+    ) -> Result<Lookup> {
+        let mode: &[u8] = match mode {
+            UseMode::Peek => b"peek",
+            UseMode::Get => b"get",
+            UseMode::Touch => b"touch",
+        };
+        let extent: &[u8] = if extent == Extent::Whole { b"whole" } else { b"prefix" };
+        let tried = swap.map_or(Vec::new(), |swap| text(swap.tried));
+        let before = swap.map_or(Vec::new(), |swap| text(swap.before));
+        let (now, mut rest) =
+            self.run_on_session(&scripts::READ_SESSION, Idempotency::Read, key, 0, &[mode, extent, &tried, &before])?;
+        rest.resize_with(4, || Reply::Nil);
+        let [record, other, len, refused] = <[Reply; 4]>::try_from(rest).map_err(|_| wrong_answer())?;
+        let value = match (record, other) {
+            (Reply::Bytes(record), _) => Value::Session(record),
+            (_, Reply::Bytes(other)) => self.parse_value(key, &other, now)?,
+            _ => Value::Nothing,
+        };
+        Ok(Lookup {
+            time: self.step_time(now),
+            value,
+            record_len: len.int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default(),
+            use_was_refused: refused.int() == Some(1),
+        })
+    }
+
+    /// The value of an old id.
+    fn parse_value(&self, key: &LookupKey, value: &[u8], now: i64) -> Result<Value> {
+        let alias = |bytes: &[u8]| codec::decode_alias(*key, bytes, self.store.seals);
+        let (&kind, rest) = value.split_first().ok_or_else(Error::corrupt_record)?;
+        match kind {
+            ALIAS => Ok(Some(alias(rest)?).filter(|alias| now < alias.until).map_or(Value::Nothing, Value::Alias)),
+            LEAVING => {
+                let (target, rest) = rest.split_first_chunk().ok_or_else(Error::corrupt_record)?;
+                let (&alias_len, rest) = rest.split_first().ok_or_else(Error::corrupt_record)?;
+                let (encoded, record) = rest.split_at_checked(alias_len.into()).ok_or_else(Error::corrupt_record)?;
+                let alias = if encoded.is_empty() { None } else { Some(alias(encoded)?) };
+                let target = LookupKey::from(&Ref(*target));
+                Ok(Value::Leaving(Departure { target, alias, record: record.to_vec() }))
+            }
+            _ => Err(Error::corrupt_record()),
+        }
+    }
+
+    /// Takes back a use of a session.
+    pub(super) fn undo_touch(&self, key: &LookupKey, used: i64, before: i64) -> Result<()> {
+        self.run_on_session(&scripts::UNDO_TOUCH, Idempotency::Read, key, 0, &[&text(used), &text(before)]).map(drop)
+    }
+
+    /// Stores a new session. `replaces_revoked`: although it was revoked before it was stored.
+    pub(super) fn create(
+        &self,
+        key: &LookupKey,
+        record: &[u8],
+        composed_at: i64,
+        entry: Option<&IndexEntry>,
+        replaces_revoked: bool,
+    ) -> Result<WriteOutcome> {
+        let keys = [self.store.names().session(key)];
+        let flag: &[u8] = if replaces_revoked { b"1" } else { b"" };
+        let (outcome, _) = self.write(&scripts::CREATE_SESSION, &keys, composed_at, entry, &[record, flag])?;
+        Ok(outcome)
+    }
+
+    /// Replaces the record that has this prefix.
+    pub(super) fn replace(
+        &self,
+        key: &LookupKey,
+        expected: &RecordPrefix,
+        record: &[u8],
+        composed_at: i64,
+        entry: Option<&IndexEntry>,
+    ) -> Result<(WriteOutcome, Delivery)> {
+        let keys = [self.store.names().session(key)];
+        self.write(&scripts::REPLACE_SESSION, &keys, composed_at, entry, &[expected.as_bytes(), record])
+    }
+
+    /// Moves a session to its new key on the same server, and leaves the alias.
+    pub(super) fn rename(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
+        let names = self.store.names();
+        let keys = [names.session(&renewal.old), names.session(&renewal.new)];
+        let expected = RecordPrefix::of(&renewal.old_record);
+        let (alias, alias_ends) = encode_alias(renewal.alias.as_ref());
+        let args: [&[u8]; 4] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends];
+        let (outcome, _) = self.write(&scripts::RENAME_SESSION, &keys, composed_at, renewal.entry.as_ref(), &args)?;
+        Ok(outcome)
+    }
+
+    /// Takes a renewal back, if it happened.
+    pub(super) fn undo_rename(&self, renewal: &Renewal) -> Result<()> {
+        let names = self.store.names();
+        let mut keys = vec![names.session(&renewal.old), names.session(&renewal.new)];
+        keys.extend(renewal.old_entry.as_ref().map(|entry| names.index(entry.principal)));
+        let mut args = self.index_args(renewal.old_entry.as_ref(), false);
+        args.extend([renewal.record.clone(), renewal.old_record.clone()]);
+        self.run(&scripts::UNDO_RENAME, Idempotency::Read, &keys, 0, &args).map(drop)
+    }
+
+    /// Writes a session as it is: fails if too few replicas follow.
+    pub(super) fn write_again(&self, key: &LookupKey) -> Result<()> {
+        self.run_on_session(&scripts::WRITE_AGAIN, Idempotency::Idempotent, key, 0, &[]).map(drop)
+    }
+
+    pub(super) fn delete(&self, key: &LookupKey, filter: DeleteFilter) -> Result<DeleteOutcome> {
+        let filter: &[u8] = if filter == DeleteFilter::Live { b"live" } else { b"expired" };
+        let (_, rest) = self.run_on_session(&scripts::DELETE_SESSION, Idempotency::AtMostOnce, key, 0, &[filter])?;
+        let mut rest = rest.into_iter();
+        match (outcome_name(&rest.next())?, rest.next()) {
+            (b"applied", Some(Reply::Bytes(start))) => Ok(DeleteOutcome::Deleted(start)),
+            (b"not_found", _) => Ok(DeleteOutcome::NotFound),
+            (b"relocating", _) => Ok(DeleteOutcome::Relocating),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Removes the entry of a session that has ended. It may fail: an entry without its session has no effect.
+    pub(super) fn remove_entry(&self, entry: &IndexEntry) {
+        self.remove_member(entry.principal, &index_member(&entry.key, &entry.fields));
+    }
+
+    pub(super) fn remove_member(&self, principal: PrincipalKey, member: &[u8]) {
+        let index = self.store.names().index(principal);
+        let command: [&[u8]; 3] = [b"ZREM", &index, member];
+        let _ = self.store.client.command(&index, Idempotency::Read, &command, self.deadline);
+    }
+
+    /// A principal's living sessions, by one script.
+    pub(super) fn list(&self, principal: PrincipalKey) -> Result<Vec<ListedSession>> {
+        let keys = [self.store.names().index(principal)];
+        let (_, items) =
+            self.run(&scripts::LIST_SESSIONS, Idempotency::Read, &keys, 0, &self.principal_args(principal))?;
+        let mut sessions = Vec::new();
+        sessions.try_reserve_exact(items.len() / 3).map_err(|_| Error::no_memory())?;
+        for item in items.chunks(3) {
+            let [Reply::Bytes(member), Reply::Bytes(start), Reply::Int(len)] = item else { return Err(wrong_answer()) };
+            let key = member_key(member).ok_or_else(Error::corrupt_record)?;
+            sessions.push(ListedSession {
+                key,
+                start: start.clone(),
+                record_len: usize::try_from(*len).unwrap_or_default(),
+            });
+        }
+        Ok(sessions)
+    }
+
+    /// Ends the sessions of a principal except one, by one script, and returns how many; `None`: the exception does not exist.
+    pub(super) fn revoke(&self, principal: PrincipalKey, excluded: Option<&LookupKey>) -> Result<Option<u64>> {
+        let names = self.store.names();
+        let mut args = self.principal_args(principal);
+        args.push(excluded.map_or(Vec::new(), |key| names.session(key)));
+        // At most once: the second time it would count only what was left.
+        let (_, rest) =
+            self.run(&scripts::REVOKE_SESSIONS, Idempotency::AtMostOnce, &[names.index(principal)], 0, &args)?;
+        match &rest[..] {
+            [Reply::Bytes(outcome), Reply::Int(ended)] if outcome == b"applied" => Ok(Some(ended.unsigned_abs())),
+            [Reply::Bytes(outcome)] if outcome == b"not_found" => Ok(None),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Inserts a session into its principal's index before it is stored. Waits while the index is locked.
+    pub(super) fn insert_member(&self, entry: &IndexEntry) -> Result<()> {
+        let keys = [self.store.names().index(entry.principal)];
+        let args = self.index_args(Some(entry), false);
+        loop {
+            let (_, rest) = self.run(&scripts::INSERT_MEMBER, Idempotency::Idempotent, &keys, 0, &args)?;
+            match outcome_name(&rest.into_iter().next())? {
+                b"applied" => return Ok(()),
+                b"locked" => self.pause("the principal's sessions are being revoked by another call")?,
+                _ => return Err(wrong_answer()),
+            }
+        }
+    }
+
+    /// Locks a principal's index against inserts, until it is unlocked or this call's deadline has passed.
+    pub(super) fn lock_index(&self, principal: PrincipalKey, token: &[u8; 16]) -> Result<()> {
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+        let keys = [self.store.names().index(principal)];
+        self.run(&scripts::LOCK_INDEX, Idempotency::Idempotent, &keys, 0, &[lock_member(token), text(left)]).map(drop)
+    }
+
+    pub(super) fn unlock_index(&self, principal: PrincipalKey, token: &[u8; 16]) {
+        self.remove_member(principal, &lock_member(token));
+    }
+
+    /// The members of a principal's index.
+    pub(super) fn members(&self, principal: PrincipalKey) -> Result<Vec<Vec<u8>>> {
+        let index = self.store.names().index(principal);
+        let command: [&[u8]; 4] = [b"ZRANGE", &index, b"0", b"-1"];
+        match self.store.client.command(&index, Idempotency::Read, &command, self.deadline)? {
+            Reply::Array(members) => Ok(members.into_iter().filter_map(Reply::into_bytes).collect()),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Ends a session of a principal, if it was last used at this time. `is_awaited`: waits for replicas.
+    pub(super) fn end_session(
+        &self,
+        principal: PrincipalKey,
+        key: &LookupKey,
+        last_seen: Option<i64>,
+        is_awaited: bool,
+    ) -> Result<EndOutcome> {
+        let last_seen = last_seen.map_or(Vec::new(), text);
+        // Ending it twice is as ending it once.
+        let idempotency = if is_awaited { Idempotency::Idempotent } else { Idempotency::Read };
+        let args: [&[u8]; 2] = [&principal.bytes(), &last_seen];
+        let (_, rest) = self.run_on_session(&scripts::END_SESSION, idempotency, key, 0, &args)?;
+        self.store.headers.remove(key);
+        let mut rest = rest.into_iter();
+        match outcome_name(&rest.next())? {
+            b"applied" => Ok(EndOutcome::Ended { was_live: rest.next().and_then(|live| live.int()) == Some(1) }),
+            b"not_found" => Ok(EndOutcome::NotFound),
+            b"other" => Ok(EndOutcome::Mismatch),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    pub(super) fn prepare_arrival(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
+        let args: [&[u8]; 2] = [&renewal.record, &text(renewal.ends_at)];
+        self.write_session(&scripts::PREPARE_ARRIVAL, &renewal.new, composed_at, &args)
+    }
+
+    pub(super) fn detach_session(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
+        let expected = RecordPrefix::of(&renewal.old_record);
+        let (alias, _) = encode_alias(renewal.alias.as_ref());
+        let args: [&[u8]; 3] = [expected.as_bytes(), &renewal.new.bytes(), &alias];
+        self.write_session(&scripts::DETACH_SESSION, &renewal.old, composed_at, &args)
+    }
+
+    pub(super) fn publish_arrival(&self, renewal: &Renewal) -> Result<WriteOutcome> {
+        self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new, 0, &[&renewal.record])
+    }
+
+    /// How the renewal to this key stands. `own`: the caller's own renewal, which is aborted.
+    pub(super) fn settle_arrival(&self, target: &LookupKey, own: Option<&Renewal>) -> Result<ArrivalState> {
+        let ends_at = text(own.map_or(0, |renewal| renewal.ends_at));
+        let args: [&[u8]; 2] = [own.map_or(&[], |renewal| &renewal.record), &ends_at];
+        let (_, rest) = self.run_on_session(&scripts::SETTLE_ARRIVAL, Idempotency::Read, target, 0, &args)?;
+        match outcome_name(&rest.into_iter().next())? {
+            b"pending" => Ok(ArrivalState::Pending),
+            b"published" => Ok(ArrivalState::Published),
+            b"aborted" => Ok(ArrivalState::Aborted),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// After a renewal was published.
+    pub(super) fn finish_departure(&self, old: &LookupKey, target: &LookupKey, alias: Option<&Alias>) -> Result<()> {
+        let (alias, alias_ends) = encode_alias(alias);
+        let args: [&[u8]; 3] = [&target.bytes(), &alias, &alias_ends];
+        self.run_on_session(&scripts::FINISH_DEPARTURE, Idempotency::Idempotent, old, 0, &args).map(drop)
+    }
+
+    /// After a renewal was aborted.
+    pub(super) fn restore_departed(&self, old: &LookupKey, target: &LookupKey) -> Result<()> {
+        self.run_on_session(&scripts::RESTORE_DEPARTED, Idempotency::Read, old, 0, &[&target.bytes()]).map(drop)
+    }
+
+    /// The arguments of principal_index.lua for reading an index.
+    fn principal_args(&self, principal: PrincipalKey) -> Vec<Vec<u8>> {
+        let none = Vec::new;
+        vec![self.store.names().session_start(), none(), none(), principal.bytes().to_vec(), none()]
+    }
+
+    /// The arguments of principal_index.lua for inserting an entry.
+    fn index_args(&self, entry: Option<&IndexEntry>, is_limited: bool) -> Vec<Vec<u8>> {
+        let Some(entry) = entry else { return vec![Vec::new(); 5] };
+        let limit = self.cx.policy.limits().max_per_principal;
+        vec![
+            self.store.names().session_start(),
+            index_member(&entry.key, &entry.fields),
+            text(entry.fields.indexed_deadline),
+            entry.principal.bytes().to_vec(),
+            if is_limited && limit != u64::MAX { text(limit) } else { Vec::new() },
+        ]
+    }
+
+    /// Runs a write, by which a session may come into its principal's index where a script reaches that.
+    fn write(
+        &self,
+        script: &Script,
+        keys: &[Vec<u8>],
+        composed_at: i64,
+        entry: Option<&IndexEntry>,
+        args: &[&[u8]],
+    ) -> Result<(WriteOutcome, Delivery)> {
+        let mut keys = keys.to_vec();
+        if let Some(entry) = entry.filter(|_| !self.spans_servers()) {
+            keys.push(self.store.names().index(entry.principal));
+        }
+        let mut all_args = self.index_args(entry, true);
+        all_args.extend(args.iter().map(|arg| arg.to_vec()));
+        let (now, rest, delivery) =
+            self.run_with_delivery(script, Idempotency::Idempotent, &keys, composed_at, &all_args)?;
+        Ok((write_outcome(now, rest)?, delivery))
+    }
+
+    /// Runs a write to one session without an index.
+    fn write_session(
+        &self,
+        script: &Script,
+        key: &LookupKey,
+        composed_at: i64,
+        args: &[&[u8]],
+    ) -> Result<WriteOutcome> {
+        let (now, rest) = self.run_on_session(script, Idempotency::Idempotent, key, composed_at, args)?;
+        write_outcome(now, rest)
+    }
+
+    fn run_on_session(
+        &self,
+        script: &Script,
+        idempotency: Idempotency,
+        key: &LookupKey,
+        composed_at: i64,
+        args: &[&[u8]],
+    ) -> Result<(i64, Vec<Reply>)> {
+        self.run(script, idempotency, &[self.store.names().session(key)], composed_at, args)
+    }
+
+    fn run(
+        &self,
+        script: &Script,
+        idempotency: Idempotency,
+        keys: &[Vec<u8>],
+        composed_at: i64,
+        args: &[impl AsRef<[u8]>],
+    ) -> Result<(i64, Vec<Reply>)> {
+        let (now, items, _) = self.run_with_delivery(script, idempotency, keys, composed_at, args)?;
+        Ok((now, items))
+    }
+
+    /// Runs a script with the arguments of common.lua before its own. Returns the server's time and the other items.
+    fn run_with_delivery(
+        &self,
+        script: &Script,
+        idempotency: Idempotency,
+        keys: &[Vec<u8>],
+        composed_at: i64,
+        args: &[impl AsRef<[u8]>],
+    ) -> Result<(i64, Vec<Reply>, Delivery)> {
+        let timeouts = self.cx.policy.timeouts();
+        let manual_clock = match self.cx.clock.is_manual() {
+            false => Vec::new(),
+            // A script does not reach the clock on another server.
+            true if self.spans_servers() => text(self.cx.clock.now_ms()),
+            true => self.store.names().clock(),
+        };
+        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis() as i64;
+        let gives_up_at = composed_at.saturating_add(left);
+        let common = [manual_clock, text(timeouts.absolute), text(timeouts.idle), text(composed_at), text(gives_up_at)];
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let args: Vec<&[u8]> = common.iter().map(Vec::as_slice).chain(args.iter().map(AsRef::as_ref)).collect();
+        let (mut items, delivery) = self.store.client.script(script, idempotency, &keys, &args, self.deadline)?;
+        let now = items.first().and_then(Reply::int).ok_or_else(wrong_answer)?;
+        items.remove(0);
+        Ok((now, items, delivery))
+    }
+}
+
+fn encode_alias(alias: Option<&Alias>) -> (Vec<u8>, Vec<u8>) {
+    alias.map_or_else(Default::default, |alias| (codec::encode_alias(alias), text(alias.until)))
+}
+
+fn outcome_name(reply: &Option<Reply>) -> Result<&[u8]> {
+    reply.as_ref().and_then(Reply::bytes).ok_or_else(wrong_answer)
+}
+
+fn write_outcome(now: i64, items: Vec<Reply>) -> Result<WriteOutcome> {
+    let mut items = items.into_iter();
+    let name = items.next();
+    match outcome_name(&name)? {
+        b"applied" => {
+            let last_seen = items.next().and_then(|seen| seen.int()).unwrap_or(now);
+            let evicted = items.next().and_then(|evicted| evicted.int()).unwrap_or_default().unsigned_abs();
+            Ok(WriteOutcome::Applied { last_seen, evicted })
+        }
+        b"mismatch" => items.next().and_then(Reply::into_bytes).map(WriteOutcome::Mismatch).ok_or_else(wrong_answer),
+        b"not_found" => Ok(WriteOutcome::NotFound),
+        b"relocating" => Ok(WriteOutcome::Relocating),
+        b"taken" => Ok(WriteOutcome::Taken),
+        b"revoked" => Ok(WriteOutcome::Revoked),
+        b"aborted" => Ok(WriteOutcome::Aborted),
+        b"clock_skew" => Ok(WriteOutcome::ClockSkew),
+        _ => Err(wrong_answer()),
+    }
+}
+
+pub(super) fn wrong_answer() -> Error {
+    Error::fixed(ErrorKind::Unavailable, "the server gave an answer of the wrong type")
+}

@@ -1,0 +1,8 @@
+-- A renewal to another server was aborted: the session that leaves KEYS[1] for the key ARGV[6] stays.
+local value = redis.call('GET', KEYS[1])
+if not leaves_for(value, ARGV[6]) then
+  return { now, 'not_found' }
+end
+local record = leaving_record(value)
+store(KEYS[1], record, last_seen(record))
+return { now, 'applied' }
