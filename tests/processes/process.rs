@@ -40,6 +40,9 @@ pub fn run(args: &[String], suites: &[Suite]) -> ExitCode {
     if let [first, name, args @ ..] = args
         && first == PART
     {
+        // A part does not outlive the tests, however they end.
+        // SAFETY: no preconditions.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let mut parts = suites.iter().flat_map(|suite| suite.parts.iter().map(|part| (suite.name_of(part.0), part.1)));
         let (_, part) = parts.find(|(part, _)| part == name).expect("one of the parts");
         part(args);
