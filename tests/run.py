@@ -66,7 +66,16 @@ def with_redis(language: str, engine: str, command: str, passed: str, skipped: s
 STEPS = [
     Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
     Step("Rust", "clippy", ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
-    Step("Rust", "clippy, no C ABI", ["cargo", "clippy", "--locked", "--no-default-features", "--", "-D", "warnings"]),
+    # Each engine alone, and none but memory:.
+    *(
+        Step(
+            "Rust",
+            f"clippy, only {features or 'memory'}:",
+            ["cargo", "clippy", "--locked", "--lib", "--no-default-features", f"--features={features}", "--"]
+            + ["-D", "warnings"],
+        )
+        for features in ("", "lmdb", "redis", "tls", "capi")
+    ),
     Step("Rust", "documentation", ["cargo", "doc", "--locked", "--no-deps"]),
     Step("Rust", "tests", ["cargo", "test", "--locked", "--no-fail-fast"], passed=CARGO_PASSED, skipped=CARGO_SKIPPED),
     *(
