@@ -313,6 +313,13 @@ defmodule SessionServerStore.StoreTest do
     end
   end
 
+  test "temporary errors are 503 in Plug" do
+    temporary =
+      for {reason, code, text} <- Error.reasons(), Error.new(reason, code, text).plug_status == 503, do: reason
+
+    assert Enum.sort(temporary) == [:busy, :full, :nomem, :random, :timeout, :unavailable]
+  end
+
   test "errors are exceptions with a message" do
     {:error, error} = Store.open("momory:")
     assert %Error{reason: :url, code: -9} = error

@@ -12,7 +12,7 @@ defmodule SessionServerStore.Error do
     * `:code` - the number of the reason in the C interface: always negative, never reused
     * `:message` - one line of text. It never holds an id, a payload or a password
     * `:plug_status` - the status of Plug's response if the error is not rescued: 503 if another attempt may succeed
-      (`:unavailable`, `:timeout`, `:busy`, `:full`), else 500
+      (`:unavailable`, `:timeout`, `:busy`, `:full`, `:nomem`, `:random`), else 500
 
   A missing session is `{:error, :not_found}`. Only the functions with a `!` raise it, with the reason `:not_found`.
   """
@@ -44,6 +44,6 @@ defmodule SessionServerStore.Error do
   def new(reason, code, message),
     do: %__MODULE__{reason: reason, code: code, message: message, plug_status: plug_status(reason)}
 
-  defp plug_status(reason) when reason in [:unavailable, :timeout, :busy, :full], do: 503
+  defp plug_status(reason) when reason in [:unavailable, :timeout, :busy, :full, :nomem, :random], do: 503
   defp plug_status(_reason), do: 500
 end
