@@ -92,23 +92,23 @@ defmodule Bench do
 
     times =
       for processes <- [1, 8], into: %{} do
-        Enum.each(runners, fn {_, {ids, get}} -> turn(ids, get, processes, div(calls, 8)) end)
+        Enum.each(runners, fn {_, {ids, get}} -> measure(ids, get, processes, div(calls, 8)) end)
 
-        # The stores take turns; the order rotates.
-        turns =
+        # The stores alternate, in another order each round.
+        measured =
           for round <- 1..rounds do
             {last, first} = Enum.split(runners, rem(round, length(runners)))
-            Map.new(first ++ last, fn {name, {ids, get}} -> {name, turn(ids, get, processes, calls)} end)
+            Map.new(first ++ last, fn {name, {ids, get}} -> {name, measure(ids, get, processes, calls)} end)
           end
 
-        {processes, turns}
+        {processes, measured}
       end
 
-    for {processes, turns} <- times do
-      compare = fn a, b -> Enum.map(turns, &(&1[a] / &1[b])) end
-      fact("b4.sss_#{processes}_ns", Enum.map(turns, & &1.sss))
-      fact("b4.agent_#{processes}_ns", Enum.map(turns, & &1.agent))
-      fact("b5.ets_#{processes}_ns", Enum.map(turns, & &1.ets))
+    for {processes, rounds} <- times do
+      compare = fn a, b -> Enum.map(rounds, &(&1[a] / &1[b])) end
+      fact("b4.sss_#{processes}_ns", Enum.map(rounds, & &1.sss))
+      fact("b4.agent_#{processes}_ns", Enum.map(rounds, & &1.agent))
+      fact("b5.ets_#{processes}_ns", Enum.map(rounds, & &1.ets))
       fact("b4.times_#{processes}", compare.(:agent, :sss))
       fact("b5.ratio_#{processes}", compare.(:sss, :ets))
     end
@@ -117,8 +117,8 @@ defmodule Bench do
     fact("b5.decode_ns", Enum.map(times[1], & &1.decode))
   end
 
-  # Nanoseconds per get of all processes together: from the signal to begin until the last is done.
-  defp turn(ids, get, processes, calls) do
+  # Nanoseconds per get of all processes together: from the start signal until the last process is done.
+  defp measure(ids, get, processes, calls) do
     main = self()
     each = div(calls, processes)
 
@@ -131,20 +131,20 @@ defmodule Bench do
           # Here, before the time begins, and not a part of the closure that shares the terms of others.
           mine = Enum.map(mine, &:binary.copy/1)
           send(main, {:ready, self()})
-          receive do: (:begin -> :ok)
+          receive do: (:go -> :ok)
           Enum.each(mine, get)
           send(main, {:done, self()})
         end)
       end
 
     for worker <- workers, do: receive(do: ({:ready, ^worker} -> :ok))
-    begun = System.monotonic_time(:nanosecond)
-    for worker <- workers, do: send(worker, :begin)
+    start = System.monotonic_time(:nanosecond)
+    for worker <- workers, do: send(worker, :go)
     for worker <- workers, do: receive(do: ({:done, ^worker} -> :ok))
-    (System.monotonic_time(:nanosecond) - begun) / (each * processes)
+    (System.monotonic_time(:nanosecond) - start) / (each * processes)
   end
 
-  # What a small shop keeps of a visitor: about a kilobyte in the external term format.
+  # The session of a visitor of a small shop: about a kilobyte in the external term format.
   defp session(i) do
     %{
       "_csrf_token" => Base.url_encode64(:crypto.strong_rand_bytes(18)),
