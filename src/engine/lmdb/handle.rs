@@ -51,7 +51,7 @@ impl Handle {
     /// Begins the one write transaction of all processes. Before anything is written, the disk says that the store is not
     /// complete there any more: in the same transaction, so that `close` either sees what is written or comes before it.
     pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
-        let txn = self.env.write()?;
+        let txn = self.env.write(&self.shm.header().writer_queue)?;
         if self.shm.is_clean() {
             self.shm.set_clean(false);
             // If this fails, the next write has to do it.
@@ -93,7 +93,7 @@ impl Handle {
     /// Has everything on the disk, and says so there.
     fn mark_clean(&self) -> Result<()> {
         // No other thread or process writes meanwhile: a later commit counts as written after this.
-        let _txn = self.env.write()?;
+        let _txn = self.env.write(&self.shm.header().writer_queue)?;
         if !self.shm.is_clean() && self.shm.check_disk().is_ok() {
             self.env.sync()?;
             self.shm.sync()?;

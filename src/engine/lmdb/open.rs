@@ -63,7 +63,7 @@ pub(super) fn open(directory: &Directory, options: &OpenOptions) -> Result<Handl
     locks.try_lock(LockRange::Closing, LockMode::Unlocked)?;
     drop(guard);
     let Opened { env, shm, file_size, has_shorter_timeout } = opened;
-    let (salt, seals) = store_record(&env, &options)?;
+    let (salt, seals) = store_record(&env, &shm, &options)?;
     let survives_power_cut = options.survives_power_cut;
     let handle = Handle { env, shm, locks, salt, seals, survives_power_cut, file_size };
     if has_shorter_timeout {
@@ -83,7 +83,7 @@ pub(super) fn attach(handle: &Handle, options: &OpenOptions) -> Result<()> {
     if let Some(manual) = options.manual_clock {
         check_setting("clock", manual, handle.clock().is_manual())?;
     }
-    store_record(&handle.env, options)?;
+    store_record(&handle.env, &handle.shm, options)?;
     if handle.policy().tighten(&options.policy) {
         request_reindex(handle)?;
     }
@@ -163,6 +163,7 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
     }
     let env = Env::open(directory, usize_of(file_size)?, options.survives_power_cut)?;
     let last_transaction = if options.survives_power_cut { env.last_transaction()? } else { 0 };
+    shm.header().writer_queue.reset();
     shm.header().commit_state.reset(last_transaction);
     let timeouts = shm.header().policy.timeouts();
     let has_shorter_timeout =
@@ -299,11 +300,11 @@ const STORE: &[u8] = b"store";
 const STORE_FORMAT: u8 = 1;
 
 /// The store's salt, and whether it seals; made if the store is new. What it was made with cannot be changed later.
-fn store_record(env: &Env, options: &OpenOptions) -> Result<([u8; SALT_LEN], bool)> {
+fn store_record(env: &Env, shm: &SharedMemory, options: &OpenOptions) -> Result<([u8; SALT_LEN], bool)> {
     if let Some(record) = env.read()?.get(Table::Meta, STORE)? {
         return parse_store_record(record, options);
     }
-    let mut txn = env.write()?;
+    let mut txn = env.write(&shm.header().writer_queue)?;
     // Another process may have been here first.
     if let Some(record) = txn.get(Table::Meta, STORE)? {
         return parse_store_record(record, options);

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::{fs as sys, thread::futex};
+use rustix::{fs as sys, process::Pid, thread::futex};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -210,6 +210,16 @@ pub(super) fn futex_wait(word: &AtomicU32, value: u32, timeout: Duration) {
 /// Wakes all that wait at `word`, in every process.
 pub(super) fn futex_wake_all(word: &AtomicU32) {
     let _ = futex::wake(word, futex::Flags::empty(), i32::MAX as u32);
+}
+
+pub(super) fn futex_wake_one(word: &AtomicU32) {
+    let _ = futex::wake(word, futex::Flags::empty(), 1);
+}
+
+/// Whether there is a process with this id.
+pub(super) fn is_running(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// The kind of the file system that a file is on, as statfs(2) numbers them.

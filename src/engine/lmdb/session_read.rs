@@ -45,7 +45,7 @@ pub(super) fn lookup<T>(
             Err(Undecided::Ending(slot)) => {
                 drop(txn);
                 // With the write lock, a mark that is still there is that of a dead writer.
-                let _txn = handle.env.write()?;
+                let _txn = handle.env.write(&handle.shm.header().writer_queue)?;
                 handle.shm.last_used().unmark_ending(slot);
             }
         }

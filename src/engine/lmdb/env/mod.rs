@@ -5,7 +5,7 @@
 //! inherited and opens the directory again (see `registry`).
 //!
 //! Threads: an `Env` is shared by all of them. A read transaction belongs to the thread that began it. There is one write
-//! transaction for all processes; the lock behind it is released when its process dies.
+//! transaction for all processes; its lock is released when its process dies.
 #![allow(unsafe_code)]
 
 mod error;
@@ -28,7 +28,10 @@ pub(super) use self::{
     lockfile::{ActiveReader, MAX_LEN as MAX_LOCK_FILE_LEN},
     txn::{ReadTxn, Table, Txn, WriteTxn},
 };
-use super::directory::{Directory, open_file};
+use super::{
+    directory::{Directory, open_file},
+    shm::WriterQueue,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 // `freelist`, `lockfile` and `check` read LMDB's files by offset.
@@ -103,8 +106,8 @@ impl Env {
     }
 
     /// Waits until no other process and no other thread writes.
-    pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
-        WriteTxn::begin(self.raw.0, &self.shared)
+    pub(super) fn write<'e>(&'e self, queue: &'e WriterQueue) -> Result<WriteTxn<'e>> {
+        WriteTxn::begin(self.raw.0, &self.shared, queue)
     }
 
     /// Writes everything that was committed to the disk.

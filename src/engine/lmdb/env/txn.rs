@@ -13,7 +13,10 @@ use std::{
 use lmdb_master_sys as lmdb;
 
 use super::{
-    super::os,
+    super::{
+        os,
+        shm::{WriterPermit, WriterQueue},
+    },
     error::{check, damaged, found},
 };
 use crate::{error::Result, session::key::LookupKey};
@@ -130,7 +133,8 @@ pub(in super::super) struct ReadTxn<'e>(Txn<'e>);
 /// The one write transaction that exists now in all processes. Dropped without `commit`, it has changed nothing.
 pub(in super::super) struct WriteTxn<'e> {
     txn: Txn<'e>,
-    is_nested: bool,
+    /// Dropped after the transaction has ended. `None` in a nested one.
+    permit: Option<WriterPermit<'e>>,
 }
 
 thread_local! {
@@ -221,10 +225,15 @@ impl<'e> ReadTxn<'e> {
 
 impl<'e> WriteTxn<'e> {
     /// Waits until no other process and no other thread writes.
-    pub(super) fn begin(env: NonNull<lmdb::MDB_env>, shared: &'e Shared) -> Result<WriteTxn<'e>> {
+    pub(super) fn begin(
+        env: NonNull<lmdb::MDB_env>,
+        shared: &'e Shared,
+        queue: &'e WriterQueue,
+    ) -> Result<WriteTxn<'e>> {
+        let permit = queue.acquire();
         IS_WRITING.set(true);
         let raw = begin(env, None, 0).inspect_err(|_| IS_WRITING.set(false))?;
-        Ok(WriteTxn { txn: Txn { shared, raw }, is_nested: false })
+        Ok(WriteTxn { txn: Txn { shared, raw }, permit: Some(permit) })
     }
 
     /// Whether this thread is in the middle of one.
@@ -238,20 +247,21 @@ impl<'e> WriteTxn<'e> {
         let env = NonNull::new(unsafe { lmdb::mdb_txn_env(self.raw.as_ptr()) }).ok_or_else(damaged)?;
         // The outer transaction stays untouched as long as the inner one borrows it.
         let raw = begin(env, Some(self.raw), 0)?;
-        Ok(WriteTxn { txn: Txn { shared: self.shared, raw }, is_nested: true })
+        Ok(WriteTxn { txn: Txn { shared: self.shared, raw }, permit: None })
     }
 
     pub(in super::super) fn commit(self) -> Result<()> {
-        let ended = ManuallyDrop::new(self);
+        let mut ended = ManuallyDrop::new(self);
         // SAFETY: live until now, and not used again: LMDB frees it, whether or not it succeeds.
         let committed = check(unsafe { lmdb::mdb_txn_commit(ended.raw.as_ptr()) });
-        ended.note_end();
+        ended.release();
         committed
     }
 
-    fn note_end(&self) {
-        if !self.is_nested {
+    fn release(&mut self) {
+        if let Some(permit) = self.permit.take() {
             IS_WRITING.set(false);
+            drop(permit);
         }
     }
 
@@ -314,7 +324,7 @@ impl Drop for WriteTxn<'_> {
     fn drop(&mut self) {
         // SAFETY: live until now (`commit` does not drop it), and not used again.
         unsafe { lmdb::mdb_txn_abort(self.raw.as_ptr()) };
-        self.note_end();
+        self.release();
     }
 }
 

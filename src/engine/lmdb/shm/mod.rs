@@ -5,6 +5,7 @@
 
 mod commit_state;
 mod last_used;
+mod writer_queue;
 
 use std::{
     fs::File,
@@ -14,6 +15,7 @@ use std::{
 pub(super) use self::{
     commit_state::CommitState,
     last_used::{LastUsedTable, SlotRef, SlotState},
+    writer_queue::{WriterPermit, WriterQueue},
 };
 use super::os::{self, Atomics, Mapping};
 use crate::{
@@ -42,6 +44,7 @@ pub(super) struct ShmHeader {
     next_generation: AtomicU32,
     /// 1: a write to the disk has failed since the data file was created or last found sound on the disk.
     pub disk_failed: AtomicU32,
+    pub writer_queue: WriterQueue,
     pub commit_state: CommitState,
     pub policy: Policy,
     pub counters: Counters,
