@@ -1,5 +1,5 @@
-# The commands of this repository. `make test` and `make demo` are the two that the README names; both install what
-# is missing by themselves (see tests/setup.sh).
+# The commands of this repository. `make check` is for the inner loop and needs only cargo. `make test` and `make demo`
+# are the two that the README names; both install what is missing (see tests/setup.sh).
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
@@ -10,10 +10,17 @@ SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
 # Everything here looks for what cargo builds in target/ of this clone.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
-.PHONY: all test torture demo bench header install clean
+.PHONY: all check test torture demo bench header install clean
 
 all:
 	cargo build --release --locked
+
+# Format, lints, unit tests, the layers of the code, and the contract on memory:.
+check:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --quiet --lib
+	cargo test --locked --quiet --test it -- abi:: conformance:: layers::
 
 test:
 	@bash tests/setup.sh test
@@ -35,7 +42,7 @@ demo:
 bench:
 	@bash benches/run.sh
 
-# Writes include/sss.h anew from src/capi.
+# Writes include/sss.h from src/capi.
 header:
 	SSS_BLESS=1 cargo test --locked --quiet --test it abi::committed_header
 

@@ -1,7 +1,9 @@
-"""Runs every check and test of the repository in turn, and prints the counts of each language.
+"""Runs every check and test of the repository and prints a summary with the count per language.
 
-`make test` calls it after tests/setup.sh. All steps run, even after a failure; the exit status is 1
-if one failed. Arguments select steps by parts of their names: python3 tests/run.py rust c
+`make test` calls it after tests/setup.sh. Two steps run at a time, of different languages; the
+steps of one language run in their order, those of LAST when all others are done. All steps run,
+also after a failure; the exit status says whether all passed. Give parts of step names as
+arguments to run only those: python3 tests/run.py rust c
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +38,10 @@ class Step:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+# These use what the steps of the other languages have built.
+LAST = ("All", "Docs")
+# How many steps run at a time.
+WORKERS = 2
 # Far more than any step takes.
 LONGEST_S = 1200
 HOST = f"{os.uname().machine}-unknown-linux-gnu"
@@ -215,57 +222,124 @@ def run(wanted: list[str], scratch: str) -> int:
         "LC_ALL": "C.UTF-8",
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     }
+    steps = [step for step in STEPS if not wanted or any(part.lower() in title(step).lower() for part in wanted)]
+    schedule = Schedule(steps)
+    results: list[Result] = []
+
+    def work() -> None:
+        while step := schedule.take():
+            result = execute(step, environment)
+            with schedule.changed:
+                report(result)
+                results.append(result)
+            schedule.finished(step)
+
+    workers = [threading.Thread(target=work) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
     counts: dict[str, list[int]] = {}
-    failures: list[str] = []
-    for step in STEPS:
-        title = f"{step.language}: {step.name}"
-        if wanted and not any(part.lower() in title.lower() for part in wanted):
-            continue
-        start = time.monotonic()
-        print(f"{title:<32}", end="", flush=True)
-        try:
-            done = subprocess.run(
-                step.command,
-                cwd=step.cwd,
-                env=environment | step.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                timeout=LONGEST_S,
-            )
-            status, output = done.returncode, done.stdout
-        except subprocess.TimeoutExpired as error:
-            status, output = 1, f"{error.stdout!r}\nstill running after {LONGEST_S} s: it hangs"
-        except OSError as error:
-            status, output = 1, str(error)
-        passed = total(step.passed, output)
-        skipped = total(step.skipped, output)
-        if step.passed and status == 0 and passed == 0:
-            status, output = 1, f"{output}\nno test was counted"
-        tally = counts.setdefault(step.language, [0, 0, 0])
+    for step in steps:
+        counts[step.language] = [0, 0, 0]
+    for result in results:
+        tally = counts[result.step.language]
         # A check without tests of its own counts as one.
-        tally[0] += 0 if status else max(passed, 1)
-        tally[1] += 1 if status else 0
-        tally[2] += skipped
-        words = "FAILED" if status else f"{passed} passed" if passed else "ok"
-        if skipped:
-            words += f", {skipped} skipped"
-        print(f"{words:<28}{time.monotonic() - start:6.1f} s", flush=True)
-        for line in dict.fromkeys(re.findall(NOT_RUN, output, re.MULTILINE)):
-            print(f"    {line}", flush=True)
-        if status:
-            failures.append(title)
-            print("\n".join(output.splitlines()[-80:]), flush=True)
+        tally[0] += 0 if result.status else max(result.passed, 1)
+        tally[1] += 1 if result.status else 0
+        tally[2] += result.skipped
+    failures = [title(result.step) for result in results if result.status]
     print()
     for language, (passed, failed, skipped) in counts.items():
         print(f"  {language:<8}{passed:>7} passed {failed:>3} failed {skipped:>3} skipped")
-    for title in failures:
-        print(f"  failed: {title}")
+    for failure in failures:
+        print(f"  failed: {failure}")
     passed, failed, skipped = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 1, 0)
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0
+
+
+def title(step: Step) -> str:
+    return f"{step.language}: {step.name}"
+
+
+class Schedule:
+    """Which step runs next."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.waiting = list(steps)
+        self.running: list[Step] = []
+        self.changed = threading.Condition()
+
+    def take(self) -> Step | None:
+        """Waits for a step that may run beside the running ones. None: all have been taken."""
+        with self.changed:
+            while self.waiting:
+                step = next(filter(self.may_run, self.waiting), None)
+                if step:
+                    self.waiting.remove(step)
+                    self.running.append(step)
+                    return step
+                self.changed.wait()
+            return None
+
+    def may_run(self, step: Step) -> bool:
+        if step.language in LAST:
+            return not self.running and all(other.language in LAST for other in self.waiting)
+        return all(other.language != step.language for other in self.running)
+
+    def finished(self, step: Step) -> None:
+        with self.changed:
+            self.running.remove(step)
+            self.changed.notify_all()
+
+
+@dataclass
+class Result:
+    step: Step
+    status: int
+    output: str
+    passed: int
+    skipped: int
+    seconds: float
+
+
+def execute(step: Step, environment: dict[str, str]) -> Result:
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            step.command,
+            cwd=step.cwd,
+            env=environment | step.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LONGEST_S,
+        )
+        status, output = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        status, output = 1, f"{error.stdout!r}\nstill running after {LONGEST_S} s: it hangs"
+    except OSError as error:
+        status, output = 1, str(error)
+    passed = total(step.passed, output)
+    skipped = total(step.skipped, output)
+    if step.passed and status == 0 and passed == 0:
+        status, output = 1, f"{output}\nno test was counted"
+    return Result(step, status, output, passed, skipped, time.monotonic() - start)
+
+
+def report(result: Result) -> None:
+    words = "FAILED" if result.status else f"{result.passed} passed" if result.passed else "ok"
+    if result.skipped:
+        words += f", {result.skipped} skipped"
+    print(f"{title(result.step):<32}{words:<28}{result.seconds:6.1f} s", flush=True)
+    for line in dict.fromkeys(re.findall(NOT_RUN, result.output, re.MULTILINE)):
+        print(f"    {line}", flush=True)
+    if result.status:
+        print("\n".join(result.output.splitlines()[-80:]), flush=True)
 
 
 def total(pattern: str, output: str) -> int:
