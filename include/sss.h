@@ -103,7 +103,7 @@
 /** This build, engine or version of the library cannot do that. */
 #define SSS_E_UNSUPPORTED (-10)
 
-/** The operating system failed to read or write. */
+/** The operating system refused an operation, or a file or directory cannot be used: the text says why. */
 #define SSS_E_IO (-11)
 
 /** The engine cannot be reached now. The session may be live. */

@@ -26,7 +26,7 @@ pub const SSS_E_EXISTS: i32 = -8;
 pub const SSS_E_URL: i32 = -9;
 /// This build, engine or version of the library cannot do that.
 pub const SSS_E_UNSUPPORTED: i32 = -10;
-/// The operating system failed to read or write.
+/// The operating system refused an operation, or a file or directory cannot be used: the text says why.
 pub const SSS_E_IO: i32 = -11;
 /// The engine cannot be reached now. The session may be live.
 pub const SSS_E_UNAVAILABLE: i32 = -12;
@@ -70,7 +70,7 @@ pub enum ErrorKind {
     Url = SSS_E_URL,
     /// This build, engine or version cannot do that.
     Unsupported = SSS_E_UNSUPPORTED,
-    /// The operating system failed to read or write.
+    /// The operating system refused an operation, or a file or directory cannot be used: the message says why.
     Io = SSS_E_IO,
     /// The engine cannot be reached now.
     Unavailable = SSS_E_UNAVAILABLE,
@@ -149,7 +149,7 @@ impl ErrorKind {
             ErrorKind::Exists => ("EXISTS", c"already open with other settings"),
             ErrorKind::Url => ("URL", c"bad store URL"),
             ErrorKind::Unsupported => ("UNSUPPORTED", c"not supported"),
-            ErrorKind::Io => ("IO", c"input/output error"),
+            ErrorKind::Io => ("IO", c"operating system error"),
             ErrorKind::Unavailable => ("UNAVAILABLE", c"engine unavailable"),
             ErrorKind::Timeout => ("TIMEOUT", c"engine did not answer in time"),
             ErrorKind::Busy => ("BUSY", c"busy, try again"),

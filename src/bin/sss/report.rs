@@ -70,7 +70,7 @@ fn numbers(stats: &Stats) -> [Number; 13] {
         revoked: "Sessions ended by revoke or by max_per_principal.",
         expired: "Expired sessions removed.",
         rejected: "Writes refused by a limit.",
-        errors: "Failures of the store, such as input/output errors.",
+        errors: "Failures of the store, such as an unreachable server.",
     }
 }
 
