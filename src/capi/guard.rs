@@ -1,5 +1,5 @@
-//! What stands between every exported function and its caller: panics are caught, and a failure is turned into its
-//! number, its line kept for `sss_last_error` of the same thread.
+//! What stands between every exported function and its caller. Panics are caught, the thread cannot be cancelled inside, and
+//! a failure becomes its status number, with its message kept for `sss_last_error` of the same thread.
 
 use std::{
     borrow::Cow,
@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::types::sss_status;
-use crate::error::{Error, ErrorKind, Result, SSS_OK};
+use crate::{
+    error::{Error, ErrorKind, Result, SSS_OK},
+    os::cancellation::CancellationDisabled,
+};
 
 thread_local! {
     static LAST_ERROR: RefCell<Cow<'static, str>> = const { RefCell::new(Cow::Borrowed("")) };
@@ -16,6 +19,7 @@ thread_local! {
 
 /// Runs the body of an exported function.
 pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> sss_status {
+    let _cancellation_disabled = CancellationDisabled::new();
     match catch(body) {
         Some(Ok(())) => SSS_OK,
         Some(Err(error)) => failed(error),
@@ -23,8 +27,9 @@ pub(super) fn guard(body: impl FnOnce() -> Result<()>) -> sss_status {
     }
 }
 
-/// The same for the few functions that have no status to return: a panic gives `otherwise`.
+/// The same for the few functions without a status: a panic gives `otherwise`.
 pub(super) fn guard_or<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    let _cancellation_disabled = CancellationDisabled::new();
     catch(body).unwrap_or(otherwise)
 }
 
@@ -35,13 +40,13 @@ pub(super) fn last_error() -> Cow<'static, str> {
 
 fn failed(error: Error) -> sss_status {
     let code = error.code();
-    // Fails only while the thread is ending; the status stands without its text then.
+    // Fails only while the thread is ending: then the status has no message.
     let _ = LAST_ERROR.try_with(|last| last.replace(error.into_message()));
     code
 }
 
 fn catch<T>(body: impl FnOnce() -> T) -> Option<T> {
-    // Unwind-safe: the store changes its state last, and holds no lock over code of others that may panic.
+    // Unwind-safe: the store changes its state last, and calls no foreign code that may panic under a lock.
     let run = AssertUnwindSafe(|| {
         #[cfg(test)]
         tests::panic_if_asked();
@@ -50,7 +55,7 @@ fn catch<T>(body: impl FnOnce() -> T) -> Option<T> {
     match catch_unwind(run) {
         Ok(value) => Some(value),
         Err(thrown) => {
-            // Dropping what was thrown may panic again; what that throws is leaked.
+            // Dropping the payload may panic again; the payload of that panic is leaked.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(thrown))).map_err(std::mem::forget);
             None
         }

@@ -76,11 +76,13 @@ fi
 names="api contention fork handles limits principals races readers secrets" # those whose stores may just as well be sealed
 run_all sealed "C99, seal=on" build/c99 env SSS_TEST_SCALE=10 SSS_TEST_OPTIONS=seal=on
 
-names=conformance
 for engine in lmdb lmdb-power; do
+    names=conformance
     run_all $engine "conformance on $engine" build/c99 env SSS_TEST_ENGINE=$engine
     sed -n 's/^\(conformance: .* not applicable .*\)/\1/p' build/$engine.conformance.log
 done
+names="cancel fork_contention"
+run_all lmdb-threads "threads on lmdb" build/c99 env SSS_TEST_ENGINE=lmdb SSS_TEST_SCALE=25
 
 echo "C: $passed passed, $failed failed, $not_run not run"
 [ "$failed" -eq 0 ]
