@@ -23,7 +23,8 @@
  * - Structs that begin with size are set up by their _INIT macro. Shorter structs of older callers work; a non-zero
  *   member that this library does not know is UNSUPPORTED.
  * - Threads: any function may be called from any thread at any time. Each call on one session is one atomic step, also
- *   between processes. The library starts no threads, installs no signal handlers and calls nothing back.
+ *   between processes. The library starts no threads, installs no signal handlers and calls nothing back. pthread_cancel
+ *   has no effect inside a call; asynchronous cancellation must be off.
  * - Fork: in a forked child a "memory:" handle returns FORKED; handles of "lmdb:" and "redis:" stores work there.
  * - Blocking: see sss_may_block.
  * - Engine errors: a call on an "lmdb:" store may also return IO, CORRUPT, BUSY, NOMEM, and a write FULL. A call on a
@@ -177,7 +178,7 @@ typedef struct {
     /**
      * sss_renew only: for how many milliseconds the old id may still read, but not past the session's absolute deadline.
      * 0: it ends at once. For requests under way when ids are rotated; not for a login, because an attacker may know the
-     * old id.
+     * old id. At most the last 64 ids of a session read it.
      */
     int64_t grace_ms;
 } sss_options;
@@ -263,6 +264,8 @@ typedef struct {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+extern int pthread_setcancelstate(int state, int *old_state);
 
 /**
  * Opens the store that a URL names, and returns a handle to it. Close the handle with sss_close.

@@ -79,6 +79,7 @@ pub struct Options<'a> {
     pub principal: Principal<'a>,
     /// `renew` only: how long the old id may still read, but not past the session's absolute deadline. Zero: it ends at
     /// once. For requests under way when ids are rotated; not for a login, because an attacker may know the old id.
+    /// At most the last 64 ids of a session read it.
     pub grace: Duration,
 }
 

@@ -53,7 +53,7 @@ pub struct sss_options {
     pub principal_len: usize,
     /// sss_renew only: for how many milliseconds the old id may still read, but not past the session's absolute deadline.
     /// 0: it ends at once. For requests under way when ids are rotated; not for a login, because an attacker may know the
-    /// old id.
+    /// old id. At most the last 64 ids of a session read it.
     pub grace_ms: i64,
 }
 

@@ -14,6 +14,10 @@ use crate::{
     error::{Error, Result},
 };
 
+/// The old ids of one session that read it at most. With one more the oldest ends before its grace time is over, so that
+/// endless renewals do not make a store grow.
+pub(crate) const MAX_ALIASES: usize = 64;
+
 /// What a renewal leaves under the old id.
 pub(crate) struct Grace<'a> {
     /// For how many milliseconds the old id reads; 0: not at all.

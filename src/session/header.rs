@@ -53,6 +53,14 @@ fn system_time(unix_ms: i64) -> SystemTime {
     if unix_ms < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
 
+impl Meta {
+    /// The same with times that are later by `ms`.
+    pub(crate) fn shifted_by(self, ms: i64) -> Meta {
+        let expires_ms = if self.expires_ms == FOREVER { FOREVER } else { self.expires_ms.saturating_add(ms) };
+        Meta { created_ms: self.created_ms + ms, last_seen_ms: self.last_seen_ms + ms, expires_ms, ..self }
+    }
+}
+
 /// One session in a principal's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -26,9 +26,9 @@ use crate::{
     },
     session::{
         alias::Grace,
-        header::{Entry, Meta},
+        header::{Entry, Meta, RecordHeader},
         key::{LookupKey, PrincipalKey},
-        policy::{Policy, PolicyOptions},
+        policy::{Policy, PolicyOptions, StepTime},
         write::{PrincipalChange, Write},
     },
     stats::{Count, Counters, EngineUsage},
@@ -37,7 +37,6 @@ use crate::{
 pub(crate) struct Memory {
     /// The process that opened the store. No other one can use it.
     generation: u32,
-    offset_ms: i64,
     manual_ms: Option<AtomicI64>,
     policy: Policy,
     counters: Counters,
@@ -49,7 +48,6 @@ impl Memory {
     pub(crate) fn new(options: &PolicyOptions, manual_clock: bool, overhead: usize) -> Memory {
         Memory {
             generation: fork_mark::generation(),
-            offset_ms: clock::steady_offset_ms(),
             manual_ms: manual_clock.then(|| AtomicI64::new(clock::wall_ms())),
             policy: Policy::new(options),
             counters: Counters::default(),
@@ -86,7 +84,7 @@ impl Memory {
             self.sessions.remove_expired_neighbours(cx, &time, &mut shard, &mut removed);
             drop(shard);
             self.sessions.remove_references(&removed);
-            return Ok(header.meta(time.timeouts));
+            return Ok(meta(cx, &header, &time));
         }
     }
 
@@ -98,6 +96,7 @@ impl Memory {
         };
         let mut meta = resolved.header.meta(resolved.time.timeouts);
         meta.expires_ms = meta.expires_ms.min(resolved.walk.until);
+        let meta = meta.shifted_by(cx.clock.wall_offset_ms());
         reader(Found {
             record: resolved.shard.slab.record(resolved.slot, &resolved.header),
             meta,
@@ -119,7 +118,7 @@ impl Engine for Memory {
         }
         let clock = match &self.manual_ms {
             Some(now_ms) => Clock::Manual(now_ms),
-            None => Clock::Steady { offset_ms: self.offset_ms },
+            None => Clock::BootTime,
         };
         Ok(Context { clock, policy: &self.policy, counters: &self.counters })
     }
@@ -156,7 +155,7 @@ impl Engine for Memory {
             return Err(Error::not_found());
         }
         let after = if peek { header } else { header.touched_at(time.now) };
-        reader(Found { record: shard.slab.record(slot, &after), meta: after.meta(time.timeouts), alias_chain: &[] })?;
+        reader(Found { record: shard.slab.record(slot, &after), meta: meta(cx, &after, &time), alias_chain: &[] })?;
         if after.last_seen != header.last_seen {
             shard.slab.set_last_seen(slot, after.last_seen);
         }
@@ -170,7 +169,7 @@ impl Engine for Memory {
         let (slot, header) = shard.find_live(key.0, &time).ok_or_else(Error::not_found)?;
         let touched = header.touched_at(time.now);
         shard.slab.set_last_seen(slot, touched.last_seen);
-        Ok(touched.meta(time.timeouts))
+        Ok(meta(cx, &touched, &time))
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
@@ -197,7 +196,7 @@ impl Engine for Memory {
             let fill = |out: &mut [u8]| write.content.write_to(key, &header, None, out);
             shard.update(key.0, slot, &header, deadlines, stored_len, fill)?;
             reservation.commit();
-            return Ok(header.meta(time.timeouts));
+            return Ok(meta(cx, &header, &time));
         }
     }
 
@@ -238,7 +237,9 @@ impl Engine for Memory {
             let (slot, header) =
                 shard.find_live(key, &time).filter(|(_, header)| header.principal == Some(principal))?;
             let payload_len = self.sessions.payload_len(shard.slab.payload(slot).len());
-            Some(header.entry(LookupKey(key, 0), payload_len, time.timeouts))
+            let mut entry = header.entry(LookupKey(key, 0), payload_len, time.timeouts);
+            entry.meta = entry.meta.shifted_by(cx.clock.wall_offset_ms());
+            Some(entry)
         };
         let mut entries = Vec::new();
         for entry in principals.sessions_of(principal).filter_map(entry) {
@@ -273,7 +274,12 @@ impl Engine for Memory {
             } else {
                 expired += 1;
             }
-            self.sessions.release_quota(shard.remove(key).as_slice());
+            let removed = shard.remove(key);
+            self.sessions.release_quota(removed.as_slice());
+            drop(shard);
+            if let Some(session) = removed {
+                self.sessions.remove_aliases(&session.old_keys);
+            }
         }
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);
@@ -300,5 +306,125 @@ impl Engine for Memory {
 
     fn check(&self) -> Result<Vec<String>> {
         Err(Error::fixed(ErrorKind::Unsupported, "a memory: store has nothing that other processes could damage"))
+    }
+}
+
+/// What a caller is told of a session: its times as wall time by the present offset.
+fn meta(cx: &Context, header: &RecordHeader, time: &StepTime) -> Meta {
+    header.meta(time.timeouts).shifted_by(cx.clock.wall_offset_ms())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::{
+        alias::MAX_ALIASES,
+        policy::{FOREVER, Timeout, TimeoutChanges},
+        write::Content,
+    };
+
+    const PRINCIPAL: PrincipalKey = PrincipalKey(7, 0);
+
+    fn immortal() -> Memory {
+        let options = PolicyOptions { timeout: Some(FOREVER), idle_timeout: Some(FOREVER), ..PolicyOptions::default() };
+        Memory::new(&options, true, 0)
+    }
+
+    fn key(n: u128) -> LookupKey {
+        // Shards are chosen by the upper half, tags by the lower one.
+        LookupKey(n << 64 | n, 0)
+    }
+
+    fn write(idle: Option<Timeout>, principal: PrincipalChange) -> Write<'static> {
+        let timeouts = TimeoutChanges { absolute: None, idle };
+        Write { content: Content::Plain(b"x"), timeouts, principal, if_version: None, current_key: None }
+    }
+
+    fn create(memory: &Memory, n: u128, idle: Option<Timeout>) {
+        let cx = memory.enter().unwrap();
+        memory.create(&cx, &key(n), &write(idle, PrincipalChange::Set(PRINCIPAL))).unwrap();
+    }
+
+    fn renew(memory: &Memory, old: u128, new: u128, grace_ms: i64) {
+        let cx = memory.enter().unwrap();
+        let grace = Grace { ms: grace_ms, ..Grace::NONE };
+        memory.renew(&cx, &key(old), &key(new), &write(None, PrincipalChange::Keep), &grace).unwrap();
+    }
+
+    fn reads(memory: &Memory, n: u128) -> bool {
+        memory.read(&memory.enter().unwrap(), &key(n), true, &mut |_| Ok(())).is_ok()
+    }
+
+    fn aliases(memory: &Memory) -> usize {
+        memory.sessions.shards().iter().map(|shard| shard.lock().aliases.len()).sum()
+    }
+
+    #[test]
+    fn endless_renewals_keep_few_aliases() {
+        for grace_ms in [10, FOREVER] {
+            let memory = immortal();
+            create(&memory, 0, None);
+            for n in 0..5000 {
+                renew(&memory, n, n + 1, grace_ms);
+                memory.enter().unwrap().clock.advance(1).unwrap();
+            }
+            assert!(aliases(&memory) <= MAX_ALIASES, "{} aliases", aliases(&memory));
+            let oldest = if grace_ms == FOREVER { MAX_ALIASES } else { 9 } as u128;
+            assert!(reads(&memory, 5000) && reads(&memory, 5000 - oldest) && !reads(&memory, 4999 - oldest));
+        }
+    }
+
+    /// For each way in which a session can end.
+    #[test]
+    fn aliases_end_with_their_session() {
+        type End = fn(&Memory);
+        let ends: [End; 5] = [
+            |memory| memory.delete(&memory.enter().unwrap(), &key(3)).unwrap(),
+            |memory| drop(memory.revoke(&memory.enter().unwrap(), PRINCIPAL, None).unwrap()),
+            |memory| renew(memory, 3, 4, 0),
+            |memory| {
+                let cx = memory.enter().unwrap();
+                cx.clock.advance(1000).unwrap();
+                assert_eq!(memory.sweep(&cx, 10).unwrap(), 1);
+            },
+            |memory| {
+                memory.policy.tighten(&PolicyOptions { max_per_principal: Some(1), ..PolicyOptions::default() });
+                create(memory, 5, None);
+                assert!(!reads(memory, 3) && reads(memory, 5));
+            },
+        ];
+        for end in ends {
+            let memory = immortal();
+            create(&memory, 0, Some(Timeout::After(Duration::from_secs(1))));
+            (0..3).for_each(|n| renew(&memory, n, n + 1, FOREVER));
+            assert_eq!(aliases(&memory), 3);
+            end(&memory);
+            assert_eq!(aliases(&memory), 0);
+            assert!((0..4).all(|n| !reads(&memory, n)));
+        }
+    }
+
+    #[test]
+    fn sweep_removes_all_ended_aliases() {
+        const SESSIONS: u128 = 1000;
+        let memory = immortal();
+        for n in 0..SESSIONS {
+            create(&memory, n, None);
+            renew(&memory, n, n + SESSIONS, 10);
+        }
+        assert_eq!(aliases(&memory), SESSIONS as usize);
+        let cx = memory.enter().unwrap();
+        cx.clock.advance(10).unwrap();
+        assert_eq!(memory.sweep(&cx, 1).unwrap(), 0);
+        assert_eq!(aliases(&memory), 0);
+        for n in 0..SESSIONS {
+            memory.delete(&cx, &key(n + SESSIONS)).unwrap();
+        }
+        for shard in memory.sessions.shards() {
+            let (sessions, capacity) = shard.lock().aliases.sessions();
+            assert!(sessions == 0 && capacity <= 100, "room for {capacity}");
+        }
     }
 }

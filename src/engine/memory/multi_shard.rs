@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 
 use super::{
+    aliases::OldKeys,
     principals::LockedPrincipals,
     quota::Usage,
     session_table::{SessionTable, ShardGuard, key_is_taken},
@@ -30,6 +31,15 @@ enum Attempt {
     Full,
 }
 
+/// What is removed once the locks are released.
+#[derive(Default)]
+struct Leftovers {
+    /// Expired sessions, whose references are left.
+    expired: RemovedSessions,
+    /// Aliases of sessions that were ended or renewed.
+    old_keys: SmallVec<[OldKeys; 2]>,
+}
+
 type Keys = SmallVec<[u128; 4]>;
 
 impl SessionTable {
@@ -44,11 +54,12 @@ impl SessionTable {
     ) -> Result<Meta> {
         self.pool.reserve_ahead();
         let mut is_last_try = false;
-        let mut removed = RemovedSessions::new();
+        let mut leftovers = Leftovers::default();
         loop {
-            match self.try_write_across_shards(cx, old, new, write, grace, &mut removed)? {
+            match self.try_write_across_shards(cx, old, new, write, grace, &mut leftovers)? {
                 Attempt::Done(meta) => {
-                    self.remove_references(&removed);
+                    self.remove_references(&leftovers.expired);
+                    leftovers.old_keys.iter().for_each(|old_keys| self.remove_aliases(old_keys));
                     return Ok(meta);
                 }
                 Attempt::Retry => {}
@@ -64,7 +75,7 @@ impl SessionTable {
         new: u128,
         write: &Write,
         grace: &Grace,
-        removed: &mut RemovedSessions,
+        leftovers: &mut Leftovers,
     ) -> Result<Attempt> {
         let key_changes = old != Some(new);
         // The principal's lock comes before the shard's, so the principal is read first and checked again below.
@@ -105,7 +116,8 @@ impl SessionTable {
             None => None,
         };
         if let Some(alias) = &alias {
-            shards.of(alias.key.0).aliases.reserve().map_err(|_| Error::no_memory())?;
+            shards.of(alias.key.0).aliases.reserve_alias(alias.key.0).map_err(|_| Error::no_memory())?;
+            shards.of(new).aliases.reserve_old_keys().map_err(|_| Error::no_memory())?;
         }
 
         // The new record, which is not found before it is linked.
@@ -140,7 +152,10 @@ impl SessionTable {
 
         // Nothing below fails.
         for key in excess {
-            cx.counters.add(Count::Revoked, u64::from(shards.of(key).remove(key).is_some()));
+            if let Some(session) = shards.of(key).remove(key) {
+                cx.counters.add(Count::Revoked, 1);
+                leftovers.old_keys.push(session.old_keys);
+            }
             if let Some(principal) = new_principal {
                 principals.remove(principal, key);
             }
@@ -148,9 +163,15 @@ impl SessionTable {
         match before {
             Some((key, (old_slot, _))) if !key_changes => shards.of(key).replace(key, old_slot, slot),
             Some((key, _)) => {
-                shards.of(key).remove(key);
-                if let Some(alias) = alias {
-                    shards.of(key).aliases.insert(alias);
+                let mut old_keys = shards.of(key).remove(key).map(|session| session.old_keys).unwrap_or_default();
+                match alias {
+                    Some(alias) => {
+                        leftovers.old_keys.push(old_keys.push(&alias, time.now));
+                        shards.of(new).aliases.set_old_keys(new, old_keys);
+                        shards.of(key).aliases.insert(alias);
+                    }
+                    // The way from older ids leads over this one, which is dead now.
+                    None => leftovers.old_keys.push(old_keys),
                 }
                 shards.of(new).link(new, slot);
             }
@@ -165,9 +186,9 @@ impl SessionTable {
             }
         }
         if old.is_none() {
-            self.remove_expired_neighbours(cx, &time, shards.of(new), removed);
+            self.remove_expired_neighbours(cx, &time, shards.of(new), &mut leftovers.expired);
         }
-        Ok(Attempt::Done(header.meta(time.timeouts)))
+        Ok(Attempt::Done(header.meta(time.timeouts).shifted_by(cx.clock.wall_offset_ms())))
     }
 
     fn lock_shards(&self, keys: impl Iterator<Item = u128>) -> LockedShards<'_> {

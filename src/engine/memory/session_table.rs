@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    aliases::OldKeys,
     alloc::pool::Pool,
     principals::PrincipalIndex,
     quota::{Quota, Usage},
@@ -135,12 +136,20 @@ impl SessionTable {
         }
     }
 
-    /// Removes what refers to removed sessions. Called without a shard's lock.
+    /// Removes what refers to removed sessions. Called without a principal's or shard's lock.
     pub(super) fn remove_references(&self, removed: &[RemovedSession]) {
         for session in removed {
             if let Some(principal) = session.principal {
                 self.principals.remove(principal, session.key);
             }
+            self.remove_aliases(&session.old_keys);
+        }
+    }
+
+    /// Removes the aliases of a session that was removed or renewed. Called without a shard's lock.
+    pub(super) fn remove_aliases(&self, old_keys: &OldKeys) {
+        for key in old_keys.keys() {
+            self.lock(key).aliases.remove(key);
         }
     }
 

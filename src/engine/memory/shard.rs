@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{
-    aliases::Aliases,
+    aliases::{Aliases, OldKeys},
     alloc::pool::Pool,
     index::{Index, tag_of},
     slab::{DueCursor, Slab, SlotAddress},
@@ -50,6 +50,8 @@ pub(super) struct RemovedSession {
     pub principal: Option<PrincipalKey>,
     /// The length of its payload as it was stored.
     pub stored_len: usize,
+    /// The keys of its aliases, in whatever shards they are.
+    pub old_keys: OldKeys,
 }
 
 impl Shard {
@@ -150,7 +152,7 @@ impl Shard {
         let stored_len = self.slab.payload(slot).len();
         self.index.remove(tag_of(key), slot.0);
         self.slab.remove(slot);
-        RemovedSession { key, principal, stored_len }
+        RemovedSession { key, principal, stored_len, old_keys: self.aliases.take_old_keys(key) }
     }
 
     /// Removes expired sessions from the cursor on, and adds them to `removed`. If visits of the budget are left, there are no
@@ -192,10 +194,9 @@ impl Shard {
         }
     }
 
-    /// Removes aliases that have ended, and moves sessions together so that memory can be given back. Each costs one of the
-    /// `budget`; if that is used up, there may be more to do.
-    pub(super) fn compact(&mut self, now: i64, budget: &mut u32) {
-        self.aliases.remove_ended(now, budget);
+    /// Moves sessions together so that memory can be given back. Each costs one of the `budget`; if that is used up, there may
+    /// be more to do.
+    pub(super) fn compact(&mut self, budget: &mut u32) {
         if self.index.shrink() {
             *budget = 0;
         }
@@ -314,7 +315,7 @@ mod tests {
                         }
                         assert!(model.keys().all(|key| now < last_seen[key] + 1000), "an expired session is left");
                     }
-                    (9, _) => shard.compact(now, &mut (random.random_range(0..200) as u32)),
+                    (9, _) => shard.compact(&mut (random.random_range(0..200) as u32)),
                     (_, Some(key)) => {
                         let removed = shard.remove(key).unwrap();
                         assert_eq!(model.remove(&key), Some(removed.stored_len));
@@ -325,7 +326,7 @@ mod tests {
                     check_all(&shard, &model);
                 }
             }
-            shard.compact(now, &mut { u32::MAX });
+            shard.compact(&mut { u32::MAX });
             check_all(&shard, &model);
         }
     }
@@ -359,7 +360,7 @@ mod tests {
         let mut steps = 0;
         loop {
             let mut budget = 16;
-            shard.compact(0, &mut budget);
+            shard.compact(&mut budget);
             steps += 1;
             if budget > 0 {
                 break;

@@ -25,14 +25,17 @@ const MOVES_PER_RELEASED_CHUNK: u64 = 4;
 const REMOVED_WHEN_FULL: u64 = 64;
 
 impl SessionTable {
-    /// Removes up to `max` expired sessions, and returns how many. What that leaves of `max` is spent on compaction and on
-    /// giving memory back.
+    /// Removes up to `max` expired sessions, and returns how many. If none are left, it also removes ended aliases, and spends
+    /// the rest of `max` on compaction and on giving memory back.
     pub(super) fn sweep(&self, cx: &Context, max: u64) -> u64 {
         // Each sweep begins with another shard.
         let first_shard = self.sweeps.fetch_add(1, Ordering::Relaxed);
         let removed = self.sweep_expired(cx, first_shard, max);
-        let budget = self.compact(cx, first_shard, max - removed);
-        self.release_memory(budget);
+        if removed < max {
+            self.sweep_aliases(cx, first_shard);
+            let budget = self.compact(first_shard, max - removed);
+            self.release_memory(budget);
+        }
         removed
     }
 
@@ -56,14 +59,27 @@ impl SessionTable {
         total
     }
 
+    /// Removes all aliases that have ended. They are not counted, so none may be left for a later sweep: a caller may not
+    /// make one before long.
+    fn sweep_aliases(&self, cx: &Context, first_shard: usize) {
+        let mut pending: SmallVec<[_; 64]> = self.shards_from(first_shard).collect();
+        while !pending.is_empty() {
+            pending.retain(|shard| {
+                let mut budget = VISITS_PER_HOLD;
+                shard.lock().aliases.remove_ended(cx.step_time().now, &mut budget);
+                budget == 0
+            });
+        }
+    }
+
     /// Moves up to `budget` sessions together. Returns what is left of the budget.
-    fn compact(&self, cx: &Context, first_shard: usize, mut budget: u64) -> u64 {
+    fn compact(&self, first_shard: usize, mut budget: u64) -> u64 {
         let mut pending: SmallVec<[_; 64]> = self.shards_from(first_shard).collect();
         while !pending.is_empty() && budget > 0 {
             pending.retain(|shard| {
                 let moves = MOVES_PER_HOLD.min(u32::try_from(budget).unwrap_or(MOVES_PER_HOLD));
                 let mut left = moves;
-                shard.lock().compact(cx.step_time().now, &mut left);
+                shard.lock().compact(&mut left);
                 budget -= u64::from(moves - left);
                 left == 0
             });

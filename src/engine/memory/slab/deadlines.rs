@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// The slot is free.
 const FREE: i64 = i64::MAX;
-/// A session that never expires. Later than every clock.
+/// A session that never expires. Later than every clock (`os::clock::LAST_MS`).
 const NEVER: i64 = i64::MAX - 1;
 
 pub(super) struct Deadlines {
@@ -123,6 +123,7 @@ impl Deadlines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::clock;
 
     const SLOTS: usize = 100;
 
@@ -154,10 +155,11 @@ mod tests {
         deadlines.check(500);
     }
 
+    /// Otherwise a sweep would visit it and schedule it again, over and over.
     #[test]
     fn immortal_session_is_due_only_after_make_all_due() {
         let mut deadlines = filled(2, |_| i64::MAX);
-        assert_eq!(deadlines.next_due(&mut DueCursor::default(), NEVER - 1), None);
+        assert_eq!(deadlines.next_due(&mut DueCursor::default(), clock::LAST_MS), None);
         deadlines.make_all_due();
         assert_eq!(deadlines.next_due(&mut DueCursor::default(), 0), Some((0, 0)));
     }
