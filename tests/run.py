@@ -70,6 +70,8 @@ def with_redis(language: str, engine: str, command: str, passed: str, skipped: s
     )
 
 
+CLIPPY_LIB = ["cargo", "clippy", "--locked", "--lib", "--no-default-features"]
+
 STEPS = [
     Step("Rust", "rustfmt", ["cargo", "fmt", "--all", "--check"]),
     Step("Rust", "clippy", ["cargo", "clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
@@ -78,8 +80,7 @@ STEPS = [
         Step(
             "Rust",
             f"clippy, only {features or 'memory'}:",
-            ["cargo", "clippy", "--locked", "--lib", "--no-default-features", f"--features={features}", "--"]
-            + ["-D", "warnings"],
+            [*CLIPPY_LIB, f"--features={features}", "--", "-D", "warnings"],
         )
         for features in ("", "lmdb", "redis", "tls", "capi")
     ),
