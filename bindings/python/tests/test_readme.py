@@ -15,20 +15,24 @@ README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_readme_has_two_examples() -> None:
-    assert len(EXAMPLES) == 2
+def test_readme_examples_are_found() -> None:
+    assert len(EXAMPLES) == 3
 
 
 def test_readme_example_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     exec(EXAMPLES[0], {})
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("{'user': 'alice'} 2 ")
-    assert printed[1] == "somebody else was faster"
+    assert printed[1] == "another request has written"
     assert re.fullmatch(r"[0-9a-f]{64} \d{4}-.*\+00:00", printed[2])
 
 
 def test_readme_example_of_several_processes(script: Script, tmp_path: Path) -> None:
     script(EXAMPLES[1].replace("/var/lib/app", str(tmp_path)))
+
+
+def test_readme_example_of_cookies() -> None:
+    exec(EXAMPLES[2], {})
 
 
 def test_module_docstring_example() -> None:
