@@ -14,7 +14,7 @@ import pytest
 from conftest import Script
 from temporary_store import TemporaryStore
 
-from session_server_store import Store, _ffi
+from session_server_store import Blocking, Store, _ffi
 
 # Stops another process while it holds the writer lock of the store. The kernel shows that it does:
 # a thread of this process waits on a futex in a mapped file of the store (not data.mdb).
@@ -183,9 +183,11 @@ def test_libs_of_local_engines(engine: str, read_lib: object, write_lib: object)
     with TemporaryStore(engine) as temporary, Store(temporary.url()) as store:
         assert store._read_lib is read_lib
         assert store._write_lib is write_lib
+        assert store.may_block() == Blocking(read_lib is _ffi.LIB_NOGIL, write_lib is _ffi.LIB_NOGIL)
 
 
 def test_libs_of_redis() -> None:
     with Store("redis://127.0.0.1:1") as store:  # opening does not connect
+        assert store.may_block() == (True, True)
         assert store._read_lib is _ffi.LIB_NOGIL
         assert store._write_lib is _ffi.LIB_NOGIL

@@ -85,6 +85,12 @@ def test_status_to_class(status: Status) -> None:
     assert (error.code, error.name, error.message, str(error)) == (int(status), status.name, "text", "text")
 
 
+def test_temporary_errors() -> None:
+    temporary = {status.name for status in Status if from_status(status, "text").temporary}
+    assert temporary == {"UNAVAILABLE", "TIMEOUT", "FULL", "BUSY", "NOMEM", "RANDOM"}
+    assert not from_status(-77, "text").temporary
+
+
 def test_unknown_status() -> None:
     error = from_status(-77, "text")
     assert type(error) is sss.SessionStoreError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -110,6 +111,34 @@ def test_principal_as_str_and_as_utf8(store: Store) -> None:
     store.create("x", principal="Zoë")
     assert len(store.list("Zoë".encode())) == 1
     assert store.revoke("Zoë") == 1
+
+
+@pytest.mark.parametrize("number", [0, 42, -7, 10**30, HTTPStatus.OK])
+def test_principal_as_int_and_as_digits(store: Store, number: int) -> None:
+    sid = store.create("x", principal=number)
+    assert len(store.list(str(int(number)))) == 1
+    store.put(sid, "y", principal=number + 1)
+    assert (store.list(number), len(store.list(number + 1))) == ([], 1)
+    assert store.revoke(number + 1) == 1
+
+
+def test_create_with_return_session(store: Store) -> None:
+    sid, session = store.create({"a": 1}, timeout=60, return_session=True)
+    assert session == store.get(sid)
+
+
+@pytest.mark.parametrize("new", [[], ["y"]], ids=["kept", "replaced"])
+def test_renew_with_return_session(store: Store, new: list[str]) -> None:
+    old = store.create("x")
+    store.advance_clock(5)
+    renewed = store.renew(old, *new, return_session=True)
+    assert renewed is not None
+    sid, session = renewed
+    read = store.get(sid)
+    assert read is not None
+    assert session.payload == (new[0] if new else None)
+    assert (session.version, session.created, session.expires) == (read.version, read.created, read.expires)
+    assert store.renew(old, return_session=True) is None
 
 
 def test_ref_is_32_bytes(store: Store) -> None:

@@ -27,6 +27,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "ref": lambda s: s.ref("A" * 128),
     "delete_ref": lambda s: s.delete_ref(bytes(32)),
     "stats": lambda s: s.stats(),
+    "may_block": lambda s: s.may_block(),
     "advance_clock": lambda s: s.advance_clock(1),
 }
 
@@ -124,8 +125,9 @@ WRONG_TYPES: dict[str, Callable[[Any], Any]] = {
     "version float": lambda s: s.put_if("A" * 128, 1.0, "x"),
     "version None": lambda s: s.put_if("A" * 128, None, "x"),
     "version bool": lambda s: s.put_if("A" * 128, True, "x"),
-    "principal": lambda s: s.create("x", principal=5),
-    "put principal": lambda s: s.put("A" * 128, "x", principal=5),
+    "principal": lambda s: s.create("x", principal=5.0),
+    "principal bool": lambda s: s.create("x", principal=True),
+    "put principal": lambda s: s.put("A" * 128, "x", principal=["alice"]),
     "list None": lambda s: s.list(None),
     "revoke None": lambda s: s.revoke(None),
     "max": lambda s: s.sweep("all"),
@@ -161,6 +163,7 @@ WRONG_VALUES: dict[str, Callable[[Store], Any]] = {
     "huge max": lambda s: s.sweep(2**64),
     "short ref": lambda s: s.delete_ref(b"x" * 31),
     "long ref": lambda s: s.delete_ref(b"x" * 33),
+    "principal of too many digits": lambda s: s.list(10**5000),
     "surrogate principal": lambda s: s.list("\udcff"),
     "empty principal": lambda s: s.create("x", principal=""),
     "empty principal in put": lambda s: s.put(s.create("x"), "x", principal=b""),

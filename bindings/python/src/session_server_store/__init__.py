@@ -13,6 +13,7 @@ from ._global import delete as delete
 from ._global import delete_ref as delete_ref
 from ._global import get as get
 from ._global import list as list
+from ._global import may_block as may_block
 from ._global import open_global as open_global
 from ._global import put as put
 from ._global import put_if as put_if
@@ -38,7 +39,7 @@ from .errors import (
     UnsupportedError,
     UrlError,
 )
-from .records import Session, SessionInfo, Stats
+from .records import Blocking, Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 from .store import Store
 
@@ -46,6 +47,7 @@ from .store import Store
 __all__ = [
     "JSON",
     "RAW",
+    "Blocking",
     "ClosedError",
     "ConflictError",
     "CorruptError",

@@ -14,7 +14,7 @@ from .errors import InvalidError, Status, UrlError
 from .records import FOREVER
 
 Id = Union[str, bytes]
-Principal = Union[str, bytes]
+Principal = Union[str, bytes, int]
 Duration = Union[int, float, timedelta]
 Timeout = Union[int, float, timedelta, None]
 """Seconds or a timedelta. None: never. Zero or less: the session has ended at once."""
@@ -66,14 +66,17 @@ def ref_bytes(ref: bytes, size: int) -> bytes:
 
 
 def principal_bytes(principal: Principal) -> bytes:
+    """An integer is the same principal as its decimal digits in a str."""
     if isinstance(principal, bytes):
         return principal
-    if not isinstance(principal, str):
-        raise TypeError(f"principal must be str or bytes, not {type(principal).__name__}")
+    if isinstance(principal, bool) or not isinstance(principal, (str, int)):
+        raise TypeError(f"principal must be str, bytes or int, not {type(principal).__name__}")
     try:
-        return principal.encode()
+        return (principal if isinstance(principal, str) else int.__repr__(principal)).encode()
     except UnicodeEncodeError:
         raise invalid_argument("principal is not valid Unicode") from None
+    except ValueError:  # Python's limit on the digits of an int
+        raise invalid_argument("principal has too many digits") from None
 
 
 def uint64(value: int, name: str) -> int:

@@ -191,7 +191,7 @@ LIBRARY: Final = _library_path()
 LIB_GIL, LIB_NOGIL = _load(LIBRARY)
 
 
-def blocking(store: c_uint64) -> tuple[bool, bool]:
+def may_block(store: c_uint64) -> tuple[bool, bool]:
     """Whether reads and writes of a store may block."""
     flags = c_uint32()
     status = LIB_GIL.sss_may_block(store, byref(flags))
@@ -202,7 +202,7 @@ def blocking(store: c_uint64) -> tuple[bool, bool]:
 
 def libs_for(store: c_uint64) -> tuple[ctypes.CDLL, ctypes.CDLL]:
     """The libraries for reads and for writes of a store."""
-    reads, writes = blocking(store)
+    reads, writes = may_block(store)
     return LIB_NOGIL if reads else LIB_GIL, LIB_NOGIL if writes else LIB_GIL
 
 

@@ -7,11 +7,11 @@ call ``open_global`` again.
 from __future__ import annotations
 
 import builtins
-from typing import Any, Final, Optional
+from typing import Any, Final, Literal, Optional, overload
 
 from ._arguments import NOT_GIVEN, Duration, Id, MaybePrincipal, MaybeTimeout, Principal, url_bytes
 from ._ffi import GLOBAL, LIB_NOGIL, failure, length
-from .records import Session, SessionInfo, Stats
+from .records import Blocking, Session, SessionInfo, Stats
 from .serializers import JSON, Serializer
 from .store import Store
 
@@ -59,14 +59,40 @@ def open_global(url: str = "memory:", *, serializer: Serializer = JSON) -> None:
     _instance["store"] = store
 
 
+@overload
 def create(
     data: Any,
     *,
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: Optional[Principal] = None,
-) -> str:
-    return _store().create(data, timeout=timeout, idle_timeout=idle_timeout, principal=principal)
+    return_session: Literal[False] = False,
+) -> str: ...
+
+
+@overload
+def create(
+    data: Any,
+    *,
+    timeout: MaybeTimeout = NOT_GIVEN,
+    idle_timeout: MaybeTimeout = NOT_GIVEN,
+    principal: Optional[Principal] = None,
+    return_session: Literal[True],
+) -> tuple[str, Session]: ...
+
+
+def create(
+    data: Any,
+    *,
+    timeout: MaybeTimeout = NOT_GIVEN,
+    idle_timeout: MaybeTimeout = NOT_GIVEN,
+    principal: Optional[Principal] = None,
+    return_session: bool = False,
+) -> Any:
+    store: Any = _store()  # no overload takes a bool
+    return store.create(
+        data, timeout=timeout, idle_timeout=idle_timeout, principal=principal, return_session=return_session
+    )
 
 
 def get(sid: Id, *, peek: bool = False) -> Optional[Session]:
@@ -100,6 +126,7 @@ def touch(sid: Id) -> Optional[Session]:
     return _store().touch(sid)
 
 
+@overload
 def renew(
     sid: Id,
     data: Any = NOT_GIVEN,
@@ -108,8 +135,43 @@ def renew(
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
     grace: Duration = 0,
-) -> Optional[str]:
-    return _store().renew(sid, data, timeout=timeout, idle_timeout=idle_timeout, principal=principal, grace=grace)
+    return_session: Literal[False] = False,
+) -> Optional[str]: ...
+
+
+@overload
+def renew(
+    sid: Id,
+    data: Any = NOT_GIVEN,
+    *,
+    timeout: MaybeTimeout = NOT_GIVEN,
+    idle_timeout: MaybeTimeout = NOT_GIVEN,
+    principal: MaybePrincipal = NOT_GIVEN,
+    grace: Duration = 0,
+    return_session: Literal[True],
+) -> Optional[tuple[str, Session]]: ...
+
+
+def renew(
+    sid: Id,
+    data: Any = NOT_GIVEN,
+    *,
+    timeout: MaybeTimeout = NOT_GIVEN,
+    idle_timeout: MaybeTimeout = NOT_GIVEN,
+    principal: MaybePrincipal = NOT_GIVEN,
+    grace: Duration = 0,
+    return_session: bool = False,
+) -> Any:
+    store: Any = _store()  # no overload takes a bool
+    return store.renew(
+        sid,
+        data,
+        timeout=timeout,
+        idle_timeout=idle_timeout,
+        principal=principal,
+        grace=grace,
+        return_session=return_session,
+    )
 
 
 def delete(sid: Id) -> bool:
@@ -138,6 +200,10 @@ def delete_ref(ref: bytes) -> bool:
 
 def stats() -> Stats:
     return _store().stats()
+
+
+def may_block() -> Blocking:
+    return _store().may_block()
 
 
 def advance_clock(seconds: Duration) -> None:

@@ -38,7 +38,8 @@ class SessionStoreError(Exception):
     """A failure of the store.
 
     ``code`` is the status, ``name`` its name ("FULL"), and ``message`` one line for a log, which
-    never contains an id, a payload or a password.
+    never contains an id, a payload or a password. ``temporary``: the same call may succeed later,
+    so a web server responds with 503.
     """
 
     def __init__(self, code: int, message: str) -> None:
@@ -61,6 +62,10 @@ class SessionStoreError(Exception):
     @property
     def message(self) -> str:
         return str(self.args[1])
+
+    @property
+    def temporary(self) -> bool:
+        return self.code in _TEMPORARY
 
 
 class InvalidError(SessionStoreError, ValueError):
@@ -102,6 +107,10 @@ class CorruptError(SessionStoreError):
 class ForkedError(SessionStoreError):
     """The store belongs to the parent process. The message names an engine that can be shared."""
 
+
+_TEMPORARY: Final = frozenset(
+    (Status.UNAVAILABLE, Status.TIMEOUT, Status.FULL, Status.BUSY, Status.NOMEM, Status.RANDOM)
+)
 
 _CLASSES: Final[dict[int, type[SessionStoreError]]] = {
     Status.INVALID: InvalidError,

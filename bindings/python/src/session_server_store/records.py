@@ -116,6 +116,17 @@ class SessionInfo(_Timestamps):
         )
 
 
+class Blocking(NamedTuple):
+    """Whether calls on one session may block on another process, a disk or a network.
+
+    ``reads`` are get, touch, ref and stats; ``writes`` are create, put, put_if, renew, delete and
+    delete_ref.
+    """
+
+    reads: bool
+    writes: bool
+
+
 class Stats(NamedTuple):
     """Counters since the store was opened. ``sessions`` and ``bytes`` are the present contents."""
 

@@ -6,7 +6,7 @@ import builtins
 import sys
 from ctypes import byref, c_int64, c_size_t, c_ubyte, c_uint64, sizeof
 from types import TracebackType
-from typing import Any, Callable, Final, NoReturn, Optional
+from typing import Any, Callable, Final, Literal, NoReturn, Optional, Union, overload
 
 from ._arguments import (
     NOT_GIVEN,
@@ -40,11 +40,12 @@ from ._ffi import (
     id_length,
     length,
     libs_for,
+    may_block,
     options_pointer,
 )
 from ._scratch import Scratch, acquire, release, unpack
 from .errors import CorruptError, SessionStoreError, Status
-from .records import Session, SessionInfo, Stats
+from .records import Blocking, Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 
 _NOT_FOUND: Final = int(Status.NOT_FOUND)
@@ -87,6 +88,7 @@ class Store:
         self._get = self._read_lib.sss_get
         self._put = self._write_lib.sss_put
 
+    @overload
     def create(
         self,
         data: Any,
@@ -94,19 +96,43 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: Optional[Principal] = None,
-    ) -> str:
-        """Creates a session and returns its id. Timeouts that are not given are the store's."""
+        return_session: Literal[False] = False,
+    ) -> str: ...
+
+    @overload
+    def create(
+        self,
+        data: Any,
+        *,
+        timeout: MaybeTimeout = NOT_GIVEN,
+        idle_timeout: MaybeTimeout = NOT_GIVEN,
+        principal: Optional[Principal] = None,
+        return_session: Literal[True],
+    ) -> tuple[str, Session]: ...
+
+    def create(
+        self,
+        data: Any,
+        *,
+        timeout: MaybeTimeout = NOT_GIVEN,
+        idle_timeout: MaybeTimeout = NOT_GIVEN,
+        principal: Optional[Principal] = None,
+        return_session: bool = False,
+    ) -> Any:
+        """Creates a session and returns its id. Timeouts that are not given are the store's.
+
+        With ``return_session``, returns the id and the session: its version and times.
+        """
         payload = self._dump(data)
         owner: MaybePrincipal = NOT_GIVEN if principal is None else principal
         options = _options(timeout, idle_timeout, owner)
         scratch = acquire()
-        status = self._write_lib.sss_create(self._handle, payload, length(payload), options, scratch.id, None)
+        meta = scratch.meta if return_session else None
+        status = self._write_lib.sss_create(self._handle, payload, length(payload), options, scratch.id, meta)
         if status:
             release(scratch)
             raise failure(status)
-        sid = scratch.take_id()
-        release(scratch)
-        return sid
+        return _new_session(scratch, data, return_session)
 
     def get(self, sid: Id, *, peek: bool = False) -> Optional[Session]:
         """Returns the session, or None. Restarts its idle timeout unless ``peek`` is true."""
@@ -185,6 +211,7 @@ class Store:
         status = self._read_lib.sss_touch(self._handle, key, id_length(key), scratch.meta)
         return _session_result(status, scratch, None)
 
+    @overload
     def renew(
         self,
         sid: Id,
@@ -194,25 +221,51 @@ class Store:
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
         grace: Duration = 0,
-    ) -> Optional[str]:
+        return_session: Literal[False] = False,
+    ) -> Optional[str]: ...
+
+    @overload
+    def renew(
+        self,
+        sid: Id,
+        data: Any = NOT_GIVEN,
+        *,
+        timeout: MaybeTimeout = NOT_GIVEN,
+        idle_timeout: MaybeTimeout = NOT_GIVEN,
+        principal: MaybePrincipal = NOT_GIVEN,
+        grace: Duration = 0,
+        return_session: Literal[True],
+    ) -> Optional[tuple[str, Session]]: ...
+
+    def renew(
+        self,
+        sid: Id,
+        data: Any = NOT_GIVEN,
+        *,
+        timeout: MaybeTimeout = NOT_GIVEN,
+        idle_timeout: MaybeTimeout = NOT_GIVEN,
+        principal: MaybePrincipal = NOT_GIVEN,
+        grace: Duration = 0,
+        return_session: bool = False,
+    ) -> Any:
         """Gives the session a new id and returns it, or None. Call it at every login.
 
         The old id ends at once, or with ``grace`` it can be read, but not written, for that long.
-        Payload, timeouts and principal stay as they are unless given.
+        Payload, timeouts and principal stay as they are unless given. With ``return_session``,
+        returns the id and the session, whose payload is None if none was given.
         """
         key = id_bytes(sid)
         payload = None if data is NOT_GIVEN else self._dump(data)
         size = ZERO_LENGTH if payload is None else length(payload)
         options = _options(timeout, idle_timeout, principal, milliseconds(grace, "grace"))
         scratch = acquire()
-        status = self._write_lib.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, None)
+        meta = scratch.meta if return_session else None
+        status = self._write_lib.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, meta)
         if status:
             release(scratch)
             _check_missing(status)
             return None
-        new = scratch.take_id()
-        release(scratch)
-        return new
+        return _new_session(scratch, None if payload is None else data, return_session)
 
     def delete(self, sid: Id) -> bool:
         """Ends the session. False if there was none."""
@@ -266,6 +319,10 @@ class Store:
         counters = StatsStruct(sizeof(StatsStruct))
         _check(self._read_lib.sss_stats(self._handle, byref(counters)))
         return Stats(*(getattr(counters, name) for name in Stats._fields))
+
+    def may_block(self) -> Blocking:
+        """Which calls may block, so that an event loop has to make them in a thread."""
+        return Blocking(*may_block(self._handle))
 
     def advance_clock(self, seconds: Duration) -> None:
         """Advances the clock of a store opened with ``clock=manual``, for tests."""
@@ -336,6 +393,17 @@ def _options(timeout: MaybeTimeout, idle_timeout: MaybeTimeout, principal: Maybe
         CLEAR_PRINCIPAL if principal is None else 0,
         grace,
     )
+
+
+def _new_session(scratch: Scratch, payload: Any, return_session: bool) -> Union[str, tuple[str, Session]]:
+    """The result of a call that wrote an id. Releases ``scratch``."""
+    sid = scratch.take_id()
+    if not return_session:
+        release(scratch)
+        return sid
+    _, version, created, last_seen, expires = unpack(scratch.out)
+    release(scratch)
+    return sid, Session(payload, version, created, last_seen, expires)
 
 
 def _session_result(status: int, scratch: Scratch, payload: Any) -> Optional[Session]:
