@@ -181,7 +181,7 @@ static void null_with_length_0_is_empty(void) {
     tear_down();
 }
 
-static void null_with_a_length_is_invalid(void) {
+static void null_with_length_is_invalid(void) {
     static const size_t lengths[] = {1, 7, SSS_SID_LEN, SSS_SID_LEN + 1, 1 << 20, (1 << 20) + 1,
                                      PTRDIFF_MAX, (size_t)PTRDIFF_MAX + 1, SIZE_MAX};
     sss_stats_t before;
@@ -196,7 +196,7 @@ static void null_with_a_length_is_invalid(void) {
     tear_down();
 }
 
-static void absurd_lengths_are_invalid_and_nothing_is_read(void) {
+static void absurd_length_is_invalid(void) {
     static const size_t lengths[] = {(size_t)PTRDIFF_MAX + 1, SIZE_MAX - 4096, SIZE_MAX - 127, SIZE_MAX - 1, SIZE_MAX};
     sss_stats_t before;
     size_t i, k;
@@ -211,7 +211,7 @@ static void absurd_lengths_are_invalid_and_nothing_is_read(void) {
     tear_down();
 }
 
-static void inputs_are_not_read_beyond_their_length(void) {
+static void inputs_are_read_to_their_length(void) {
     sss_options options = SSS_OPTIONS_INIT;
     char *end;
     uint8_t ref[SSS_REF_LEN];
@@ -359,7 +359,7 @@ static void struct_sizes(void) {
     tear_down();
 }
 
-static void shorter_options_mean_what_they_hold(void) {
+static void shorter_options_work(void) {
     sss_options options = with_principal("alice");
     sss_meta meta = SSS_META_INIT;
     char made[SSS_SID_SIZE];
@@ -382,7 +382,7 @@ static void shorter_options_mean_what_they_hold(void) {
     tear_down();
 }
 
-static void unknown_flag_bits_are_unsupported(void) {
+static void unknown_flags_are_unsupported(void) {
     char made[SSS_SID_SIZE], buf[16];
     sss_buf lent = {NULL, 0, NULL};
     sss_stats_t before;
@@ -408,12 +408,12 @@ static void unknown_flag_bits_are_unsupported(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         TEST(null_with_length_0_is_empty),
-        TEST(null_with_a_length_is_invalid),
-        TEST(absurd_lengths_are_invalid_and_nothing_is_read),
-        TEST(inputs_are_not_read_beyond_their_length),
+        TEST(null_with_length_is_invalid),
+        TEST(absurd_length_is_invalid),
+        TEST(inputs_are_read_to_their_length),
         TEST(struct_sizes),
-        TEST(shorter_options_mean_what_they_hold),
-        TEST(unknown_flag_bits_are_unsupported),
+        TEST(shorter_options_work),
+        TEST(unknown_flags_are_unsupported),
     };
     return run_tests("args", tests, COUNT_OF(tests), argc, argv);
 }

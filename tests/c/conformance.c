@@ -145,7 +145,7 @@ static long tally_failed_before;
 static void begin_scenario(const char *name) {
     memset(&world, 0, sizeof world);
     snprintf(world.scenario, sizeof world.scenario, "%s", name);
-    world.place = new_place(engine_under_test());
+    world.test_store = new_test_store(engine_under_test());
     world.stale = open_store("memory:");
     CHECK_OK(sss_close(world.stale));
     tally_failed_before = tally->failed;
@@ -160,7 +160,7 @@ static void end_scenario(void) {
         if (world.handles[i].open) CHECK_OK(sss_close(world.handles[i].store));
     }
     if (child_of) _exit(failed_now | (tally->failed != tally_failed_before));
-    remove_place(&world.place);
+    remove_test_store(&world.test_store);
     failed_now |= tally->failed != tally_failed_before;
     if (failed_now) {
         count.failed++;
@@ -205,7 +205,7 @@ static void needs(const char *ability) {
     while (k < COUNT_OF(abilities) && strcmp(abilities[k].name, ability) != 0) k++;
     if (k == COUNT_OF(abilities)) {
         failed_now = !fail("unknown ability: %s", ability);
-    } else if (!(abilities[k].engines & 1u << world.place.engine)) {
+    } else if (!(abilities[k].engines & 1u << world.test_store.engine)) {
         state = NOT_APPLICABLE;
     }
 }

@@ -21,7 +21,7 @@ static sss_status open_url(const char *url) {
     return status;
 }
 
-static void version_macros_match_the_library(void) {
+static void version_macros_match_library(void) {
     char text[32];
     CHECK_NUM(sss_version(), SSS_VERSION);
     CHECK_NUM(sss_version(), (SSS_VERSION_MAJOR << 16) | (SSS_VERSION_MINOR << 8) | SSS_VERSION_PATCH);
@@ -30,7 +30,7 @@ static void version_macros_match_the_library(void) {
     CHECK(strcmp(sss_version_string(), text) == 0);
 }
 
-static void every_status_has_its_own_text_and_unknown_numbers_have_one_too(void) {
+static void statuses_have_distinct_texts(void) {
     static const sss_status unknown[] = {1, 2, 19, 1000, -20, -21, -1000, INT32_MAX, INT32_MIN};
     size_t i, k;
     CHECK_NUM(COUNT_OF(status_names), 20);
@@ -48,7 +48,7 @@ static void every_status_has_its_own_text_and_unknown_numbers_have_one_too(void)
     }
 }
 
-static void url_mistakes_are_named(void) {
+static void url_errors_name_the_part(void) {
     static const struct {
         const char *url;
         sss_status status;
@@ -82,7 +82,7 @@ static void url_mistakes_are_named(void) {
     CHECK_STATUS(sss_open("memory:\0", 8, &store), SSS_E_URL); /* a NUL is no name */
 }
 
-static void a_message_never_holds_a_secret(void) {
+static void messages_contain_no_secret(void) {
     static const char *const urls[] = {
         "redis://user:hunter2@localhost/x", "rediss://:hunter2@localhost:70000", "nosuchscheme://user:hunter2@host",
         "memory:?hunter2=1&timeout=x", "memory:?password=hunter2", "redis://localhost?secret=hunter2",
@@ -115,7 +115,7 @@ static void a_message_never_holds_a_secret(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void required_outputs_must_not_be_null(void) {
+static void null_required_output_is_invalid(void) {
     sss_store store = open_store("memory:");
     sss_stats_t before = stats_of(store), after;
     char sid[SSS_SID_SIZE];
@@ -135,7 +135,7 @@ static void required_outputs_must_not_be_null(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void outputs_that_are_not_wanted_may_be_null(void) {
+static void unwanted_outputs_may_be_null(void) {
     sss_store store = open_store("memory:");
     char sid[SSS_SID_SIZE], next[SSS_SID_SIZE], buf[8];
     sss_buf lent = {NULL, 0, NULL};
@@ -154,7 +154,7 @@ static void outputs_that_are_not_wanted_may_be_null(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void rules_about_principals_grace_and_clock(void) {
+static void argument_rules_are_enforced(void) {
     sss_store store = open_store("memory:");
     sss_store manual = open_store("memory:?clock=manual");
     sss_options options = SSS_OPTIONS_INIT, both = with_principal("alice"), none = with_principal("");
@@ -187,7 +187,7 @@ static void rules_about_principals_grace_and_clock(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void reopening_a_named_store_with_another_clock_is_exists(void) {
+static void named_store_with_other_clock_is_exists(void) {
     sss_store store = open_store("memory:errors?clock=manual");
     CHECK_STATUS(open_url("memory:errors?clock=system"), SSS_E_EXISTS);
     CHECK_STATUS(open_url("memory:errors?clock=manual"), SSS_OK);
@@ -196,7 +196,7 @@ static void reopening_a_named_store_with_another_clock_is_exists(void) {
     CHECK_STATUS(open_url("memory:errors?clock=system"), SSS_OK); /* gone with its last handle */
 }
 
-static void an_absurd_clock_saturates(void) {
+static void clock_saturates(void) {
     sss_store store = open_store("memory:?clock=manual");
     sss_options forever = SSS_OPTIONS_INIT, nearly = SSS_OPTIONS_INIT;
     char sid[2][SSS_SID_SIZE];
@@ -214,7 +214,7 @@ static void an_absurd_clock_saturates(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void last_error_is_empty_before_the_first_failure(void) {
+static void last_error_starts_empty(void) {
     size_t len = 99;
     char text[8] = "!!!";
     CHECK_OK(sss_last_error(NULL, 0, &len));
@@ -225,7 +225,7 @@ static void last_error_is_empty_before_the_first_failure(void) {
     CHECK(text[0] == '\0');
 }
 
-static void last_error_in_buffers_of_every_size(void) {
+static void last_error_fits_any_buffer(void) {
     char text[512], full[512];
     size_t full_len = 0, len, cap;
     CHECK_STATUS(sss_close(0), SSS_E_HANDLE);
@@ -248,7 +248,7 @@ static void last_error_in_buffers_of_every_size(void) {
     CHECK_STATUS(sss_last_error(NULL, 0, &len), SSS_E_TOO_SMALL);
 }
 
-static void success_does_not_clear_the_text_and_the_next_failure_replaces_it(void) {
+static void last_error_keeps_latest_failure(void) {
     char first[512];
     sss_store store;
     CHECK_STATUS(open_url("memory:?timeout=never"), SSS_E_URL);
@@ -262,13 +262,13 @@ static void success_does_not_clear_the_text_and_the_next_failure_replaces_it(voi
 
 static void *fail_in_another_thread(void *unused) {
     (void)unused;
-    last_error_is_empty_before_the_first_failure();
+    last_error_starts_empty();
     CHECK_STATUS(open_url("memory:?other_thread=1"), SSS_E_URL);
     CHECK(strstr(last_error(), "other_thread") != NULL);
     return NULL;
 }
 
-static void last_error_belongs_to_its_thread(void) {
+static void last_error_is_per_thread(void) {
     pthread_t thread;
     CHECK_STATUS(open_url("memory:?this_thread=1"), SSS_E_URL);
     if (!CHECK(pthread_create(&thread, NULL, fail_in_another_thread, NULL) == 0)) return;
@@ -278,19 +278,19 @@ static void last_error_belongs_to_its_thread(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(last_error_is_empty_before_the_first_failure), /* stays the first */
-        TEST(version_macros_match_the_library),
-        TEST(every_status_has_its_own_text_and_unknown_numbers_have_one_too),
-        TEST(url_mistakes_are_named),
-        TEST(a_message_never_holds_a_secret),
-        TEST(required_outputs_must_not_be_null),
-        TEST(outputs_that_are_not_wanted_may_be_null),
-        TEST(rules_about_principals_grace_and_clock),
-        TEST(reopening_a_named_store_with_another_clock_is_exists),
-        TEST(an_absurd_clock_saturates),
-        TEST(last_error_in_buffers_of_every_size),
-        TEST(success_does_not_clear_the_text_and_the_next_failure_replaces_it),
-        TEST(last_error_belongs_to_its_thread),
+        TEST(last_error_starts_empty), /* stays the first */
+        TEST(version_macros_match_library),
+        TEST(statuses_have_distinct_texts),
+        TEST(url_errors_name_the_part),
+        TEST(messages_contain_no_secret),
+        TEST(null_required_output_is_invalid),
+        TEST(unwanted_outputs_may_be_null),
+        TEST(argument_rules_are_enforced),
+        TEST(named_store_with_other_clock_is_exists),
+        TEST(clock_saturates),
+        TEST(last_error_fits_any_buffer),
+        TEST(last_error_keeps_latest_failure),
+        TEST(last_error_is_per_thread),
     };
     return run_tests("errors", tests, COUNT_OF(tests), argc, argv);
 }

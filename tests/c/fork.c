@@ -79,7 +79,7 @@ static void everything_inherited(void *unused) {
     every_call_is(SSS_GLOBAL, inherited.global_sid, SSS_E_FORKED);
 }
 
-static void a_child_is_refused_at_once_and_its_own_stores_work(void) {
+static void child_is_refused_inherited_memory(void) {
     set_up();
     in_child(CHILD_SECONDS, everything_inherited, NULL);
     tear_down();
@@ -96,7 +96,7 @@ static void open_global_in_child(void *url) {
     check_inherited();
 }
 
-static void the_global_store_is_refused_until_the_child_opens_its_own(void) {
+static void child_must_reopen_global_store(void) {
     static char same[] = "memory:", other[] = "memory:fork?clock=manual";
     set_up();
     in_child(CHILD_SECONDS, open_global_in_child, same);
@@ -130,7 +130,7 @@ static void child_with_child(void *unused) {
     CHECK_OK(sss_close(childs.store));
 }
 
-static void a_grandchild_is_refused_by_both_generations(void) {
+static void grandchild_is_refused_inherited_memory(void) {
     set_up();
     in_child(CHILD_SECONDS, child_with_child, NULL);
     tear_down();
@@ -155,7 +155,7 @@ static void open_many(void *unused) {
     check_inherited();
 }
 
-static void no_handle_of_a_child_is_one_of_its_parents(void) {
+static void child_handles_differ_from_parents(void) {
     set_up();
     in_child(CHILD_SECONDS, open_many, NULL);
     tear_down();
@@ -167,7 +167,7 @@ static void free_it(void *buf) {
     sss_buf_free((sss_buf *)buf);
 }
 
-static void a_buffer_lent_before_the_fork_can_be_freed_on_both_sides(void) {
+static void buffer_is_freed_on_both_sides(void) {
     sss_buf buf = {NULL, 0, NULL};
     set_up();
     CHECK_OK(sss_get_buf(inherited.plain, inherited.plain_sid, SSS_SID_LEN, 0, &buf, NULL));
@@ -182,14 +182,14 @@ static void leave_by_exit(void *unused) {
     exit(failed_here ? 1 : 0); /* with all destructors, unlike the other children */
 }
 
-static void a_child_may_leave_by_exit(void) {
+static void child_may_exit(void) {
     set_up();
     in_child(CHILD_SECONDS, leave_by_exit, NULL);
     tear_down();
 }
 
 #ifdef SYS_fork
-static void a_fork_behind_the_c_librarys_back_is_noticed_too(void) {
+static void raw_fork_is_detected(void) {
     int status = 0;
     pid_t pid;
     set_up();
@@ -242,7 +242,7 @@ static void open_and_mint(void *ids) {
 }
 
 /* With nothing going on but the forks: a generator that the children inherit would begin alike in all of them. */
-static void children_and_parent_never_mint_the_same_id(void) {
+static void child_and_parent_ids_differ(void) {
     enum { CHILDREN = 50 };
     id_list ids = new_ids((CHILDREN + 1) * IDS_PER_ROUND);
     long i;
@@ -295,7 +295,7 @@ static void refuse_and_mint(void *ids) {
     if (getenv("SSS_TEST_VALGRIND") && !failed_here) execlp("true", "true", (char *)NULL);
 }
 
-static void fork_under_eight_hammering_threads_and_no_id_twice(void) {
+static void fork_during_calls_keeps_ids_unique(void) {
     long n = rounds(300), i, count = n * 2 * IDS_PER_ROUND;
     pthread_t threads[THREADS];
     uintptr_t t;
@@ -329,17 +329,17 @@ static void fork_under_eight_hammering_threads_and_no_id_twice(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(a_child_is_refused_at_once_and_its_own_stores_work),
-        TEST(the_global_store_is_refused_until_the_child_opens_its_own),
-        TEST(a_grandchild_is_refused_by_both_generations),
-        TEST(no_handle_of_a_child_is_one_of_its_parents),
-        TEST(a_buffer_lent_before_the_fork_can_be_freed_on_both_sides),
-        TEST(a_child_may_leave_by_exit),
+        TEST(child_is_refused_inherited_memory),
+        TEST(child_must_reopen_global_store),
+        TEST(grandchild_is_refused_inherited_memory),
+        TEST(child_handles_differ_from_parents),
+        TEST(buffer_is_freed_on_both_sides),
+        TEST(child_may_exit),
 #ifdef SYS_fork
-        TEST(a_fork_behind_the_c_librarys_back_is_noticed_too),
+        TEST(raw_fork_is_detected),
 #endif
-        TEST(children_and_parent_never_mint_the_same_id),
-        TEST(fork_under_eight_hammering_threads_and_no_id_twice),
+        TEST(child_and_parent_ids_differ),
+        TEST(fork_during_calls_keeps_ids_unique),
     };
     return run_tests("fork", tests, COUNT_OF(tests), argc, argv);
 }

@@ -29,7 +29,7 @@ static void any_call_opens(void *unused) {
     CHECK_STATUS(open_global(MANUAL), SSS_E_EXISTS);
     CHECK_NUM(stats_of(SSS_GLOBAL).sessions, 0);
 }
-static void a_call_that_finds_nothing_is_a_first_use_too(void) {
+static void missing_session_is_first_use(void) {
     in_child(10, any_call_opens, NULL);
 }
 
@@ -46,7 +46,7 @@ static void opened_before(void *unused) {
     CHECK_OK(sss_advance_clock(SSS_GLOBAL, 5000));
     CHECK_STATUS(peek(SSS_GLOBAL, sid), SSS_E_NOT_FOUND);
 }
-static void opened_before_first_use_it_has_that_url(void) {
+static void open_before_use_sets_url(void) {
     in_child(10, opened_before, NULL);
 }
 
@@ -58,7 +58,7 @@ static void bad_urls(void *unused) {
     CHECK_OK(open_global(MANUAL)); /* the failures opened nothing */
     CHECK_OK(sss_advance_clock(SSS_GLOBAL, 1));
 }
-static void a_failed_open_leaves_it_unopened(void) {
+static void failed_open_leaves_global_closed(void) {
     in_child(10, bad_urls, NULL);
 }
 
@@ -71,7 +71,7 @@ static void close_it(void *unused) {
     CHECK_STATUS(sss_close(SSS_GLOBAL), SSS_E_UNSUPPORTED);
     CHECK_PAYLOAD(SSS_GLOBAL, sid, "x");
 }
-static void it_cannot_be_closed(void) {
+static void global_cannot_be_closed(void) {
     in_child(10, close_it, NULL);
 }
 
@@ -88,7 +88,7 @@ static void separate(void *unused) {
     CHECK_PAYLOAD(SSS_GLOBAL, sid, "x"); /* it holds the named store by itself */
     CHECK_OK(sss_close(store));
 }
-static void it_is_a_store_of_its_own_unless_named(void) {
+static void global_is_separate_unless_named(void) {
     in_child(10, separate, NULL);
 }
 
@@ -129,7 +129,7 @@ static void first_uses(void *unused) {
     for (i = 0; i < THREADS; i++) CHECK_PAYLOAD(SSS_GLOBAL, sids[i], "x");
     CHECK_NUM(stats_of(SSS_GLOBAL).sessions, THREADS);
 }
-static void eight_first_uses_at_once_open_one_store(void) {
+static void concurrent_first_uses_open_one_store(void) {
     long n = rounds(50);
     while (n-- > 0) in_child(10, first_uses, NULL);
 }
@@ -147,7 +147,7 @@ static void different_urls(void *unused) {
     }
     CHECK_NUM(winners, 1);
 }
-static void of_eight_urls_at_once_one_wins(void) {
+static void concurrent_opens_have_one_winner(void) {
     long n = rounds(50);
     while (n-- > 0) in_child(10, different_urls, NULL);
 }
@@ -155,13 +155,13 @@ static void of_eight_urls_at_once_one_wins(void) {
 int main(int argc, char **argv) {
     static const struct test tests[] = {
         TEST(first_use_opens_memory),
-        TEST(a_call_that_finds_nothing_is_a_first_use_too),
-        TEST(opened_before_first_use_it_has_that_url),
-        TEST(a_failed_open_leaves_it_unopened),
-        TEST(it_cannot_be_closed),
-        TEST(it_is_a_store_of_its_own_unless_named),
-        TEST(eight_first_uses_at_once_open_one_store),
-        TEST(of_eight_urls_at_once_one_wins),
+        TEST(missing_session_is_first_use),
+        TEST(open_before_use_sets_url),
+        TEST(failed_open_leaves_global_closed),
+        TEST(global_cannot_be_closed),
+        TEST(global_is_separate_unless_named),
+        TEST(concurrent_first_uses_open_one_store),
+        TEST(concurrent_opens_have_one_winner),
     };
     return run_tests("global", tests, COUNT_OF(tests), argc, argv);
 }

@@ -7,11 +7,11 @@ static void check_dead(sss_store handle) {
     CHECK_STATUS(sss_close(handle), SSS_E_HANDLE);
 }
 
-static void zero_is_no_handle(void) {
+static void zero_is_not_a_handle(void) {
     check_dead(0);
 }
 
-static void a_closed_handle_stays_dead(void) {
+static void closed_handle_stays_invalid(void) {
     sss_store first = open_store("memory:"), later[20];
     size_t i;
     CHECK_OK(sss_close(first));
@@ -24,7 +24,7 @@ static void a_closed_handle_stays_dead(void) {
     check_dead(first);
 }
 
-static void no_bit_of_a_handle_is_idle(void) {
+static void every_handle_bit_matters(void) {
     sss_store store = open_store("memory:");
     char sid[SSS_SID_SIZE];
     int bit;
@@ -37,7 +37,7 @@ static void no_bit_of_a_handle_is_idle(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void random_numbers_are_no_handles(void) {
+static void random_numbers_are_not_handles(void) {
     sss_store store = open_store("memory:");
     uint64_t x = UINT64_C(0x9E3779B97F4A7C15);
     long i, n = rounds(20000);
@@ -50,7 +50,7 @@ static void random_numbers_are_no_handles(void) {
     CHECK_OK(sss_close(store));
 }
 
-static void closing_one_handle_leaves_the_others(void) {
+static void close_leaves_other_handles(void) {
     sss_store a = open_store("memory:handles"), b = open_store("memory:handles"), c = open_store("memory:");
     char sid[SSS_SID_SIZE];
     CHECK(a != b);
@@ -72,7 +72,7 @@ static int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static void handles_are_never_given_out_twice(void) {
+static void handles_are_unique(void) {
     enum { OPEN_AT_ONCE = 7 };
     long n = rounds(100000), i;
     sss_store *all = (sss_store *)malloc((size_t)n * sizeof *all);
@@ -126,7 +126,7 @@ static void *close_it(void *unused) {
     return NULL;
 }
 
-static void close_races_eight_callers_and_another_close(void) {
+static void close_during_calls_is_safe(void) {
     long n = rounds(400), round;
     uintptr_t i;
     for (round = 0; round < n; round++) {
@@ -163,7 +163,7 @@ static void *open_use_close(void *unused) {
     return NULL;
 }
 
-static void a_named_store_opened_and_closed_by_eight_threads(void) {
+static void named_store_survives_concurrent_open_close(void) {
     pthread_t threads[CALLERS];
     sss_store store;
     int i;
@@ -176,14 +176,14 @@ static void a_named_store_opened_and_closed_by_eight_threads(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(zero_is_no_handle),
-        TEST(a_closed_handle_stays_dead),
-        TEST(no_bit_of_a_handle_is_idle),
-        TEST(random_numbers_are_no_handles),
-        TEST(closing_one_handle_leaves_the_others),
-        TEST(handles_are_never_given_out_twice),
-        TEST(close_races_eight_callers_and_another_close),
-        TEST(a_named_store_opened_and_closed_by_eight_threads),
+        TEST(zero_is_not_a_handle),
+        TEST(closed_handle_stays_invalid),
+        TEST(every_handle_bit_matters),
+        TEST(random_numbers_are_not_handles),
+        TEST(close_leaves_other_handles),
+        TEST(handles_are_unique),
+        TEST(close_during_calls_is_safe),
+        TEST(named_store_survives_concurrent_open_close),
     };
     return run_tests("handles", tests, COUNT_OF(tests), argc, argv);
 }

@@ -100,13 +100,13 @@ static const char *(*const strerror_p)(sss_status) = sss_strerror;
 static uint32_t (*const version_p)(void) = sss_version;
 static const char *(*const version_string_p)(void) = sss_version_string;
 
-static void every_prototype_links(void) {
+static void prototypes_link(void) {
     CHECK(open_p && open_global_p && close_p && waits_p && create_p && get_p && get_buf_p && buf_free_p && put_p && put_if_p);
     CHECK(touch_p && renew_p && delete_p && sweep_p && list_p && revoke_p && ref_p && delete_ref_p && stats_p);
     CHECK(advance_clock_p && last_error_p && strerror_p && version_p && version_string_p);
 }
 
-static void init_macros_set_the_size_and_nothing_else(void) {
+static void init_macros_set_only_size(void) {
     sss_options options = SSS_OPTIONS_INIT, no_options;
     sss_meta meta = SSS_META_INIT, no_meta;
     sss_stats_t stats = SSS_STATS_INIT, no_stats;
@@ -122,7 +122,7 @@ static void init_macros_set_the_size_and_nothing_else(void) {
 }
 
 /* The library agrees with this header about where things are: each member has a value of its own. */
-static void the_library_lays_structs_out_alike(void) {
+static void struct_layouts_match(void) {
     sss_store store = open_store("memory:?clock=manual&timeout=100s&idle_timeout=50s");
     sss_options options = with_principal("alice");
     sss_meta meta = SSS_META_INIT;
@@ -148,9 +148,9 @@ static void the_library_lays_structs_out_alike(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(every_prototype_links),
-        TEST(init_macros_set_the_size_and_nothing_else),
-        TEST(the_library_lays_structs_out_alike),
+        TEST(prototypes_link),
+        TEST(init_macros_set_only_size),
+        TEST(struct_layouts_match),
     };
     return run_tests("layout", tests, COUNT_OF(tests), argc, argv);
 }

@@ -1,23 +1,23 @@
 /* processes.c: one lmdb: store of several processes, as C programs share it: a forked child uses the handles that it inherits,
  * whatever its parent's threads were doing, and neither harms the other. What memory: does there is in fork.c; what each call
  * has to do in a child is in tests/conformance/fork.txt. Each child has an alarm: a hang is a failure. */
-#include "place.h"
+#include "test_store.h"
 
 enum { CHILD_SECONDS = 20, THREADS = 8 };
 
-static struct place place;
+static struct test_store test_store;
 static sss_store store;
 static char sid[SSS_SID_SIZE];
 
 static void set_up(void) {
-    place = new_place(LMDB);
-    store = open_place(&place, "");
+    test_store = new_test_store(LMDB);
+    store = open_test_store(&test_store, "");
     new_session(store, "parent", NULL, sid);
 }
 
 static void tear_down(void) {
     CHECK_OK(sss_close(store));
-    remove_place(&place);
+    remove_test_store(&test_store);
 }
 
 /* ---- what is inherited ---- */
@@ -28,7 +28,7 @@ static void use(void *unused) {
     CHECK_OK(sss_put(store, sid, SSS_SID_LEN, "child", 5, NULL, NULL));
 }
 
-static void an_inherited_handle_works_and_the_parent_sees_what_was_done(void) {
+static void child_uses_inherited_handle(void) {
     set_up();
     in_child(CHILD_SECONDS, use, NULL);
     CHECK_PAYLOAD(store, sid, "child");
@@ -40,7 +40,7 @@ static void use_in_grandchild(void *unused) {
     CHECK_PAYLOAD(store, sid, "child");
 }
 
-static void a_grandchild_works_also_if_its_parent_never_used_the_handle(void) {
+static void grandchild_uses_inherited_handle(void) {
     set_up();
     in_child(CHILD_SECONDS, use_in_grandchild, NULL);
     CHECK_PAYLOAD(store, sid, "child");
@@ -60,23 +60,23 @@ static void close_inherited(void *use_first) {
     in_child(CHILD_SECONDS, is_closed, NULL);
 }
 
-static void closing_in_a_child_closes_for_the_child_and_its_children_only(void) {
+static void close_in_child_leaves_parent_open(void) {
     set_up();
     in_child(CHILD_SECONDS, close_inherited, NULL);
-    in_child(CHILD_SECONDS, close_inherited, &place);
+    in_child(CHILD_SECONDS, close_inherited, &test_store);
     CHECK_PAYLOAD(store, sid, "parent");
     tear_down();
 }
 
-static void a_handle_closed_before_the_fork_is_closed_in_the_child(void) {
+static void handle_closed_before_fork_stays_closed(void) {
     set_up();
     CHECK_OK(sss_close(store));
     in_child(CHILD_SECONDS, is_closed, NULL);
-    remove_place(&place);
+    remove_test_store(&test_store);
 }
 
 static void open_own(void *unused) {
-    sss_store own = open_place(&place, "");
+    sss_store own = open_test_store(&test_store, "");
     (void)unused;
     CHECK(own != store);
     CHECK_PAYLOAD(own, sid, "parent");
@@ -85,7 +85,7 @@ static void open_own(void *unused) {
     CHECK_OK(sss_close(own));
 }
 
-static void a_handle_of_the_childs_own_is_another_one(void) {
+static void child_opens_distinct_handle(void) {
     set_up();
     in_child(CHILD_SECONDS, open_own, NULL);
     CHECK_PAYLOAD(store, sid, "parent");
@@ -99,12 +99,12 @@ static void use_after_parent(void *waiting) {
     CHECK(read(pipes[0], &byte, 1) == 0); /* its end: the parent has closed the store */
     use(NULL);
     CHECK_OK(sss_close(store));
-    store = open_place(&place, "");
+    store = open_test_store(&test_store, "");
     CHECK_PAYLOAD(store, sid, "child");
     CHECK_OK(sss_close(store));
 }
 
-static void a_child_goes_on_when_its_parent_has_closed(void) {
+static void child_outlives_parents_close(void) {
     int pipes[2], status = 0;
     pid_t pid;
     set_up();
@@ -121,7 +121,7 @@ static void a_child_goes_on_when_its_parent_has_closed(void) {
     close(pipes[1]);
     close(pipes[0]);
     CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    store = open_place(&place, "");
+    store = open_test_store(&test_store, "");
     CHECK_PAYLOAD(store, sid, "child");
     tear_down();
 }
@@ -131,7 +131,7 @@ static void leave_by_exit(void *unused) {
     exit(failed_here ? 1 : 0); /* with what the library does at exit, unlike the other children */
 }
 
-static void a_child_may_leave_by_exit(void) {
+static void child_may_exit(void) {
     set_up();
     in_child(CHILD_SECONDS, leave_by_exit, NULL);
     CHECK_PAYLOAD(store, sid, "child");
@@ -148,7 +148,7 @@ static void use_global(void *unused) {
 
 static void use_global_in_two_generations(void *unused) {
     char url[512];
-    size_t len = url_of(&place, "", url, sizeof url);
+    size_t len = url_of(&test_store, "", url, sizeof url);
     CHECK_OK(sss_open_global(url, len));
     new_session(SSS_GLOBAL, "parent", NULL, sid);
     in_child(CHILD_SECONDS, use_global, unused);
@@ -157,10 +157,10 @@ static void use_global_in_two_generations(void *unused) {
     CHECK_STATUS(sss_open_global("memory:", 7), SSS_E_EXISTS);
 }
 
-static void the_process_wide_store_works_in_a_child(void) {
-    place = new_place(LMDB);
+static void global_store_works_in_child(void) {
+    test_store = new_test_store(LMDB);
     in_child(CHILD_SECONDS, use_global_in_two_generations, NULL);
-    remove_place(&place);
+    remove_test_store(&test_store);
 }
 
 /* ---- a directory that is another one by now ---- */
@@ -174,19 +174,19 @@ static void find_another(void *unused) {
     CHECK(strstr(text, "another store") != NULL);
 }
 
-static void a_child_that_finds_another_store_in_the_directory_does_not_take_it_for_its_parents(void) {
-    struct place moved;
+static void child_detects_replaced_store(void) {
+    struct test_store moved;
     sss_store other;
     set_up();
-    moved = place;
+    moved = test_store;
     strcat(moved.path, "-moved");
-    CHECK(rename(place.path, moved.path) == 0);
-    other = open_place(&place, "");
+    CHECK(rename(test_store.path, moved.path) == 0);
+    other = open_test_store(&test_store, "");
     in_child(CHILD_SECONDS, find_another, NULL);
     CHECK_OK(sss_close(other));
     CHECK_OK(sss_close(store));
-    remove_place(&place);
-    remove_place(&moved);
+    remove_test_store(&test_store);
+    remove_test_store(&moved);
 }
 
 /* ---- forks while eight threads of the parent are in the library ---- */
@@ -206,7 +206,7 @@ static void *hammer(void *number) {
         CHECK_OK(sss_sweep(store, 1, NULL));
         CHECK_OK(sss_delete(store, next, SSS_SID_LEN));
         if (i++ % 16 == 0) {
-            sss_store again = open_place(&place, "");
+            sss_store again = open_test_store(&test_store, "");
             CHECK_OK(sss_close(again));
         }
     }
@@ -224,7 +224,7 @@ static void use_all(void *unused) {
     if (getenv("SSS_TEST_VALGRIND") && !failed_here) execlp("true", "true", (char *)NULL);
 }
 
-static void a_child_works_at_once_while_eight_threads_of_its_parent_are_in_calls(void) {
+static void child_of_busy_process_works(void) {
     long n = rounds(200), i;
     pthread_t threads[THREADS];
     uintptr_t t;
@@ -249,16 +249,16 @@ static void a_child_works_at_once_while_eight_threads_of_its_parent_are_in_calls
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(an_inherited_handle_works_and_the_parent_sees_what_was_done),
-        TEST(a_grandchild_works_also_if_its_parent_never_used_the_handle),
-        TEST(closing_in_a_child_closes_for_the_child_and_its_children_only),
-        TEST(a_handle_closed_before_the_fork_is_closed_in_the_child),
-        TEST(a_handle_of_the_childs_own_is_another_one),
-        TEST(a_child_goes_on_when_its_parent_has_closed),
-        TEST(a_child_may_leave_by_exit),
-        TEST(the_process_wide_store_works_in_a_child),
-        TEST(a_child_that_finds_another_store_in_the_directory_does_not_take_it_for_its_parents),
-        TEST(a_child_works_at_once_while_eight_threads_of_its_parent_are_in_calls),
+        TEST(child_uses_inherited_handle),
+        TEST(grandchild_uses_inherited_handle),
+        TEST(close_in_child_leaves_parent_open),
+        TEST(handle_closed_before_fork_stays_closed),
+        TEST(child_opens_distinct_handle),
+        TEST(child_outlives_parents_close),
+        TEST(child_may_exit),
+        TEST(global_store_works_in_child),
+        TEST(child_detects_replaced_store),
+        TEST(child_of_busy_process_works),
     };
     return run_tests("processes", tests, COUNT_OF(tests), argc, argv);
 }

@@ -212,19 +212,19 @@ static void nothing_comes_back(enum killer killer) {
     }
     tear_down();
 }
-static void nothing_comes_back_after_delete(void) {
+static void deleted_session_stays_dead(void) {
     nothing_comes_back(DELETE);
 }
-static void nothing_comes_back_after_delete_ref(void) {
+static void session_deleted_by_reference_stays_dead(void) {
     nothing_comes_back(DELETE_REF);
 }
-static void nothing_comes_back_after_revoke(void) {
+static void revoked_session_stays_dead(void) {
     nothing_comes_back(REVOKE);
 }
-static void nothing_comes_back_after_expiry(void) {
+static void expired_session_stays_dead(void) {
     nothing_comes_back(EXPIRE);
 }
-static void nothing_is_lost_and_nothing_comes_back_after_renew(void) {
+static void renew_loses_and_resurrects_nothing(void) {
     nothing_comes_back(RENEW);
 }
 
@@ -265,7 +265,7 @@ static void only_the_spared_one_lives(long round) {
 }
 
 /* A session that is renewed while revoke runs is the same session: it cannot escape by changing its id. */
-static void no_session_escapes_revoke_by_renewing(void) {
+static void renew_does_not_escape_revoke(void) {
     set_up(URL);
     run_team(4, rounds(5000), four_sessions, revoke_others_against_renewals, only_the_spared_one_lives);
     tear_down();
@@ -301,7 +301,7 @@ static void all_are_dead(long round) {
     CHECK_NUM(stats_of(store).bytes, 0);
 }
 
-static void sweep_clears_what_expires_under_its_hands(void) {
+static void sweep_clears_during_use(void) {
     sss_stats_t stats;
     set_up(URL);
     run_team(4, rounds(5000), four_sessions, sweep_against_users, all_are_dead);
@@ -312,13 +312,13 @@ static void sweep_clears_what_expires_under_its_hands(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(nothing_comes_back_after_delete),
-        TEST(nothing_comes_back_after_delete_ref),
-        TEST(nothing_comes_back_after_revoke),
-        TEST(nothing_comes_back_after_expiry),
-        TEST(nothing_is_lost_and_nothing_comes_back_after_renew),
-        TEST(no_session_escapes_revoke_by_renewing),
-        TEST(sweep_clears_what_expires_under_its_hands),
+        TEST(deleted_session_stays_dead),
+        TEST(session_deleted_by_reference_stays_dead),
+        TEST(revoked_session_stays_dead),
+        TEST(expired_session_stays_dead),
+        TEST(renew_loses_and_resurrects_nothing),
+        TEST(renew_does_not_escape_revoke),
+        TEST(sweep_clears_during_use),
     };
     return run_tests("races", tests, COUNT_OF(tests), argc, argv);
 }

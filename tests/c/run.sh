@@ -73,7 +73,7 @@ else
     failed=$((failed + 1))
 fi
 
-names="api contention fork handles limits principals races readers secrets" # those whose stores may just as well be sealed
+names="api fork handles limits principals races secrets" # those whose stores may just as well be sealed
 run_all sealed "C99, seal=on" build/c99 env SSS_TEST_SCALE=10 SSS_TEST_OPTIONS=seal=on
 
 for engine in lmdb lmdb-power; do

@@ -45,7 +45,7 @@ static void leaves_no_copy_of(void *(*call)(void *), const char *secret) {
     (void)munmap(stack, STACK);
 }
 
-static void create_and_renew_leave_no_id_on_the_stack(void) {
+static void no_id_is_left_on_stack(void) {
     store = open_store("memory:");
     leaves_no_copy_of(create, sid);
     leaves_no_copy_of(renew, new_sid);
@@ -54,7 +54,7 @@ static void create_and_renew_leave_no_id_on_the_stack(void) {
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(create_and_renew_leave_no_id_on_the_stack),
+        TEST(no_id_is_left_on_stack),
     };
     return run_tests("secrets", tests, COUNT_OF(tests), argc, argv);
 }

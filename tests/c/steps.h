@@ -40,7 +40,7 @@ static inline int do_open(void) {
         used += (size_t)snprintf(options + used, sizeof options - used, "%s%s", i == 2 ? "" : "&", step.word[i]);
     }
     if (!clock_given) snprintf(options + used, sizeof options - used, "%sclock=manual", i == 2 ? "" : "&");
-    got.status = sss_open(url, url_of(&world.place, options, url, sizeof url), &opened);
+    got.status = sss_open(url, url_of(&world.test_store, options, url, sizeof url), &opened);
     if (got.status != SSS_OK) return CHECK(opened == 4711);
     if (!(handle = handle_named(step.word[1], 1))) return 0;
     if (handle->open) return fail("%s is open already", handle->name);

@@ -2,7 +2,7 @@
  * described in tests/conformance/README.md. Every word it does not know is an error of the step, never ignored. */
 #ifndef WORDS_H
 #define WORDS_H
-#include "place.h"
+#include "test_store.h"
 #include <ctype.h>
 #include <stdarg.h>
 
@@ -31,7 +31,7 @@ struct handle {
 /* What one scenario knows; wiped before each. */
 static struct {
     char scenario[128];
-    struct place place;
+    struct test_store test_store;
     struct variable variables[MAX_NAMES];
     struct handle handles[MAX_NAMES];
     sss_store stale;

@@ -1,10 +1,10 @@
-/* leaving.c: lmdb: stores that are left in good order, so that also the next start of the machine finds their sessions: by
+/* exit.c: lmdb: stores that are left in good order, so that also the next start of the machine finds their sessions: by
  * sss_close or at exit, by processes that end one after the other or all at the same time, as the workers of a server do. */
-#include "place.h"
+#include "test_store.h"
 
 enum { CHILD_SECONDS = 20, LEAVERS = 2 };
 
-static struct place place;
+static struct test_store test_store;
 static char sids[LEAVERS][SSS_SID_SIZE];
 
 /* What LEAVERS processes share: how many of them have come to each meeting. */
@@ -22,12 +22,12 @@ static void set_up(void) {
     if (!CHECK(shared != MAP_FAILED)) abort();
     memset(shared, 0, sizeof *met);
     memcpy(&met, &shared, sizeof met);
-    place = new_place(LMDB);
+    test_store = new_test_store(LMDB);
 }
 
 static void tear_down(void) {
     CHECK(munmap(met, sizeof *met + sizeof sids) == 0);
-    remove_place(&place);
+    remove_test_store(&test_store);
 }
 
 /* As if the machine had started anew: state.shm says in which of its lives the store was used, behind the first 8 bytes. */
@@ -36,7 +36,7 @@ static void start_machine_anew(void) {
     unsigned char boot[16];
     size_t i;
     FILE *file;
-    snprintf(path, sizeof path, "%s/state.shm", place.path);
+    snprintf(path, sizeof path, "%s/state.shm", test_store.path);
     file = fopen(path, "r+b");
     if (!CHECK(file != NULL)) return;
     CHECK(fseek(file, 8, SEEK_SET) == 0 && fread(boot, sizeof boot, 1, file) == 1);
@@ -48,7 +48,7 @@ static void start_machine_anew(void) {
 static void expect_sessions(uint64_t count) {
     sss_store store;
     start_machine_anew();
-    store = open_place(&place, "");
+    store = open_test_store(&test_store, "");
     CHECK_NUM(stats_of(store).sessions, count);
     CHECK_OK(sss_close(store));
 }
@@ -56,13 +56,13 @@ static void expect_sessions(uint64_t count) {
 /* ---- one process ---- */
 
 static void write_and_close(void *unused) {
-    sss_store store = open_place(&place, "");
+    sss_store store = open_test_store(&test_store, "");
     (void)unused;
     new_session(store, "x", NULL, sids[0]);
     CHECK_OK(sss_close(store));
 }
 
-static void what_was_closed_outlives_the_machine(void) {
+static void closed_store_survives_reboot(void) {
     set_up();
     in_child(CHILD_SECONDS, write_and_close, NULL);
     expect_sessions(1);
@@ -71,11 +71,11 @@ static void what_was_closed_outlives_the_machine(void) {
 
 static void write_and_exit(void *unused) {
     (void)unused;
-    new_session(open_place(&place, ""), "x", NULL, sids[0]);
+    new_session(open_test_store(&test_store, ""), "x", NULL, sids[0]);
     exit(failed_here ? 1 : 0);
 }
 
-static void what_was_open_at_exit_outlives_the_machine(void) {
+static void store_open_at_exit_survives_reboot(void) {
     set_up();
     in_child(CHILD_SECONDS, write_and_exit, NULL);
     expect_sessions(1);
@@ -84,11 +84,11 @@ static void what_was_open_at_exit_outlives_the_machine(void) {
 
 static void write_and_crash(void *unused) {
     (void)unused;
-    new_session(open_place(&place, ""), "x", NULL, sids[0]);
+    new_session(open_test_store(&test_store, ""), "x", NULL, sids[0]);
     _exit(failed_here ? 1 : 0);
 }
 
-static void what_was_not_left_in_good_order_does_not(void) {
+static void crashed_store_ends_with_reboot(void) {
     set_up();
     in_child(CHILD_SECONDS, write_and_crash, NULL);
     fprintf(stderr, "the next line of sss is part of a test\n");
@@ -112,7 +112,7 @@ static void leave_together(void *unused) {
         alarm(CHILD_SECONDS);
         /* Before the library registers what it does at exit, so that it is called after that. */
         atexit(wait_for_others);
-        new_session(open_place(&place, ""), "x", NULL, sids[i]);
+        new_session(open_test_store(&test_store, ""), "x", NULL, sids[i]);
         meet(&met->opened);
         exit(failed_here ? 1 : 0);
     }
@@ -121,7 +121,7 @@ static void leave_together(void *unused) {
 }
 
 /* Neither is gone when the other one does what it does at exit. In a child, for this process has registered that already. */
-static void processes_that_exit_at_the_same_time_leave_a_store_that_outlives_the_machine(void) {
+static void concurrent_exits_survive_reboot(void) {
     set_up();
     in_child(2 * CHILD_SECONDS, leave_together, NULL);
     expect_sessions(LEAVERS);
@@ -137,7 +137,7 @@ static void close_together(void *unused) {
         if (fork() != 0) continue;
         failed_here = 0;
         alarm(CHILD_SECONDS);
-        store = open_place(&place, "");
+        store = open_test_store(&test_store, "");
         new_session(store, "x", NULL, sids[i]);
         meet(&met->opened);
         CHECK_OK(sss_close(store));
@@ -147,7 +147,7 @@ static void close_together(void *unused) {
     CHECK_NUM(failed, 0);
 }
 
-static void processes_that_close_at_the_same_time_leave_a_store_that_outlives_the_machine(void) {
+static void concurrent_closes_survive_reboot(void) {
     long i, n = rounds(50);
     for (i = 0; i < n; i++) {
         set_up();
@@ -159,11 +159,11 @@ static void processes_that_close_at_the_same_time_leave_a_store_that_outlives_th
 
 int main(int argc, char **argv) {
     static const struct test tests[] = {
-        TEST(what_was_closed_outlives_the_machine),
-        TEST(what_was_open_at_exit_outlives_the_machine),
-        TEST(what_was_not_left_in_good_order_does_not),
-        TEST(processes_that_exit_at_the_same_time_leave_a_store_that_outlives_the_machine),
-        TEST(processes_that_close_at_the_same_time_leave_a_store_that_outlives_the_machine),
+        TEST(closed_store_survives_reboot),
+        TEST(store_open_at_exit_survives_reboot),
+        TEST(crashed_store_ends_with_reboot),
+        TEST(concurrent_exits_survive_reboot),
+        TEST(concurrent_closes_survive_reboot),
     };
-    return run_tests("leaving", tests, COUNT_OF(tests), argc, argv);
+    return run_tests("exit", tests, COUNT_OF(tests), argc, argv);
 }
