@@ -15,7 +15,7 @@ use crate::common::{
     Done, OptionsMs, PLAIN, from_env, grace, kind, of,
     proxy::{Mode, Proxy},
     redis::{PASSWORD, Server, USER},
-    timed::{LATE, timed},
+    timed::{LATE, LATE_UNDER_LOAD, timed},
 };
 use sss::{Access, Error, ErrorKind, Store};
 
@@ -23,8 +23,6 @@ const DEADLINE: Duration = Duration::from_millis(300);
 /// What it has answered is on disk. With the usual `everysec` a server does not even write while the disk is slow, for up to two
 /// seconds, and killed then it loses that.
 const DURABLE: &str = "appendonly yes\nappendfsync always";
-/// Until a server that is back is found.
-const A_MOMENT: Duration = Duration::from_secs(1);
 /// Nothing that is waited for here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -106,7 +104,7 @@ fn dead_server_fails_fast_then_recovers() {
     server.revive(DURABLE);
     let begun = Instant::now();
     while store.get(&sid, Access::Slide).is_err() {
-        assert!(begun.elapsed() < A_MOMENT, "{:?}", store.get(&sid, Access::Slide));
+        assert!(begun.elapsed() < PATIENCE, "{:?}", store.get(&sid, Access::Slide));
         sleep(Duration::from_millis(5));
     }
     assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
@@ -120,8 +118,11 @@ fn open_succeeds_while_server_is_down() {
     let store = Store::open(&url).unwrap();
     assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Unavailable));
     server.revive("");
-    sleep(Duration::from_millis(300));
-    store.create(b"x", &PLAIN).unwrap();
+    let begun = Instant::now();
+    while let Err(error) = store.create(b"x", &PLAIN) {
+        assert!(begun.elapsed() < PATIENCE, "{error}");
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Killed and started again under load: no session is ever not found, no write is lost, and nothing hangs.
@@ -140,7 +141,7 @@ fn sessions_survive_server_restart() {
                 let (mut version, mut unsure) = (meta.version(), false);
                 while !stop.load(Ordering::Relaxed) {
                     let (result, took) = timed(|| store.get(&sid, Access::Slide));
-                    assert!(took < deadline + LATE, "{took:?}");
+                    assert!(took < deadline + LATE_UNDER_LOAD, "{took:?}");
                     let result = result.and_then(|(_, meta)| {
                         assert!(
                             meta.version() == version || (unsure && meta.version() == version + 1),
@@ -148,7 +149,7 @@ fn sessions_survive_server_restart() {
                         );
                         (version, unsure) = (meta.version(), true);
                         let (put, took) = timed(|| store.put_if(&sid, version, b"more", &PLAIN));
-                        assert!(took < deadline + LATE, "{took:?}");
+                        assert!(took < deadline + LATE_UNDER_LOAD, "{took:?}");
                         assert_eq!(put?.version(), version + 1, "a write was done twice");
                         (version, unsure) = (version + 1, false);
                         Ok(())
@@ -416,7 +417,7 @@ fn writes_wait_for_replicas() {
     let sid = loop {
         match store.create(b"hello", &PLAIN) {
             Ok((sid, _)) => break sid,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error}"),
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
     };
     // It is there when the call returns.
@@ -429,28 +430,28 @@ fn writes_wait_for_replicas() {
 #[test]
 fn expired_keys_vanish_without_sweep() {
     let server = Server::start("");
-    let store = Store::open(&server.url("timeout=1h&idle_timeout=1s")).unwrap();
+    let store = Store::open(&server.url("timeout=1h&idle_timeout=2s")).unwrap();
     let keys = || server.ask(&["DBSIZE"]).unwrap();
     let (idle, _) = store.create(b"x", &PLAIN).unwrap();
     let (used, _) = store.create(b"x", &of(b"alice")).unwrap();
     let (old, _) = store.create(b"x", &PLAIN.idle_timeout_ms(1500)).unwrap();
     let (_, _) = store.renew(&old, None, &grace(800)).unwrap();
     assert_eq!(keys(), ":5\r\n", "three sessions, an alias, a list");
-    for _ in 0..4 {
-        sleep(Duration::from_millis(400));
+    let begun = Instant::now();
+    while keys() != ":2\r\n" {
+        assert!(begun.elapsed() < PATIENCE, "{}", keys());
         store.get(&used, Access::Slide).unwrap();
+        sleep(Duration::from_millis(20));
     }
     assert_eq!(kind(&store.get(&idle, Access::Slide)), Some(ErrorKind::NotFound));
     assert_eq!(kind(&store.get(&old, Access::Slide)), Some(ErrorKind::NotFound));
-    let begun = Instant::now();
-    while keys() != ":2\r\n" {
-        assert!(begun.elapsed() < Duration::from_secs(5), "{}", keys());
-        sleep(Duration::from_millis(20));
-    }
     assert_eq!(store.stats().unwrap().sessions, 1);
     // What is left of it in its principal's list goes with a sweep.
-    sleep(Duration::from_millis(1100));
-    assert_eq!(store.sweep(10).unwrap(), 1);
+    let begun = Instant::now();
+    while store.sweep(10).unwrap() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "{}", keys());
+        sleep(Duration::from_millis(20));
+    }
     assert_eq!(keys(), ":0\r\n");
 }
 

@@ -9,9 +9,12 @@ use crate::common::{
     PLAIN, from_env, kind,
     redis::Server,
     sentinel::{sentinels, url},
-    timed::{LATE, timed},
+    timed::{LATE_UNDER_LOAD, timed},
 };
 use sss::{Access, ErrorKind, Store};
+
+/// Nothing that is waited for here takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a server's answer has this in it. A Sentinel ends all connections to a server whose role it changes, so that not
 /// every question is answered.
@@ -31,7 +34,7 @@ fn failover_leads_to_new_master() {
         let master = loop {
             match (0..2).find(|&i| says(&servers[i], &["ROLE"], "master\r\n")) {
                 Some(master) => break master,
-                None => assert!(begun.elapsed() < Duration::from_secs(30), "none is the master"),
+                None => assert!(begun.elapsed() < PATIENCE, "none is the master"),
             }
         };
         let waiting = Store::open(&url(&sentinels, "wait=1&deadline=2s")).unwrap();
@@ -39,7 +42,7 @@ fn failover_leads_to_new_master() {
         let sid = loop {
             match waiting.create(b"hello", &PLAIN) {
                 Ok((sid, _)) => break sid,
-                Err(error) => assert!(begun.elapsed() < Duration::from_secs(30), "{error}"),
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
             }
         };
         assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
@@ -57,10 +60,10 @@ fn failover_leads_to_new_master() {
                 Some(ErrorKind::Unavailable | ErrorKind::Timeout) => sleep(Duration::from_millis(2)),
                 other => panic!("{other:?}"),
             }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{result:?}");
+            assert!(begun.elapsed() < PATIENCE, "{result:?}");
         }
         println!("round {round}: found again after {:?}, no call took longer than {slowest:?}", begun.elapsed());
-        assert!(slowest < Duration::from_millis(500) + LATE, "{slowest:?}");
+        assert!(slowest < Duration::from_millis(500) + LATE_UNDER_LOAD, "{slowest:?}");
         store.put(&sid, b"written", &PLAIN).unwrap();
         // As an operator would, and not wait for the Sentinels to see to it.
         let next = servers[1 - master].port;
@@ -68,7 +71,7 @@ fn failover_leads_to_new_master() {
         // On a busy machine the Sentinels may take the new master for dead and have the two change places once more.
         let begun = Instant::now();
         while !(0..2).any(|i| says(&servers[i], &["INFO", "replication"], "master_link_status:up")) {
-            assert!(begun.elapsed() < Duration::from_secs(30), "none becomes a replica");
+            assert!(begun.elapsed() < PATIENCE, "none becomes a replica");
             sleep(Duration::from_millis(20));
         }
     }

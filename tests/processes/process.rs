@@ -151,7 +151,12 @@ pub fn ends_well(mut child: Child) -> String {
 
 /// How often: so much in `make test`, and so much in `make torture`, which sets SSS_TORTURE.
 pub fn times(short: u64, long: u64) -> u64 {
-    if env::var_os("SSS_TORTURE").is_some() { long } else { short }
+    if is_torture() { long } else { short }
+}
+
+/// Whether this is `make torture`, on a machine that has nothing else to do.
+pub fn is_torture() -> bool {
+    env::var_os("SSS_TORTURE").is_some()
 }
 
 /// Nanoseconds of a clock that all processes have in common.
