@@ -11,6 +11,7 @@ mod blocking;
 mod cli;
 mod conformance;
 mod ids;
+mod index;
 mod layers;
 mod limits;
 mod linearizable;

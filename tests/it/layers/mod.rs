@@ -1,8 +1,7 @@
-//! The direction of imports: no module cycle in the library, in the NIF and in the Python package, and no import against
-//! the layers. A failure prints each cycle, with the files and paths that close it.
+//! The direction of imports: no module cycle in the library and in the NIF, and no import against the layers.
+//! (bindings/python/tests/test_layers.py looks at the Python package.) A failure prints each cycle, with the files and paths that close it.
 
 mod graph;
-mod python;
 mod rust;
 
 use std::path::{Path, PathBuf};
@@ -88,14 +87,6 @@ fn nif_has_no_module_cycle() {
     assert!(cycles.is_empty(), "cycles of modules in the NIF:\n{cycles}");
 }
 
-#[test]
-fn python_package_has_no_module_cycle() {
-    let graph = python::imports(&root("bindings/python/src/session_server_store"));
-    assert!(graph.edges().count() > 10, "the imports of the package are found");
-    let cycles = unknown_cycles(&graph, &[]);
-    assert!(cycles.is_empty(), "cycles of modules in the Python package:\n{cycles}");
-}
-
 /// The imports of made-up files.
 fn made_up(files: &[(&str, &str)]) -> Graph {
     rust::imports_of(files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect())
@@ -160,16 +151,4 @@ fn forbidden_direction_is_found() {
     ]);
     let wrong = wrong_directions(&graph, &["high", "low"], &[("low::two", "low::one")]);
     assert_eq!(wrong, ["low/one.rs: crate::high::High", "low/two.rs: super::one::One"]);
-}
-
-#[test]
-fn python_cycle_is_found() {
-    let files = [
-        ("a.py", "from .b import (\n    B,\n)\nimport json"),
-        ("b.py", "def f():\n    from . import c"),
-        ("c.py", "from session_server_store.a import A"),
-        ("__init__.py", "from .a import A as A"),
-    ];
-    let files = files.map(|(path, text)| (PathBuf::from(path), text.to_owned()));
-    assert_eq!(python::imports_of("session_server_store", files.to_vec()).cycles(), [["a", "b", "c"]]);
 }
