@@ -386,7 +386,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=0, help="with --serve: the port on 127.0.0.1 (default: a free one)")
     url = os.environ.get(STORE_VARIABLE, SERVE_URL)
     parser.add_argument(
-        "--url", default=url, help=f"with --serve: the URL of the store (default: {STORE_VARIABLE}, now %(default)s)"
+        "--url", default=url, help=f"with --serve: the URL of the store (default: ${STORE_VARIABLE}, else {SERVE_URL})"
     )
     options = parser.parse_args()
     if options.serve:
