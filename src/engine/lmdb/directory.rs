@@ -122,16 +122,22 @@ fn is_shared(path: &Path, mode: u32) -> bool {
 
 /// Why a store cannot be on a file system, by the numbers of statfs(2); `None` if it can.
 fn unsuitable(kind: u64) -> Option<String> {
-    let shares_no_memory = match kind & 0xFFFF_FFFF {
-        0x6969 => "NFS",
-        0x517B | 0xFF53_4D42 | 0xFE53_4D42 => "SMB",
-        0x0102_1997 => "9P",
-        0x6573_5546 => "FUSE",
-        0x00C3_6400 => "Ceph",
-        0x5346_414F | 0x6B41_4653 => "AFS",
+    const SHARES_NO_MEMORY: &str = "its processes could not share it safely";
+    const COPIES_ON_WRITE: &str = "it copies on write, so a disk that fills up would end the process by a signal";
+    let (name, reason) = match kind & 0xFFFF_FFFF {
+        0x6969 => ("NFS", SHARES_NO_MEMORY),
+        0x517B | 0xFF53_4D42 | 0xFE53_4D42 => ("SMB", SHARES_NO_MEMORY),
+        0x0102_1997 => ("9P", SHARES_NO_MEMORY),
+        0x6573_5546 => ("FUSE", SHARES_NO_MEMORY),
+        0x00C3_6400 => ("Ceph", SHARES_NO_MEMORY),
+        0x5346_414F | 0x6B41_4653 => ("AFS", SHARES_NO_MEMORY),
+        0x9123_683E => ("btrfs", COPIES_ON_WRITE),
+        0x2FC1_2FC1 => ("ZFS", COPIES_ON_WRITE),
+        0xCA45_1A4E => ("bcachefs", COPIES_ON_WRITE),
+        0x3434 => ("NILFS", COPIES_ON_WRITE),
         _ => return None,
     };
-    Some(format!("{shares_no_memory}: its processes could not share it safely"))
+    Some(format!("{name}: {reason}"))
 }
 
 /// Opens or creates one of the files.

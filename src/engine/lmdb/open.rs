@@ -99,12 +99,17 @@ pub(super) fn request_reindex(handle: &Handle) -> Result<()> {
 
 /// No other process has the store open: looks at the files before they are mapped, and sets the settings.
 fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File) -> Result<Opened> {
+    remove_leftover(directory)?;
     let mut data_len = file_len(&directory.data())?;
     let state_len = file_len(&directory.state())?;
     let old = match state_len {
         0 => None,
         len if len < HEADER_LEN as u64 => return Err(unrecognized_file("state.shm")),
-        len => Some(SharedMemory::new(state, usize_of(len)?)?),
+        len => {
+            // A hole in the file would be a signal if the disk is full.
+            Reservation::new(state, HEADER_LEN as u64)?.commit();
+            Some(SharedMemory::new(state, usize_of(len)?)?)
+        }
     };
     let known = match old.as_ref().map_or(0, |old| old.header().magic.load(Ordering::Acquire)) {
         0 => None,
@@ -132,6 +137,9 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
         quarantine(directory)?;
         data_len = 0;
     }
+    if let Some(known) = known.filter(|_| data_len > 0) {
+        data_len = take_back_growth(directory, known.header(), data_len)?;
+    }
     let wanted = if options.keeps_settings { Some(data_len) } else { options.policy().max_bytes };
     let wanted = wanted.unwrap_or(DEFAULT_FILE_SIZE).max(MIN_FILE_SIZE).next_multiple_of(64 << 10);
     let file_size = wanted.max(data_len);
@@ -143,23 +151,37 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
         // The slots are older than the sessions, or newer.
         shm::clear_slots(state)?;
     }
-    // All disk space that is wanted, before anything is written through a map, where a full disk would be a signal.
-    let len = shm::len_for((file_size / BYTES_PER_SLOT) as usize).max(state_len as usize);
-    Reservation::new(state, len as u64)?.commit();
-    // LMDB takes the rest of it for granted.
-    Reservation::new(&open_file(&directory.lock())?, MAX_LOCK_FILE_LEN)?.commit();
-    if data_len > 0 {
-        Reservation::new(&open_file(&directory.data())?, file_size)?.commit();
+    // All disk space that is wanted, before anything is written through a map, where a full disk would be a signal. First
+    // the question, for all files together; what is reserved is given back if a later step fails.
+    let state_size = shm::len_for((file_size / BYTES_PER_SLOT) as usize) as u64;
+    let lock = open_file(&directory.lock())?;
+    let data = if data_len > 0 { Some(open_file(&directory.data())?) } else { None };
+    let data_missing = data.as_ref().map_or(Ok(file_size), |data| os::missing_space(data, file_size))?;
+    directory.check_space(
+        os::missing_space(state, state_size)? + os::missing_space(&lock, MAX_LOCK_FILE_LEN)? + data_missing,
+    )?;
+    if state_len > state_size {
+        // Left by a process that was killed while it made the store larger.
+        state.set_len(state_size).map_err(|error| os::failed("truncate state.shm", error))?;
+    }
+    let mut reservations = vec![Reservation::new(state, state_size)?, Reservation::new(&lock, MAX_LOCK_FILE_LEN)?];
+    if let Some(data) = &data {
+        reservations.push(Reservation::new(data, file_size)?);
     }
     let timeouts_before = known.filter(|_| data_len > 0).map(|known| known.header().policy.timeouts());
-    let shm = SharedMemory::new(state, len)?;
-    set_settings(&shm, options, data_len > 0);
+    let shm = SharedMemory::new(state, usize_of(state_size)?)?;
+    set_settings(&shm, options, data_len > 0, file_size);
     // Before anything is written to the data: from now on a power cut matters.
     shm.sync()?;
     directory.sync()?;
 
     if data_len == 0 {
         create_data(directory, file_size, options.survives_power_cut)?;
+    }
+    reservations.into_iter().for_each(Reservation::commit);
+    if data_len == 0 {
+        fs::rename(directory.data_tmp(), directory.data()).map_err(|error| os::failed("create data.mdb", error))?;
+        directory.sync()?;
     }
     let env = Env::open(directory, usize_of(file_size)?, options.survives_power_cut)?;
     let last_transaction = if options.survives_power_cut { env.last_transaction()? } else { 0 };
@@ -172,8 +194,9 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
 }
 
 /// Writes the settings that hold as long as any process has the store open.
-fn set_settings(shm: &SharedMemory, options: &OpenOptions, has_data: bool) {
+fn set_settings(shm: &SharedMemory, options: &OpenOptions, has_data: bool, file_size: u64) {
     let header = shm.header();
+    header.file_size.store(file_size, Ordering::Release);
     for (stored, now) in header.boot_id.iter().zip(os::boot_id()) {
         stored.store(now, Ordering::Release);
     }
@@ -249,13 +272,27 @@ fn check_data(directory: &Directory, header: &ShmHeader, options: &OpenOptions, 
     Ok(())
 }
 
-/// Creates data.mdb, all of it or nothing.
+/// Takes back what a process has added to data.mdb that was killed before it had reserved all that it wanted. Returns the
+/// length of the file.
+fn take_back_growth(directory: &Directory, header: &ShmHeader, data_len: u64) -> Result<u64> {
+    let reserved = header.file_size.load(Ordering::Acquire);
+    if !(MIN_FILE_SIZE..data_len).contains(&reserved) {
+        return Ok(data_len);
+    }
+    let data = open_file(&directory.data())?;
+    // Not if the header is damaged and the file is used beyond that.
+    if pages::check(&data, reserved).is_err() {
+        return Ok(data_len);
+    }
+    data.set_len(reserved).map_err(|error| os::failed("truncate data.mdb", error))?;
+    Ok(reserved)
+}
+
+/// Creates data.mdb under another name, all of it or nothing.
 fn create_data(directory: &Directory, size: u64, survives_power_cut: bool) -> Result<()> {
-    let path = directory.data_tmp();
-    remove_leftover(directory)?;
     let created = fill_data(directory, size, survives_power_cut);
     if created.is_err() {
-        let _ = fs::remove_file(&path);
+        let _ = fs::remove_file(directory.data_tmp());
     }
     created
 }
@@ -268,8 +305,7 @@ fn fill_data(directory: &Directory, size: u64, survives_power_cut: bool) -> Resu
     if survives_power_cut {
         data.sync_data().map_err(|error| os::failed("write data.mdb to disk", error))?;
     }
-    fs::rename(&path, directory.data()).map_err(|error| os::failed("create data.mdb", error))?;
-    directory.sync()
+    Ok(())
 }
 
 /// Removes what a process has left that was killed while it created data.mdb.

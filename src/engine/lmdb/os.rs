@@ -153,7 +153,7 @@ impl<'f> Reservation<'f> {
         let about = file.metadata().map_err(|error| failed("reserve disk space", error))?;
         let reservation = Reservation { file, before: about.len(), is_committed: false };
         // First the question: fallocate may take all that is left before it fails.
-        check_space(file, missing(&about, size))?;
+        check_space(file, missing_space(file, size)?)?;
         let allocated = rustix::io::retry_on_intr(|| sys::fallocate(file, sys::FallocateFlags::empty(), 0, size));
         match allocated {
             Ok(()) => Ok(reservation),
@@ -179,9 +179,10 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// How much of the first `size` bytes has no disk space yet.
-pub(super) fn missing(about: &fs::Metadata, size: u64) -> u64 {
-    size.saturating_sub(about.blocks() * 512)
+/// How much of the first `size` bytes of a file has no disk space yet.
+pub(super) fn missing_space(file: &File, size: u64) -> Result<u64> {
+    let about = file.metadata().map_err(|error| failed("look at a file", error))?;
+    Ok(size.saturating_sub(about.blocks() * 512))
 }
 
 /// `FULL` unless the file system of `file` has this much space left.
