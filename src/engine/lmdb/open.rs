@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt,
     sync::atomic::Ordering,
 };
 
@@ -49,13 +50,16 @@ pub(super) fn open(directory: &Directory, options: &OpenOptions) -> Result<Handl
     let locks = Locks::new(directory).map_err(|error| directory.name_in(error))?;
     let state = open_file(&directory.state())?;
     let guard = locks.begin_open_close()?;
+    locks.check_only_copy()?;
     let is_alone = locks.try_lock(LockRange::Open, LockMode::Exclusive)?
         && locks.try_lock(LockRange::Closing, LockMode::Exclusive)?;
     let opened = if is_alone {
-        open_exclusive(directory, &mut options, &state).map_err(|error| directory.name_in(error))?
+        locks.check_unused()?;
+        open_exclusive(directory, &mut options, &state, locks.lmdb_file()).map_err(|error| directory.name_in(error))?
     } else {
-        open_shared(directory, &mut options, &state)?
+        open_shared(directory, &mut options, &state, locks.lmdb_file())?
     };
+    locks.take_over_from_lmdb()?;
     // Before the other lock is released, so that no other process can believe that it is alone.
     if !locks.try_lock(LockRange::Open, LockMode::Shared)? {
         return Err(locks::busy());
@@ -98,7 +102,7 @@ pub(super) fn request_reindex(handle: &Handle) -> Result<()> {
 }
 
 /// No other process has the store open: looks at the files before they are mapped, and sets the settings.
-fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File) -> Result<Opened> {
+fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File, lock: &File) -> Result<Opened> {
     remove_leftover(directory)?;
     let mut data_len = file_len(&directory.data())?;
     let state_len = file_len(&directory.state())?;
@@ -154,17 +158,16 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
     // All disk space that is wanted, before anything is written through a map, where a full disk would be a signal. First
     // the question, for all files together; what is reserved is given back if a later step fails.
     let state_size = shm::len_for((file_size / BYTES_PER_SLOT) as usize) as u64;
-    let lock = open_file(&directory.lock())?;
     let data = if data_len > 0 { Some(open_file(&directory.data())?) } else { None };
     let data_missing = data.as_ref().map_or(Ok(file_size), |data| os::missing_space(data, file_size))?;
     directory.check_space(
-        os::missing_space(state, state_size)? + os::missing_space(&lock, MAX_LOCK_FILE_LEN)? + data_missing,
+        os::missing_space(state, state_size)? + os::missing_space(lock, MAX_LOCK_FILE_LEN)? + data_missing,
     )?;
     if state_len > state_size {
         // Left by a process that was killed while it made the store larger.
         state.set_len(state_size).map_err(|error| os::failed("truncate state.shm", error))?;
     }
-    let mut reservations = vec![Reservation::new(state, state_size)?, Reservation::new(&lock, MAX_LOCK_FILE_LEN)?];
+    let mut reservations = vec![Reservation::new(state, state_size)?, Reservation::new(lock, MAX_LOCK_FILE_LEN)?];
     if let Some(data) = &data {
         reservations.push(Reservation::new(data, file_size)?);
     }
@@ -182,6 +185,9 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
     if data_len == 0 {
         fs::rename(directory.data_tmp(), directory.data()).map_err(|error| os::failed("create data.mdb", error))?;
         directory.sync()?;
+    }
+    for (stored, inode) in shm.header().inodes.iter().zip(inodes(directory, lock)?) {
+        stored.store(inode, Ordering::Release);
     }
     let env = Env::open(directory, usize_of(file_size)?, options.survives_power_cut)?;
     let last_transaction = if options.survives_power_cut { env.last_transaction()? } else { 0 };
@@ -219,7 +225,7 @@ fn set_settings(shm: &SharedMemory, options: &OpenOptions, has_data: bool, file_
 }
 
 /// Other processes have the store open: adopts their settings.
-fn open_shared(directory: &Directory, options: &mut OpenOptions, state: &File) -> Result<Opened> {
+fn open_shared(directory: &Directory, options: &mut OpenOptions, state: &File, lock: &File) -> Result<Opened> {
     let len = file_len(&directory.state())?;
     if len < HEADER_LEN as u64 {
         return Err(unrecognized_file("state.shm"));
@@ -235,6 +241,13 @@ fn open_shared(directory: &Directory, options: &mut OpenOptions, state: &File) -
             "the lmdb: store is open in another PID namespace (another container): let them share one, or use redis:",
         ));
     }
+    let inodes = inodes(directory, lock)?;
+    if header.inodes.iter().zip(inodes).any(|(stored, inode)| stored.load(Ordering::Acquire) != inode) {
+        return Err(Error::fixed(
+            ErrorKind::Corrupt,
+            "data.mdb or lock.mdb was replaced while the store is open: stop all its servers, then start them",
+        ));
+    }
     let survives_power_cut = header.survives_power_cut.load(Ordering::Acquire) == 1;
     if options.keeps_settings {
         options.survives_power_cut = survives_power_cut;
@@ -244,6 +257,13 @@ fn open_shared(directory: &Directory, options: &mut OpenOptions, state: &File) -
     let file_size = file_len(&directory.data())?;
     let env = Env::open(directory, usize_of(file_size)?, survives_power_cut)?;
     Ok(Opened { env, shm, file_size, has_shorter_timeout: false })
+}
+
+/// What tells data.mdb and lock.mdb from other files that may get their names.
+fn inodes(directory: &Directory, lock: &File) -> Result<[u64; 2]> {
+    let failed = |error| os::failed("look at its files", error);
+    let data = fs::metadata(directory.data()).map_err(failed)?;
+    Ok([data.ino(), lock.metadata().map_err(failed)?.ino()])
 }
 
 /// Whether data and slots are as they were left: in this boot of the machine, or on the disk since.
