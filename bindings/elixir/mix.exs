@@ -1,5 +1,5 @@
-# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here because it has to exist
-# before anything of this project is compiled. Must load without Hex: Mix aborts on a Hex dependency if Hex is missing.
+# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here because it must exist before
+# the project is compiled. Must load without Hex: Mix aborts on a Hex dependency if Hex is missing.
 defmodule Mix.Tasks.Compile.SssNif do
   @moduledoc false
   use Mix.Task.Compiler
@@ -8,7 +8,7 @@ defmodule Mix.Tasks.Compile.SssNif do
 
   @impl true
   def run(_args) do
-    # The copy goes where the build lives, so that the source tree stays clean and every environment has its own.
+    # In the build directory, so that the source tree stays clean and every environment has its own copy.
     target = Path.join(Mix.Project.app_path(), "priv/sss_nif.so")
     built = prebuilt(System.get_env("SSS_NIF_PATH")) || cargo_build(_quiet = File.exists?(target))
     if same?(built, target), do: {:noop, []}, else: install(built, target)
@@ -18,32 +18,32 @@ defmodule Mix.Tasks.Compile.SssNif do
   def clean, do: File.rm(Path.join(Mix.Project.app_path(), "priv/sss_nif.so"))
 
   defp prebuilt(nil), do: nil
-  defp prebuilt(path), do: if(File.regular?(path), do: path, else: Mix.raise("SSS_NIF_PATH is no file: #{path}"))
+  defp prebuilt(path), do: if(File.regular?(path), do: path, else: Mix.raise("SSS_NIF_PATH is not a file: #{path}"))
 
   defp cargo_build(quiet) do
     cargo =
       System.find_executable("cargo") ||
         Mix.raise("""
-        cargo was not found, and session_server_store is built with it.
-        Install Rust 1.95 or later (https://rustup.rs), or point SSS_NIF_PATH at a library that was built elsewhere.
+        session_server_store is built with cargo, which was not found.
+        Install Rust 1.95 or later (https://rustup.rs), or set SSS_NIF_PATH to a library that was built elsewhere.
         """)
 
-    # On stdout comes one JSON message per line; progress and diagnostics go to stderr, straight to the terminal.
+    # Cargo writes one JSON message per line to stdout, and progress and diagnostics to stderr.
     args = ~w(build --release --locked --message-format=json-render-diagnostics)
 
     case System.cmd(cargo, if(quiet, do: args ++ ["--quiet"], else: args), cd: @crate) do
-      {messages, 0} -> artefact(messages)
-      {_messages, _} -> Mix.raise("cargo could not build #{@crate}, see above")
+      {messages, 0} -> artifact_path(messages)
+      {_messages, _} -> Mix.raise("cargo could not build #{@crate}: see its messages above")
     end
   end
 
-  # Cargo says where the library is: the place depends on CARGO_TARGET_DIR, the target and the platform's suffix.
-  defp artefact(messages) do
+  # The path depends on CARGO_TARGET_DIR, the target and the suffix of the platform, so it is taken from cargo's messages.
+  defp artifact_path(messages) do
     line =
       messages
       |> String.split("\n")
       |> Enum.find(&(&1 =~ ~s("reason":"compiler-artifact") and &1 =~ ~s("name":"sss_nif"))) ||
-        Mix.raise("cargo did not say where it put sss_nif")
+        Mix.raise("cargo printed no path of sss_nif")
 
     [_, path] = Regex.run(~r/"filenames":\["((?:[^"\\]|\\.)*)"/, line)
     String.replace(path, ~r/\\(.)/, "\\1")
@@ -56,7 +56,7 @@ defmodule Mix.Tasks.Compile.SssNif do
     end
   end
 
-  # Rename, never overwrite: a running VM has the old file mapped and would crash.
+  # By renaming: a running VM has the old file mapped, and would crash if it were overwritten.
   defp install(built, target) do
     File.mkdir_p!(Path.dirname(target))
     File.cp!(built, target <> ".new")
@@ -85,6 +85,8 @@ defmodule SessionServerStore.MixProject do
       ],
       compilers: [:sss_nif] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
+      # SessionHeaderPlug compiles without Plug, which is optional.
+      xref: [exclude: [Plug.Conn, Plug.Session.Store]],
       start_permanent: Mix.env() == :prod,
       build_path: build_path(deps_path()),
       deps: deps(deps_path())
@@ -102,10 +104,10 @@ defmodule SessionServerStore.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
-  # SSS_DEPS_PATH is a directory with checkouts of Plug and what it needs, for work without Hex.
+  # A directory with checkouts of Plug and its dependencies, for development without Hex.
   defp deps_path, do: System.get_env("SSS_DEPS_PATH")
 
-  # What is compiled depends on whether Plug is there: the two builds must not share a directory.
+  # Tests and behaviours that are compiled depend on Plug: builds with and without it must not share a directory.
   defp build_path(nil), do: "_build"
   defp build_path(_), do: "_build/with_plug"
 

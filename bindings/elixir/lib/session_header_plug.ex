@@ -24,8 +24,6 @@ defmodule SessionHeaderPlug do
 
   alias Plug.Conn
 
-  @compile {:no_warn_undefined, [Plug.Conn, Plug.Session.Store]}
-
   plug? = Code.ensure_loaded?(Plug)
   if plug?, do: @behaviour(Plug)
 
