@@ -1,5 +1,6 @@
-# How long a read from lmdb: occupies a scheduler. Far less than a millisecond allows it to run on a normal one, see
-# bindings/elixir/README.md. In bindings/elixir: MIX_ENV=prod mix run ../../benches/elixir/lmdb_reads.exs
+# How long a read from lmdb: occupies a scheduler. Far less than a millisecond allows it to run on a
+# normal one, see bindings/elixir/README.md. In bindings/elixir: MIX_ENV=prod mix run
+# ../../benches/elixir/lmdb_reads.exs
 alias SessionServerStore.Native
 
 measure = fn size, sessions, gets ->

@@ -1,8 +1,10 @@
-# B4 and B5: `SessionServerStore.get/3` beside the two designs that an Elixir developer would otherwise have: an Agent
-# that holds a map, and an ETS table as Plug.Session.ETS uses it. Prints facts, one per line.
+# B4 and B5: `SessionServerStore.get/3` beside the two designs that an Elixir developer would
+# otherwise have: an Agent that holds a map, and an ETS table as Plug.Session.ETS uses it. Prints
+# facts, one per line.
 
 defmodule Bench.AgentStore do
-  # One process owns all the sessions, and every read is a message to it, because a read slides the session.
+  # One process owns all the sessions, and every read is a message to it, because a read slides the
+  # session.
   @idle 600
   @timeout 10_800
 
@@ -117,7 +119,8 @@ defmodule Bench do
     fact("b5.decode_ns", Enum.map(times[1], & &1.decode))
   end
 
-  # Nanoseconds per get of all processes together: from the start signal until the last process is done.
+  # Nanoseconds per get of all processes together: from the start signal until the last process is
+  # done.
   defp measure(ids, get, processes, calls) do
     main = self()
     each = div(calls, processes)
@@ -128,7 +131,8 @@ defmodule Bench do
         mine = for _ <- 1..each, do: :binary.copy(elem(ids, :rand.uniform(tuple_size(ids)) - 1))
 
         spawn_link(fn ->
-          # Here, before the time begins, and not a part of the closure that shares the terms of others.
+          # Here, before the time begins, and not a part of the closure that shares the terms of
+          # others.
           mine = Enum.map(mine, &:binary.copy/1)
           send(main, {:ready, self()})
           receive do: (:go -> :ok)

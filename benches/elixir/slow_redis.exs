@@ -1,7 +1,8 @@
-# What a slow or stalled Redis does to the VM's own files, which wait for the same dirty I/O schedulers as calls on redis:
-# (see bindings/elixir/README.md). Needs redis-server. In bindings/elixir:
+# What a slow or stalled Redis does to the VM's own files, which wait for the same dirty I/O
+# schedulers as calls on redis: (see bindings/elixir/README.md). Needs redis-server. In
+# bindings/elixir:
 #   MIX_ENV=prod elixir --erl "+SDio 64" -S mix run ../../benches/elixir/slow_redis.exs delay 20 64
-#     64 processes get sessions without end from a server whose answers take 20 ms (for 300 ms add deadline=5s)
+#     64 processes read sessions for 6 s from a server that responds in 20 ms (for 300 ms add deadline=5s)
 #   MIX_ENV=prod mix run ../../benches/elixir/slow_redis.exs stall 3000 50 deadline=500ms
 #     50 processes, from a server that is stopped for 3000 ms
 alias SessionServerStore.Native

@@ -1,5 +1,6 @@
-# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here because it must exist before
-# the project is compiled. Must load without Hex: Mix aborts on a Hex dependency if Hex is missing.
+# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here
+# because it must exist before the project is compiled. Must load without Hex: Mix aborts on a Hex
+# dependency if Hex is missing.
 defmodule Mix.Tasks.Compile.SssNif do
   @moduledoc false
   use Mix.Task.Compiler
@@ -8,7 +9,8 @@ defmodule Mix.Tasks.Compile.SssNif do
 
   @impl true
   def run(_args) do
-    # In the build directory, so that the source tree stays clean and every environment has its own copy.
+    # In the build directory, so that the source tree stays clean and every environment has its own
+    # copy.
     target = Path.join(Mix.Project.app_path(), "priv/sss_nif.so")
     built = prebuilt(System.get_env("SSS_NIF_PATH")) || cargo_build(_quiet = File.exists?(target))
     if same?(built, target), do: {:noop, []}, else: install(built, target)
@@ -37,7 +39,8 @@ defmodule Mix.Tasks.Compile.SssNif do
     end
   end
 
-  # The path depends on CARGO_TARGET_DIR, the target and the suffix of the platform, so it is taken from cargo's messages.
+  # The path depends on CARGO_TARGET_DIR, the target and the suffix of the platform, so it is taken
+  # from cargo's messages.
   defp artifact_path(messages) do
     line =
       messages
@@ -107,7 +110,8 @@ defmodule SessionServerStore.MixProject do
   # A directory with checkouts of Plug and its dependencies, for development without Hex.
   defp deps_path, do: System.get_env("SSS_DEPS_PATH")
 
-  # Tests and behaviours that are compiled depend on Plug: builds with and without it must not share a directory.
+  # Tests and behaviours that are compiled depend on Plug: builds with and without it must not share
+  # a directory.
   defp build_path(nil), do: "_build"
   defp build_path(_), do: "_build/with_plug"
 

@@ -1,5 +1,6 @@
-# lifecycle.exs: a session from a guest's first page to its expiry, through the Elixir API and through the Plug store. Prints
-# every step, and fails if a result is not the documented one. Never prints a whole id: an id is a secret.
+# lifecycle.exs: a session from a guest's first page to its expiry, through the Elixir API and
+# through the Plug store. Prints every step, and fails if a result is not the documented one. Never
+# prints a whole id: an id is a secret.
 #
 #     cd bindings/elixir && mix run ../../examples/elixir/lifecycle.exs
 
@@ -11,19 +12,22 @@ defmodule Lifecycle do
     url = "memory:?timeout=3h&idle_timeout=10m&clock=manual"
     {:ok, store} = step("open", "a store in the memory of this VM", Store.open(url))
 
-    # A guest's first request: the new id goes to the client as a cookie, the data stays here. Data is any term.
+    # A guest's first request: the new id goes to the client as a cookie, the data stays here. Data
+    # is any term.
     {:ok, guest, _} = step("create", "a session for a guest", Store.create(store, %{cart: 1}))
 
     # The next request has the id in its cookie.
     {:ok, %{data: %{cart: 1}, version: 1}} = step("get", "what the session holds", Store.get(store, guest))
 
-    # Two requests of one user may run at the same time: put_if writes only if the session is still as it was read.
+    # Two requests of one user may run at the same time: put_if writes only if the session is still
+    # as it was read.
     {:ok, %{version: 2}} = step("put_if", "an update of version 1", Store.put_if(store, guest, 1, %{cart: 2}))
 
     {:error, %Error{reason: :conflict}} =
       step("put_if", "another update of version 1", Store.put_if(store, guest, 1, %{cart: 9}))
 
-    # Login: a new id, so that an attacker who planted or knew the old one has nothing (session fixation).
+    # Login: a new id, so that an attacker who planted or knew the old one has nothing (session
+    # fixation).
     {:ok, laptop, _} =
       step(
         "renew",
@@ -86,7 +90,8 @@ defmodule Lifecycle do
     IO.puts("\nAll results were as documented.")
   end
 
-  # Prints a step and its result. The caller's pattern ends the program if the result is another one.
+  # Prints a step and its result. The caller's pattern ends the program if the result is another
+  # one.
   defp step(verb, what, result) do
     number = Process.get(:step, 0) + 1
     Process.put(:step, number)

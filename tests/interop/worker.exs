@@ -1,4 +1,5 @@
-# The Elixir worker of tests/interop.py, which describes the protocol: raw bytes through SessionServerStore.Store.
+# The Elixir worker of tests/interop.py, which describes the protocol: raw bytes through
+# SessionServerStore.Store.
 defmodule Worker do
   alias SessionServerStore.{Error, Store}
 

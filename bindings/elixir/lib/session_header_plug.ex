@@ -1,18 +1,21 @@
-# Plug.Session over a header instead of a cookie. Compiles without Plug and is always defined, because Plug may be compiled
-# or added after this package. Must not depend on which session store it is given.
+# Plug.Session over a header instead of a cookie. Compiles without Plug and is always defined,
+# because Plug may be compiled or added after this package. Must not depend on which session store
+# it is given.
 defmodule SessionHeaderPlug do
   @moduledoc """
-  Sends and receives the session id in a header: `Plug.Session` for clients without cookies, such as scripts of another
-  origin.
+  Sends and receives the session id in a header: `Plug.Session` for clients without cookies, such as
+  scripts of another origin.
 
       plug SessionHeaderPlug, store: SessionServerStore, key: "session-id"
       plug :fetch_session
 
-  The functions of `Plug.Conn` read and write the session, including `Plug.Conn.configure_session/2`. A response has the
-  header if the session was written. The client keeps the value and sends it in the header of its next requests.
+  The functions of `Plug.Conn` read and write the session, including
+  `Plug.Conn.configure_session/2`. A response has the header if the session was written. The client
+  keeps the value and sends it in the header of its next requests.
 
-  For scripts of another origin, every response names the header in `access-control-allow-headers`, and a response that
-  has it also in `access-control-expose-headers`. Other names in these headers stay.
+  For scripts of another origin, every response names the header in `access-control-allow-headers`,
+  and a response that has it also in `access-control-expose-headers`. Other names in these headers
+  stay.
 
   ## Options
 

@@ -1,5 +1,5 @@
-# The Plug store: converts between the results of SessionServerStore.Store and what Plug.Session expects. Must compile and
-# work without Plug, and must not use the conn.
+# The Plug store: converts between the results of SessionServerStore.Store and what Plug.Session
+# expects. Must compile and work without Plug, and must not use the conn.
 defmodule SessionServerStore do
   @moduledoc """
   A session store for Plug. Sessions stay on the server; the client holds an id of 128 characters.
@@ -10,33 +10,37 @@ defmodule SessionServerStore do
         timeout: {12, :hour},
         idle_timeout: :infinity
 
-  It works with `Plug.Session` and with `SessionHeaderPlug`. `SessionServerStore.Application` describes how to configure
-  the store, and `SessionServerStore.Store` how to use it without Plug.
+  It works with `Plug.Session` and with `SessionHeaderPlug`. `SessionServerStore.Application`
+  describes how to configure the store, and `SessionServerStore.Store` how to use it without Plug.
 
   ## Options
 
-    * `:timeout` - how long after its creation a session expires, however much it is used. Default is `10800`
+    * `:timeout` - how long after its creation a session expires, however much it is used. Default
+      is `10800`
     * `:idle_timeout` - how long after its last use a session expires. Default is `600`
-    * `:principal_key` - the session key of the user id, such as `"user_id"` or `:user_id`, which mean the same. With it,
-      `SessionServerStore.Store.list/2` and `SessionServerStore.Store.revoke/3` find all sessions of a user. The user id
-      is a string, or an integer, which stands for its digits
+    * `:principal_key` - the session key of the user id, such as `"user_id"` or `:user_id`, which
+      mean the same. With it, `SessionServerStore.Store.list/2` and
+      `SessionServerStore.Store.revoke/3` find all sessions of a user. The user id is a string, or
+      an integer, which stands for its digits
 
-  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`, `:second`, `:minute`,
-  `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A timeout that is not given here is that of the `:url`
-  in the application's configuration, or the default above. A session has the timeouts of the pipeline that wrote it last.
+  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`,
+  `:second`, `:minute`, `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A timeout
+  that is not given here is that of the `:url` in the application's configuration, or the default
+  above. A session has the timeouts of the pipeline that wrote it last.
 
-  The options of `Plug.Session` and of Plug's own stores are accepted and ignored, because some frameworks pass them to
-  every store. Other options raise an `ArgumentError`.
+  The options of `Plug.Session` and of Plug's own stores are accepted and ignored, because some
+  frameworks pass them to every store. Other options raise an `ArgumentError`.
 
   ## Guarantees
 
-    * Only the store creates ids. An unknown, expired or deleted id reads as an empty session, and the next write creates
-      a session with a new id
+    * Only the store creates ids. An unknown, expired or deleted id reads as an empty session, and
+      the next write creates a session with a new id
     * A session that ends during a request stays ended: what the request writes is not stored
-    * An empty session is not stored. Writing one over an existing session (`Plug.Conn.clear_session/1`) ends it
+    * An empty session is not stored. Writing one over an existing session
+      (`Plug.Conn.clear_session/1`) ends it
     * Stored data that is not a readable map reads as an empty session, and is logged
-    * If the store is unavailable, full or damaged, or the session is too large, a `SessionServerStore.Error` is raised.
-      Such a failure never reads as an empty session
+    * If the store is unavailable, full or damaged, or the session is too large, a
+      `SessionServerStore.Error` is raised. Such a failure never reads as an empty session
 
   ## Without Plug
 
@@ -71,7 +75,8 @@ defmodule SessionServerStore do
   @random_bytes 96
 
   @doc """
-  Checks the options. Plug calls this when it compiles a pipeline, so it needs no running application.
+  Checks the options. Plug calls this when it compiles a pipeline, so it needs no running
+  application.
 
       iex> SessionServerStore.init(timeout: 43_200_000)
       ** (ArgumentError) :timeout is in seconds, and 43200000 looks like milliseconds: write {12, :hour}, or {43200000, :second} if seconds are meant
@@ -108,8 +113,9 @@ defmodule SessionServerStore do
   @doc """
   Stores a session and returns the id for the client.
 
-  Without an id, this creates a session. If the id names no session, nothing is stored, and the id is returned as it is.
-  An empty session is not stored: with an id, its session ends; without one, the returned id names no session.
+  Without an id, this creates a session. If the id names no session, nothing is stored, and the id
+  is returned as it is. An empty session is not stored: with an id, its session ends; without one,
+  the returned id names no session.
   """
   @spec put(conn :: term, sid, data :: map, config) :: sid :: binary
   if plug?, do: @impl(true)
@@ -159,7 +165,8 @@ defmodule SessionServerStore do
       "limits and where the sessions are kept are set by :url in the configuration of :session_server_store"
   end
 
-  # Session keys are strings: Plug.Conn.put_session/3 converts atoms. nil and booleans are atoms, but no names.
+  # Session keys are strings: Plug.Conn.put_session/3 converts atoms. nil and booleans are atoms,
+  # but no names.
   defp principal_key(:error), do: nil
   defp principal_key({:ok, key}) when is_binary(key) and key != "", do: key
   defp principal_key({:ok, key}) when is_atom(key) and key not in [nil, true, false], do: Atom.to_string(key)

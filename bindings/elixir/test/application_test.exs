@@ -1,5 +1,5 @@
-# The application: it owns the store, sweeps it, and loses no session when one of its processes dies. Restarts the
-# application, so it runs alone.
+# The application: it owns the store, sweeps it, and loses no session when one of its processes
+# dies. Restarts the application, so it runs alone.
 defmodule SessionServerStore.ApplicationTest do
   use ExUnit.Case, async: false
   @moduletag :capture_log

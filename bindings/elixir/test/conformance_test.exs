@@ -1,5 +1,5 @@
-# Runs the scenarios of the contract, one test each. Scenarios that need an ability that Elixir does not have are counted at
-# the end of the test run.
+# Runs the scenarios of the contract, one test each. Scenarios that need an ability that Elixir does
+# not have are counted at the end of the test run.
 defmodule SessionServerStore.ConformanceTest do
   use ExUnit.Case, async: true
 

@@ -1,5 +1,5 @@
-# Idle sessions expire, in the Plug callbacks and under Plug.Session. The application runs on a manual clock, so no test
-# sleeps. Restarts the application, so it runs alone.
+# Idle sessions expire, in the Plug callbacks and under Plug.Session. The application runs on a
+# manual clock, so no test sleeps. Restarts the application, so it runs alone.
 defmodule SessionServerStore.ExpiryTest do
   use ExUnit.Case, async: false
   @compile {:no_warn_undefined, [Pipelines.Cookie, Plug.Conn, Plug.Test]}

@@ -1,6 +1,6 @@
-# The engine lmdb: in an application: configured by its URL, shared with another VM, and failing with an error on damaged
-# files. SSS_TEST_ENGINE=lmdb mix test test/conformance_test.exs tests the contract. Restarts the application, so it runs
-# alone.
+# The engine lmdb: in an application: configured by its URL, shared with another VM, and failing
+# with an error on damaged files. SSS_TEST_ENGINE=lmdb mix test test/conformance_test.exs tests the
+# contract. Restarts the application, so it runs alone.
 defmodule SessionServerStore.LmdbTest do
   use ExUnit.Case, async: false
   import AppConfig, only: [configure: 1, restart: 0]
@@ -11,9 +11,9 @@ defmodule SessionServerStore.LmdbTest do
   @app :session_server_store
 
   setup do
-    place = Place.new("lmdb")
-    on_exit(fn -> Place.remove(place) end)
-    {:ok, place: place}
+    temporary = TemporaryStore.new("lmdb")
+    on_exit(fn -> TemporaryStore.remove(temporary) end)
+    {:ok, temporary: temporary}
   end
 
   # Another VM with the application on this URL. It ends with the test.
@@ -29,8 +29,8 @@ defmodule SessionServerStore.LmdbTest do
   defp signal(signal, pid), do: {"", 0} = System.cmd("kill", ["-#{signal}", pid])
 
   describe "the application's store" do
-    test "keeps sessions over restarts", %{place: place} do
-      :ok = configure(url: Place.url(place), sweep_interval: 60)
+    test "keeps sessions over restarts", %{temporary: temporary} do
+      :ok = configure(url: TemporaryStore.url(temporary), sweep_interval: 60)
       opts = SessionServerStore.init(timeout: 100, idle_timeout: 50, principal_key: "user_id")
       sid = SessionServerStore.put(nil, nil, %{"user_id" => 7}, opts)
       :ok = restart()
@@ -46,12 +46,12 @@ defmodule SessionServerStore.LmdbTest do
       assert SessionServerStore.get(nil, sid, opts) == {nil, %{}}
     end
 
-    test "README configuration opens", %{place: place} do
+    test "README configuration opens", %{temporary: temporary} do
       readme = Path.expand("../README.md", __DIR__)
       [_, lines] = Regex.run(~r/^```elixir\n(config [^`]*"lmdb:[^`]*)^```/m, File.read!(readme))
       [session_server_store: config] = Config.Reader.eval!(readme, "import Config\n" <> lines)
       assert config[:url] =~ "lmdb:/var/lib/app/sessions"
-      url = String.replace(config[:url], "/var/lib/app/sessions", Place.directory(place))
+      url = String.replace(config[:url], "/var/lib/app/sessions", TemporaryStore.directory(temporary))
       :ok = configure(url: url, sweep_interval: 60)
       {:ok, sid, session} = Store.create(%{n: 1})
       assert session.expires_ms - session.last_seen_ms == 15 * 60_000
@@ -59,25 +59,25 @@ defmodule SessionServerStore.LmdbTest do
       assert {:ok, %{data: %{n: 1}}} = Store.get(sid)
     end
 
-    test "timer sweeps expired sessions", %{place: place} do
-      :ok = configure(url: Place.url(place), sweep_interval: {50, :millisecond})
+    test "timer sweeps expired sessions", %{temporary: temporary} do
+      :ok = configure(url: TemporaryStore.url(temporary), sweep_interval: {50, :millisecond})
       for n <- 1..1_500, do: {:ok, _, _} = Store.create(n, timeout: {100, :millisecond})
       {:ok, _, _} = Store.create("living")
       eventually(fn -> match?({:ok, %{sessions: 1, expired: 1_500}}, Store.stats()) end)
     end
 
-    test "directory open to others does not start", %{place: place} do
-      :ok = configure(url: Place.url(place), sweep_interval: 60)
-      File.chmod!(Place.directory(place), 0o755)
+    test "directory open to others does not start", %{temporary: temporary} do
+      :ok = configure(url: TemporaryStore.url(temporary), sweep_interval: 60)
+      File.chmod!(TemporaryStore.directory(temporary), 0o755)
       assert {:error, reason} = restart()
       assert inspect(reason) =~ "chmod"
     end
   end
 
   describe "another VM" do
-    test "shares sessions of any term", %{place: place} do
-      {peer, _} = other_vm(Place.url(place))
-      {:ok, store} = Store.open(Place.url(place))
+    test "shares sessions of any term", %{temporary: temporary} do
+      {peer, _} = other_vm(TemporaryStore.url(temporary))
+      {:ok, store} = Store.open(TemporaryStore.url(temporary))
       theirs = fn function, arguments -> :peer.call(peer, Store, function, arguments) end
       data = %{"list" => [1, :two, "three"], {1, 2} => 3.5, "nothing" => nil}
 
@@ -92,8 +92,8 @@ defmodule SessionServerStore.LmdbTest do
       assert theirs.(:get, [new]) == {:error, :not_found}
     end
 
-    test "stopped in a write blocks writes only", %{place: place} do
-      url = Place.url(place, ["max_bytes=64MiB", "max_payload=16MiB"])
+    test "stopped in a write blocks writes only", %{temporary: temporary} do
+      url = TemporaryStore.url(temporary, ["max_bytes=64MiB", "max_payload=16MiB"])
       {peer, pid} = other_vm(url)
       {:ok, store} = Store.open(url)
       {:ok, sid, _} = Store.create(store, "x", principal: "alice")
@@ -106,8 +106,8 @@ defmodule SessionServerStore.LmdbTest do
     end
   end
 
-  # Stops the other VM at a random point and reads and writes here. True if it was stopped in a write, so that all writes
-  # here were still pending when the reads were done.
+  # Stops the other VM at a random point and reads and writes here. True if it was stopped in a
+  # write, so that all writes here were still pending when the reads were done.
   defp writes_pending_during_reads?(pid, store, sid) do
     signal("STOP", pid)
     # More writes than the VM has schedulers: none may occupy one.
@@ -129,8 +129,8 @@ defmodule SessionServerStore.LmdbTest do
   end
 
   describe "untrusted payload" do
-    test "unsealed file yields plain terms only", %{place: place} do
-      {:ok, store} = Store.open(Place.url(place, ["seal=off"]))
+    test "unsealed file yields plain terms only", %{temporary: temporary} do
+      {:ok, store} = Store.open(TemporaryStore.url(temporary, ["seal=off"]))
       raw = %{store | raw: true}
 
       for data <- [%{"a" => [1, :ok, {2.5, "x"}]}, [1 | 2], ~D[2020-02-29]] do
@@ -156,20 +156,21 @@ defmodule SessionServerStore.LmdbTest do
       end
     end
 
-    test "edited sealed record raises in Plug", %{place: place} do
-      :ok = configure(url: Place.url(place), sweep_interval: 60)
+    test "edited sealed record raises in Plug", %{temporary: temporary} do
+      :ok = configure(url: TemporaryStore.url(temporary), sweep_interval: 60)
       opts = SessionServerStore.init([])
       sid = SessionServerStore.put(nil, nil, %{"blob" => :binary.copy("x", 500_000)}, opts)
       assert {^sid, _} = SessionServerStore.get(nil, sid, opts)
 
-      edit_largest_record(Path.join(Place.directory(place), "data.mdb"))
+      edit_largest_record(Path.join(TemporaryStore.directory(temporary), "data.mdb"))
       error = assert_raise Error, fn -> SessionServerStore.get(nil, sid, opts) end
       assert error.reason == :corrupt
       refute error.message =~ sid
     end
   end
 
-  # Flips a bit in the middle of all pages that are not empty, most of which belong to the large payload.
+  # Flips a bit in the middle of all pages that are not empty, most of which belong to the large
+  # payload.
   defp edit_largest_record(path) do
     page = 4096
     {:ok, file} = :file.open(path, [:read, :write, :raw, :binary])

@@ -13,7 +13,8 @@ defmodule SessionServerStore.NativeTest do
     {:ok,
      good: [
        open: ["memory:"],
-       # With the same URL the application's store stays open, which other tests use at the same time.
+       # With the same URL the application's store stays open, which other tests use at the same
+       # time.
        open_application: [Application.fetch_env!(:session_server_store, :url)],
        create: [handle, "p", @options],
        create_dirty: [handle, "p", @options],
@@ -81,26 +82,26 @@ defmodule SessionServerStore.NativeTest do
   test "junk in any position never crashes", %{good: good} do
     junk = @junk ++ [make_ref(), self(), fn -> 1 end, :binary.copy("x", 3_000_000)]
 
-    for {name, arguments} <- good, name != :close, place <- 0..(length(arguments) - 1)//1, wrong <- junk do
+    for {name, arguments} <- good, name != :close, position <- 0..(length(arguments) - 1)//1, wrong <- junk do
       answer =
         try do
-          apply(Native, name, List.replace_at(arguments, place, wrong))
+          apply(Native, name, List.replace_at(arguments, position, wrong))
         rescue
           ArgumentError -> :refused
         end
 
       # A payload of 3 MB is not for a normal scheduler.
       assert answer in [:ok, :refused, :would_block] or (is_tuple(answer) and elem(answer, 0) in [:ok, :error]),
-             "#{name} with #{inspect(wrong, limit: 3)} in place #{place} gave #{inspect(answer, limit: 3)}"
+             "#{name} with #{inspect(wrong, limit: 3)} in position #{position} gave #{inspect(answer, limit: 3)}"
     end
   end
 
   test "wrong type is an ArgumentError", %{good: good} do
     for {name, arguments} <- good,
-        place <- 0..(length(arguments) - 1)//1,
+        position <- 0..(length(arguments) - 1)//1,
         wrong <- [:junk, 1.5, %{}, make_ref(), <<1::1>>] do
       assert_raise ArgumentError, "argument error", fn ->
-        apply(Native, name, List.replace_at(arguments, place, wrong))
+        apply(Native, name, List.replace_at(arguments, position, wrong))
       end
     end
 

@@ -5,12 +5,12 @@ defmodule SessionServerStore.RaceTest do
   alias SessionServerStore.Store
 
   setup do
-    place = Place.new()
-    {:ok, store} = Store.open(Place.url(place))
+    temporary = TemporaryStore.new()
+    {:ok, store} = Store.open(TemporaryStore.url(temporary))
 
     on_exit(fn ->
       Store.close(store)
-      Place.remove(place)
+      TemporaryStore.remove(temporary)
     end)
 
     {:ok, store: store}

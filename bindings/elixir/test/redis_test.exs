@@ -1,6 +1,7 @@
-# The engine redis: in an application whose server does not respond: an error, never an empty session, and no effect on the
-# rest of the VM. The conformance tests test the contract. tests/processes/with_redis.rs starts a server and passes its
-# process id; without it, only tests without a server run. Stops the server, so it runs alone.
+# The engine redis: in an application whose server does not respond: an error, never an empty
+# session, and no effect on the rest of the VM. The conformance tests test the contract.
+# tests/processes/with_redis.rs starts a server and passes its process id; without it, only tests
+# without a server run. Stops the server, so it runs alone.
 defmodule SessionServerStore.RedisTest do
   use ExUnit.Case, async: false
   import AppConfig, only: [configure: 1]
@@ -55,7 +56,8 @@ defmodule SessionServerStore.RedisTest do
 
     defp signal(name), do: {"", 0} = System.cmd("kill", ["-#{name}", System.fetch_env!("SSS_TEST_REDIS_PID")])
 
-    # Reads until it is told to stop. Tells the test about its first failure. Returns all kinds of results.
+    # Reads until it is told to stop. Tells the test about its first failure. Returns all kinds of
+    # results.
     defp read_until(stop, store, sid, test, results \\ MapSet.new()) do
       if :atomics.get(stop, 1) == 1 do
         results
@@ -77,14 +79,15 @@ defmodule SessionServerStore.RedisTest do
       end
     end
 
-    # If calls kept waiting for the stopped server, each write would wait for a dirty scheduler until a deadline has passed:
-    # minutes for all of them. The test's own timeout tells that apart, however slow the machine is.
+    # If calls kept waiting for the stopped server, each write would wait for a dirty scheduler
+    # until a deadline has passed: minutes for all of them. The test's own timeout tells that apart,
+    # however slow the machine is.
     test "stalled server leaves schedulers to file I/O" do
-      place = Place.new()
-      url = place |> Place.url() |> String.replace("deadline=30s", "deadline=#{@deadline_ms}ms")
+      temporary = TemporaryStore.new()
+      url = temporary |> TemporaryStore.url() |> String.replace("deadline=30s", "deadline=#{@deadline_ms}ms")
       {:ok, store} = SessionServerStore.Store.open(url)
       {:ok, sid, _} = SessionServerStore.Store.create(store, %{n: 1})
-      path = Path.join(System.tmp_dir!(), place.name)
+      path = Path.join(System.tmp_dir!(), temporary.name)
       on_exit(fn -> File.rm(path) end)
       on_exit(fn -> signal("CONT") end)
       test = self()

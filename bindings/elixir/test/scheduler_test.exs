@@ -1,4 +1,5 @@
-# Which scheduler runs a call: calls that may block, or whose cost grows with the data, must not occupy a normal one.
+# Which scheduler runs a call: calls that may block, or whose cost grows with the data, must not
+# occupy a normal one.
 defmodule SessionServerStore.SchedulerTest do
   use ExUnit.Case, async: true
 
@@ -8,9 +9,9 @@ defmodule SessionServerStore.SchedulerTest do
   @alice {:keep, :keep, "alice", 0}
 
   setup do
-    place = Place.new("lmdb")
-    on_exit(fn -> Place.remove(place) end)
-    {:ok, place: place}
+    temporary = TemporaryStore.new("lmdb")
+    on_exit(fn -> TemporaryStore.remove(temporary) end)
+    {:ok, temporary: temporary}
   end
 
   defp open(url) do
@@ -18,7 +19,8 @@ defmodule SessionServerStore.SchedulerTest do
     handle
   end
 
-  # The native functions that run on a dirty scheduler, which the VM numbers 0, while another process calls this function.
+  # The native functions that run on a dirty scheduler, which the VM numbers 0, while another
+  # process calls this function.
   defp dirty(function) do
     test = self()
 
@@ -46,15 +48,15 @@ defmodule SessionServerStore.SchedulerTest do
   end
 
   describe "small payload" do
-    test "blocks by engine", %{place: place} do
-      power = Place.new("lmdb-power")
-      on_exit(fn -> Place.remove(power) end)
+    test "blocks by engine", %{temporary: temporary} do
+      power = TemporaryStore.new("lmdb-power")
+      on_exit(fn -> TemporaryStore.remove(power) end)
 
       for {url, reads_block, writes_block} <- [
             {"memory:", false, false},
             {"memory:?seal=on", false, false},
-            {Place.url(place), false, true},
-            {Place.url(power), true, true}
+            {TemporaryStore.url(temporary), false, true},
+            {TemporaryStore.url(power), true, true}
           ] do
         handle = open(url)
         {:ok, {sid, _}} = Native.create_dirty(handle, "x", @options)
@@ -99,10 +101,10 @@ defmodule SessionServerStore.SchedulerTest do
   end
 
   describe "large payload" do
-    test "is read and written on a dirty scheduler once", %{place: place} do
+    test "is read and written on a dirty scheduler once", %{temporary: temporary} do
       [small, large] = for size <- [128 * 1024, 128 * 1024 + 1], do: :binary.copy("x", size)
 
-      for url <- ["memory:", "memory:?seal=on", Place.url(place)] do
+      for url <- ["memory:", "memory:?seal=on", TemporaryStore.url(temporary)] do
         handle = open(url)
         {:ok, {sid, _}} = Dispatch.create(handle, small, @options)
         assert dirty(fn -> {:ok, {^small, _, true}} = Dispatch.get(handle, sid, false) end) == []

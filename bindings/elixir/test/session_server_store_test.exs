@@ -1,4 +1,5 @@
-# The Plug store without Plug: the four callbacks, called as Plug.Session calls them, without a conn.
+# The Plug store without Plug: the four callbacks, called as Plug.Session calls them, without a
+# conn.
 defmodule SessionServerStoreTest do
   use ExUnit.Case, async: true
   import ExUnit.CaptureLog

@@ -1,4 +1,5 @@
-# The typed API: its results, its options, and what it refuses. The conformance suite tests the rules of the store.
+# The typed API: its results, its options, and what it refuses. The conformance suite tests the
+# rules of the store.
 defmodule SessionServerStore.StoreTest do
   use ExUnit.Case, async: true
 
@@ -8,12 +9,12 @@ defmodule SessionServerStore.StoreTest do
   doctest SessionServerStore.Error
 
   setup do
-    place = Place.new()
-    {:ok, store} = Store.open(Place.url(place, ["clock=manual"]))
+    temporary = TemporaryStore.new()
+    {:ok, store} = Store.open(TemporaryStore.url(temporary, ["clock=manual"]))
 
     on_exit(fn ->
       Store.close(store)
-      Place.remove(place)
+      TemporaryStore.remove(temporary)
     end)
 
     {:ok, store: store}

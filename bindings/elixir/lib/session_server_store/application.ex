@@ -1,25 +1,27 @@
-# Owns the application's store and starts the sweeper. The store is kept outside of all processes, so that the death of a
-# process loses no session. Stores from SessionServerStore.Store.open/2 must not depend on it.
+# Owns the application's store and starts the sweeper. The store is kept outside of all processes,
+# so that the death of a process loses no session. Stores from SessionServerStore.Store.open/2 must
+# not depend on it.
 defmodule SessionServerStore.Application do
   @moduledoc """
-  The store that `SessionServerStore` uses, and `SessionServerStore.Store` unless it is given another one.
+  The store that `SessionServerStore` uses, and `SessionServerStore.Store` unless it is given
+  another one.
 
       config :session_server_store,
         url: "memory:?max_sessions=1000000",
         sweep_interval: 60
 
-    * `:url` - the store to open, default `"memory:"`. With `"lmdb:/var/lib/app/sessions"` sessions survive restarts, and
-      the processes of a host share them. With `"redis://host"` several hosts share them, and the application also
-      starts while the server is down. `timeout` and `idle_timeout` in the URL apply to all sessions that have none of
-      their own
-    * `:sweep_interval` - how often expired sessions are removed: seconds, a number with a unit such as `{5, :minute}`, or
-      `:infinity` for never. Default is `60`. A plain number above 3600 is refused, because it is most likely in
-      milliseconds
+    * `:url` - the store to open, default `"memory:"`. With `"lmdb:/var/lib/app/sessions"` sessions
+      survive restarts, and the processes of a host share them. With `"redis://host"` several hosts
+      share them, and the application also starts while the server is down. `timeout` and
+      `idle_timeout` in the URL apply to all sessions that have none of their own
+    * `:sweep_interval` - how often expired sessions are removed: seconds, a number with a unit such
+      as `{5, :minute}`, or `:infinity` for never. Default is `60`. A plain number above 3600 is
+      refused, because it is most likely in milliseconds
 
   The application does not start with other keys or wrong values.
 
-  Sessions in memory live as long as the application runs. They survive the death of each of its processes, also of its
-  supervisor, and end with `Application.stop/1`.
+  Sessions in memory live as long as the application runs. They survive the death of each of its
+  processes, also of its supervisor, and end with `Application.stop/1`.
   """
 
   use Application
@@ -36,15 +38,18 @@ defmodule SessionServerStore.Application do
     url = Application.fetch_env!(@app, :url)
     interval = Duration.to_ms!(:sweep_interval, Application.fetch_env!(@app, :sweep_interval))
 
-    # After a crash of the supervisor the store is still open. It stays, unless the URL is another one.
+    # After a crash of the supervisor the store is still open. It stays, unless the URL is another
+    # one.
     with :ok <- Store.open_default(url) do
-      # The sweeper holds no state that could make it fail again, and it waits before it works: it is always restarted.
+      # The sweeper holds no state that could make it fail again, and it waits before it works: it
+      # is always restarted.
       options = [strategy: :one_for_one, name: @supervisor, max_restarts: 1_000, max_seconds: 1]
       Supervisor.start_link([{Sweeper, interval}], options)
     end
   end
 
-  # Without its supervisor the application is not being stopped, it has crashed: the sessions must survive that.
+  # Without its supervisor the application is not being stopped, it has crashed: the sessions must
+  # survive that.
   @impl true
   def prep_stop(_state), do: if(Process.whereis(@supervisor), do: :stopping, else: :crashed)
 

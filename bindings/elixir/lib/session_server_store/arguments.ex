@@ -1,5 +1,5 @@
-# Checks arguments and options before they reach the native functions, and names the one that is wrong. An error never
-# shows a value that may be an id, a principal or session data.
+# Checks arguments and options before they reach the native functions, and names the one that is
+# wrong. An error never shows a value that may be an id, a principal or session data.
 defmodule SessionServerStore.Arguments do
   @moduledoc false
 
@@ -46,7 +46,8 @@ defmodule SessionServerStore.Arguments do
   @doc """
   The options of `create`, `put`, `put_if` and `renew`, as the native functions take them.
 
-  `no_principal` is what `principal: nil` means: `:clear`, or `:keep` for a new session, which has none to clear.
+  `no_principal` is what `principal: nil` means: `:clear`, or `:keep` for a new session, which has
+  none to clear.
   """
   @spec session_options!(term, no_principal :: :keep | :clear) :: Native.options()
   def session_options!([], _no_principal), do: @unchanged

@@ -1,5 +1,6 @@
-# Calls the native functions for one session on the right scheduler: that of the caller, or a dirty one if the call may
-# block or takes longer than a scheduler may be kept. The native library decides which.
+# Calls the native functions for one session on the right scheduler: that of the caller, or a dirty
+# one if the call may block or takes longer than a scheduler may be kept. The native library decides
+# which.
 defmodule SessionServerStore.Dispatch do
   @moduledoc false
 

@@ -11,8 +11,8 @@ defmodule SessionServerStore.Duration do
   @units [week: 604_800_000, day: 86_400_000, hour: 3_600_000, minute: 60_000, second: 1_000, millisecond: 1]
   @unit_names Keyword.keys(@units)
 
-  # A plain number above these is most likely in milliseconds, because the functions of `:timer` return milliseconds. The
-  # form with a unit has no such limit.
+  # A plain number above these is most likely in milliseconds, because the functions of `:timer`
+  # return milliseconds. The form with a unit has no such limit.
   @max_plain_seconds %{timeout: 366 * 86_400, idle_timeout: 366 * 86_400, grace: 3_600, sweep_interval: 3_600}
 
   @spec to_ms(term) :: {:ok, integer | :infinity} | :error

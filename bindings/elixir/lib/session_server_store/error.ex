@@ -1,20 +1,23 @@
-# Failures as Elixir sees them. Numbers and texts come from the native library: there must be no second table of them here.
+# Failures as Elixir sees them. Numbers and texts come from the native library: there must be no
+# second table of them here.
 defmodule SessionServerStore.Error do
   @moduledoc """
   A failure other than a missing session.
 
-  The functions of `SessionServerStore.Store` return `{:error, %SessionServerStore.Error{}}`. It is an exception and can
-  be raised as it is.
+  The functions of `SessionServerStore.Store` return `{:error, %SessionServerStore.Error{}}`. It is
+  an exception and can be raised as it is.
 
-    * `:reason` - `:conflict`, `:too_large`, `:full`, `:invalid`, `:url`, `:unsupported`, `:handle` (the store is
-      closed), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`, `:random` or `:nomem`; later versions may
-      add reasons
+    * `:reason` - `:conflict`, `:too_large`, `:full`, `:invalid`, `:url`, `:unsupported`, `:handle`
+      (the store is closed), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`,
+      `:random` or `:nomem`; later versions may add reasons
     * `:code` - the number of the reason in the C interface: always negative, never reused
     * `:message` - one line of text. It never holds an id, a payload or a password
-    * `:plug_status` - the status of Plug's response if the error is not rescued: 503 if another attempt may succeed
-      (`:unavailable`, `:timeout`, `:busy`, `:full`, `:nomem`, `:random`), else 500
+    * `:plug_status` - the status of Plug's response if the error is not rescued: 503 if another
+      attempt may succeed (`:unavailable`, `:timeout`, `:busy`, `:full`, `:nomem`, `:random`), else
+      500
 
-  A missing session is `{:error, :not_found}`. Only the functions with a `!` raise it, with the reason `:not_found`.
+  A missing session is `{:error, :not_found}`. Only the functions with a `!` raise it, with the
+  reason `:not_found`.
   """
 
   alias SessionServerStore.Native

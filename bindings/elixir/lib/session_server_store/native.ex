@@ -1,14 +1,16 @@
-# The functions that native/sss_nif implements, and nothing else: a loaded NIF library cannot be upgraded in place, so this
-# module must contain no code that has a reason to change.
+# The functions that native/sss_nif implements, and nothing else: a loaded NIF library cannot be
+# upgraded in place, so this module must contain no code that has a reason to change.
 defmodule SessionServerStore.Native do
   @moduledoc false
   @compile {:autoload, false}
   @on_load :load
 
   @typedoc """
-  The application's store, or one that `open/1` returned, which closes when no process holds the reference.
+  The application's store, or one that `open/1` returned, which closes when no process holds the
+  reference.
 
-  A persistent term that holds the reference must not be erased: OTP 25 then closes the store while processes hold it.
+  A persistent term that holds the reference must not be erased: OTP 25 then closes the store while
+  processes hold it.
   """
   @type handle :: :application | reference
   @typedoc "Times in Unix milliseconds."
@@ -45,8 +47,9 @@ defmodule SessionServerStore.Native do
   @spec advance_clock(handle, ms :: integer) :: :ok | failure
   def advance_clock(_handle, _ms), do: missing()
 
-  # One session. The first of a pair runs on the scheduler of its caller. If the call may block or take too long there, it
-  # does nothing and returns `:would_block`; the second, which runs on a dirty scheduler, must then be called.
+  # One session. The first of a pair runs on the scheduler of its caller. If the call may block or
+  # take too long there, it does nothing and returns `:would_block`; the second, which runs on a
+  # dirty scheduler, must then be called.
 
   @spec create(handle, payload :: binary, options) :: {:ok, {sid :: binary, meta}} | failure | :would_block
   def create(_handle, _payload, _options), do: missing()

@@ -1,5 +1,5 @@
-# Converts session data to the bytes that the store keeps, and back. Must not build a term that can harm the VM from bytes
-# that another program may have written.
+# Converts session data to the bytes that the store keeps, and back. Must not build a term that can
+# harm the VM from bytes that another program may have written.
 defmodule SessionServerStore.Payload do
   @moduledoc false
 
@@ -16,14 +16,15 @@ defmodule SessionServerStore.Payload do
   def encode(data, false), do: {:ok, :erlang.term_to_binary(data)}
 
   @doc """
-  The data of `payload`. It is `authentic` if only a program with access to the store can have written it: the payload is
-  sealed, or has never left this process.
+  The data of `payload`. It is `authentic` if only a program with access to the store can have
+  written it: the payload is sealed, or has never left this process.
   """
   @spec decode(payload :: binary, authentic :: boolean, raw :: boolean) ::
           {:ok, term} | {:unreadable, reason :: String.t()}
   def decode(payload, _authentic, true), do: {:ok, payload}
 
-  # Without :safe, which would refuse atoms that this VM has not loaded yet, and protects against nothing here.
+  # Without :safe, which would refuse atoms that this VM has not loaded yet, and protects against
+  # nothing here.
   def decode(payload, true, false) do
     {:ok, :erlang.binary_to_term(payload)}
   rescue
@@ -33,7 +34,8 @@ defmodule SessionServerStore.Payload do
   # A few compressed bytes can expand to more than the memory of the machine.
   def decode(<<131, ?P, _::binary>>, false, false), do: {:unreadable, "the stored data is compressed"}
 
-  # :safe creates no atoms, but it lets functions pass, which code that enumerates the data would call.
+  # :safe creates no atoms, but it lets functions pass, which code that enumerates the data would
+  # call.
   def decode(payload, false, false) do
     data = :erlang.binary_to_term(payload, [:safe])
     if holds_function?(data), do: {:unreadable, "the stored data holds a function"}, else: {:ok, data}

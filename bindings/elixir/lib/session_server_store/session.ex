@@ -1,9 +1,11 @@
-# What the store tells about one session. Holds no id, and is inspected without its data, so that it can be logged.
+# What the store tells about one session. Holds no id, and is inspected without its data, so that it
+# can be logged.
 defmodule SessionServerStore.Session do
   @moduledoc """
   A session as it was when the store answered.
 
-    * `:data` - the stored data (`nil` after `SessionServerStore.Store.touch/2`, which does not read it)
+    * `:data` - the stored data (`nil` after `SessionServerStore.Store.touch/2`, which does not read
+      it)
     * `:version` - 1 at creation, and one more with every write
     * `:created_ms`, `:last_seen_ms` - Unix time in milliseconds
     * `:expires_ms` - when the session expires unless it is used before; `:infinity` if never

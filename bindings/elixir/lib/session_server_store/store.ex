@@ -1,5 +1,5 @@
-# The typed API: checks arguments, converts data to payloads and answers to structs. Must not decide any rule of the
-# store: those are in the native library.
+# The typed API: checks arguments, converts data to payloads and answers to structs. Must not decide
+# any rule of the store: those are in the native library.
 defmodule SessionServerStore.Store do
   @moduledoc """
   Sessions without Plug: create, read, change, renew, end, list and revoke them.
@@ -18,26 +18,29 @@ defmodule SessionServerStore.Store do
       iex> Store.delete(new_sid)
       :ok
 
-  Every function takes a store from `open/2` as its first argument, and uses the store of the application
-  (`SessionServerStore.Application`) without it. Any process can call them at any time.
+  Every function takes a store from `open/2` as its first argument, and uses the store of the
+  application (`SessionServerStore.Application`) without it. Any process can call them at any time.
 
   ## Results
 
     * `:ok`, `{:ok, ...}`
-    * `{:error, :not_found}` - no such session. Unknown, malformed, expired and deleted ids are not told apart
+    * `{:error, :not_found}` - no such session. Unknown, malformed, expired and deleted ids are not
+      told apart
     * `{:error, %SessionServerStore.Error{}}` - every other failure
 
   Wrong types and unknown options raise an `ArgumentError`.
 
-  Every function has a variant with a `!` that returns the result without `:ok`, and raises a `SessionServerStore.Error`
-  instead of returning one. For a missing session its reason is `:not_found`.
+  Every function has a variant with a `!` that returns the result without `:ok`, and raises a
+  `SessionServerStore.Error` instead of returning one. For a missing session its reason is
+  `:not_found`.
 
   ## Data
 
-  Data is any term except an empty one (`nil`, `%{}`, `[]`, `{}`, `""`), and is stored in the external term format. With
-  `lmdb:` or `redis:` and `seal=off`, other programs may have written the stored bytes. Data that holds functions or
-  unknown atoms, or is compressed, is then refused with the reason `:corrupt`. A store that is opened with `raw: true`
-  keeps binaries as they are, also empty ones.
+  Data is any term except an empty one (`nil`, `%{}`, `[]`, `{}`, `""`), and is stored in the
+  external term format. With `lmdb:` or `redis:` and `seal=off`, other programs may have written the
+  stored bytes. Data that holds functions or unknown atoms, or is compressed, is then refused with
+  the reason `:corrupt`. A store that is opened with `raw: true` keeps binaries as they are, also
+  empty ones.
 
   ## Options
 
@@ -45,13 +48,14 @@ defmodule SessionServerStore.Store do
 
     * `:timeout` - how long after its creation the session expires, however much it is used
     * `:idle_timeout` - how long after its last use the session expires
-    * `:principal` - the user to whom the session belongs, for `list` and `revoke`: a string, or an integer, which
-      stands for its digits (`42` is `"42"`). `nil` is no user
+    * `:principal` - the user to whom the session belongs, for `list` and `revoke`: a string, or an
+      integer, which stands for its digits (`42` is `"42"`). `nil` is no user
 
-  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`, `:second`, `:minute`,
-  `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A plain number above 366 days is refused, because it
-  is most likely in milliseconds. Without the option a new session has the timeouts of its store, and an existing session
-  keeps those that it has. `:inherit` gives an existing session the timeout of its store again.
+  A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`,
+  `:second`, `:minute`, `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A plain
+  number above 366 days is refused, because it is most likely in milliseconds. Without the option a
+  new session has the timeouts of its store, and an existing session keeps those that it has.
+  `:inherit` gives an existing session the timeout of its store again.
   """
 
   alias SessionServerStore.{Arguments, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo}
@@ -81,11 +85,12 @@ defmodule SessionServerStore.Store do
     * `"lmdb:/dir"` - a store in a directory, which the processes of one host share
     * `"redis://host"` - a store in a Redis or Valkey server, which several hosts share
 
-  The query of the URL sets timeouts and limits: `"memory:?timeout=3h&idle_timeout=10m&max_sessions=100000"`.
+  The query of the URL sets timeouts and limits:
+  `"memory:?timeout=3h&idle_timeout=10m&max_sessions=100000"`.
 
-  The store stays open until `close/1`, or until no process holds the returned term. Keep the term in the state of a
-  process or in an ETS table. A persistent term is safe only if it is never erased: OTP 25 then frees the store while
-  processes still hold the term.
+  The store stays open until `close/1`, or until no process holds the returned term. Keep the term
+  in the state of a process or in an ETS table. A persistent term is safe only if it is never
+  erased: OTP 25 then frees the store while processes still hold the term.
 
   With `raw: true` data is a binary that is stored as it is.
 
@@ -116,7 +121,8 @@ defmodule SessionServerStore.Store do
 
   ## One session
 
-  # Without a store, the other arguments arrive one place to the left. The second clause of each function moves them.
+  # Without a store, the other arguments arrive one place to the left. The second clause of each
+  # function moves them.
 
   @doc """
   Stores a new session. Returns its id for the client: 128 characters that cannot be guessed.
@@ -141,7 +147,8 @@ defmodule SessionServerStore.Store do
   def create(store, _data, _opts), do: not_a_store!(store)
 
   @doc """
-  Reads a session. This counts as a use, which restarts the idle timeout, unless `peek: true` is given.
+  Reads a session. This counts as a use, which restarts the idle timeout, unless `peek: true` is
+  given.
 
       get(sid), get(sid, opts), get(store, sid), get(store, sid, opts)
   """
@@ -192,7 +199,8 @@ defmodule SessionServerStore.Store do
   def put(store, _sid, _data, _opts), do: not_a_store!(store)
 
   @doc """
-  Replaces the data of a session only if it still has the version that was read; the error's reason is `:conflict` if not.
+  Replaces the data of a session only if it still has the version that was read; the error's reason
+  is `:conflict` if not.
 
       put_if(sid, version, data), put_if(sid, version, data, opts),
       put_if(store, sid, version, data), put_if(store, sid, version, data, opts)
@@ -227,9 +235,10 @@ defmodule SessionServerStore.Store do
   @doc """
   Changes the data of a session: reads it, applies `fun` to it, and writes the result with `put_if`.
 
-  If another request wrote the session in between, `fun` is applied again to the new data, up to #{@update_attempts} times
-  with a short random pause between them. After that the error's reason is `:conflict`. So `fun` should have no side
-  effects. The read does not count as a use; the write does.
+  If another request wrote the session in between, `fun` is applied again to the new data, up to
+  #{@update_attempts} times with a short random pause between them. After that the error's reason is
+  `:conflict`. So `fun` should have no side effects. The read does not count as a use; the write
+  does.
 
       update(sid, fun), update(sid, fun, opts), update(store, sid, fun), update(store, sid, fun, opts)
 
@@ -275,7 +284,8 @@ defmodule SessionServerStore.Store do
   Creation time and absolute timeout stay. Takes the options of `create`, and:
 
     * `:data` - new data
-    * `:grace` - how long the old id can still be read, but not written: at most an hour as a plain number of seconds
+    * `:grace` - how long the old id can still be read, but not written: at most an hour as a plain
+      number of seconds
 
   The returned session has its `:data` only if the option was given.
 
@@ -308,8 +318,8 @@ defmodule SessionServerStore.Store do
   def delete(store \\ default(), sid), do: result(Dispatch.delete(handle(store), Arguments.sid!(sid)))
 
   @doc """
-  The reference of a session: 32 bytes that name it in `list/2` and to `delete_ref/2`. It gives no access to the data, so
-  it need not be kept secret like the id.
+  The reference of a session: 32 bytes that name it in `list/2` and to `delete_ref/2`. It gives no
+  access to the data, so it need not be kept secret like the id.
   """
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
   def ref(store \\ default(), sid), do: result(Dispatch.reference(handle(store), Arguments.sid!(sid)))
@@ -329,7 +339,8 @@ defmodule SessionServerStore.Store do
   end
 
   @doc """
-  Ends all sessions of a principal, or all except the one with the id `:except`. Returns how many have ended.
+  Ends all sessions of a principal, or all except the one with the id `:except`. Returns how many
+  have ended.
 
       revoke(principal), revoke(principal, opts), revoke(store, principal), revoke(store, principal, opts)
   """
@@ -351,7 +362,8 @@ defmodule SessionServerStore.Store do
   @doc """
   Removes up to `max` expired sessions. Returns how many; fewer than `max` means that none is left.
 
-  The application does this on a timer for its own store. For other stores, call it from time to time.
+  The application does this on a timer for its own store. For other stores, call it from time to
+  time.
   """
   @spec sweep(t | (max :: non_neg_integer), max :: non_neg_integer) :: {:ok, non_neg_integer} | failure
   def sweep(store \\ default(), max \\ 1_000)

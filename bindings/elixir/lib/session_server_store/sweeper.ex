@@ -1,5 +1,5 @@
-# Removes expired sessions on a timer, a bounded number in each step, so that no step blocks the store for long. Holds no
-# state: it can die at any time.
+# Removes expired sessions on a timer, a bounded number in each step, so that no step blocks the
+# store for long. Holds no state: it can die at any time.
 defmodule SessionServerStore.Sweeper do
   @moduledoc false
   use GenServer

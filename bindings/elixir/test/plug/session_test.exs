@@ -6,7 +6,8 @@ defmodule SessionServerStore.PlugSessionTest do
 
   alias SessionServerStore.Store
 
-  # A browser is a map of its cookies. Returns the response, and the browser as the response changed it.
+  # A browser is a map of its cookies. Returns the response, and the browser as the response changed
+  # it.
   defp request(app, method, path, browser) do
     header = Enum.map_join(browser, "; ", fn {name, value} -> "#{name}=#{value}" end)
     conn = Plug.Test.conn(method, path)
@@ -154,7 +155,8 @@ defmodule SessionServerStore.PlugSessionTest do
     {_, browser} = post("/count", %{})
     tasks = for _ <- 1..20, do: Task.async(fn -> body(post("/count", browser)) end)
     counts = tasks |> Task.await_many(50_000) |> Enum.map(&String.to_integer/1)
-    # In Plug the last write wins, so counts may repeat. Each request sees a count from before it or during it.
+    # In Plug the last write wins, so counts may repeat. Each request sees a count from before it or
+    # during it.
     assert Enum.all?(counts, &(&1 in 2..21))
     {:ok, %{data: %{"n" => n}}} = Store.get(browser["sid"])
     assert n in 2..21

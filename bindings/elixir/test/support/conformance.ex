@@ -1,12 +1,14 @@
-# Reads the contract's scenarios (tests/conformance/*.txt) and plays them over SessionServerStore.Store. Must fail loudly
-# on whatever it does not understand: a step that is skipped is a promise that nobody checks.
+# Reads the scenarios of the contract (tests/conformance/*.txt) and runs them on
+# SessionServerStore.Store. Must fail on a step that it does not know: a skipped step would be an
+# untested promise.
 defmodule Conformance do
   @moduledoc false
 
   alias SessionServerStore.{Error, Store}
 
-  # What scenarios may need. Here a store can be closed. There are no numbers for handles and no buffers of the caller,
-  # the VM cannot fork, and a principal is set or cleared by one and the same option. The last three are of engines.
+  # What scenarios may need. Elixir can close a store. It has no numeric handles and no buffers of
+  # the caller, the VM cannot fork, and one option both sets and clears a principal. The last three
+  # depend on the engine.
   @abilities ~w(close buffers handles fork options flags limits memory processes)
 
   defstruct [:name, :file, needs: [], steps: []]
@@ -20,7 +22,7 @@ defmodule Conformance do
 
   def missing_abilities(scenario) do
     of_engine =
-      case Place.engine() do
+      case TemporaryStore.engine() do
         "memory" -> ["limits", "memory"]
         "lmdb" <> _ -> ["limits", "processes"]
         "redis" <> _ -> []
@@ -55,14 +57,14 @@ defmodule Conformance do
     |> Enum.reverse()
   end
 
-  ## Playing
+  ## Running
 
-  @doc "Plays one scenario; raises if anything comes out differently."
+  @doc "Runs one scenario. Raises if a result is not the expected one."
   def run(scenario) do
-    place = Place.new()
+    temporary = TemporaryStore.new()
 
     state = %{
-      place: place,
+      temporary: temporary,
       stores: %{},
       values: %{},
       advanced: 0,
@@ -72,7 +74,7 @@ defmodule Conformance do
     state =
       Enum.reduce(scenario.steps, state, fn {text, number}, state ->
         try do
-          play(text, state)
+          run_step(text, state)
         rescue
           error ->
             message = "#{Path.relative_to_cwd(scenario.file)}:#{number}: #{text}\n  #{Exception.message(error)}"
@@ -81,11 +83,11 @@ defmodule Conformance do
       end)
 
     for {_, store} <- state.stores, do: Store.close(store)
-    Place.remove(place)
+    TemporaryStore.remove(temporary)
     :ok
   end
 
-  defp play(text, state) do
+  defp run_step(text, state) do
     {step, expected} =
       case String.split(text, " -> ", parts: 2) do
         [step, expected] -> {step, String.split(expected, " ")}
@@ -98,16 +100,16 @@ defmodule Conformance do
     remember(tokens, result, state)
   end
 
-  # `url "..."` is the only step with a quoted text.
+  # `url "..."` is the only step with quoted text.
   defp tokens("url \"" <> rest), do: ["url", String.trim_trailing(rest, "\"")]
   defp tokens(step), do: String.split(step, " ")
 
-  ## Steps: {:ok, what is known now} | {:error, status, message}, and the state
+  ## Steps return {:ok, facts} or {:error, status, message}, and the state
 
   defp step(["open", name | options], state) do
     manual = if Enum.any?(options, &String.starts_with?(&1, "clock=")), do: [], else: ["clock=manual"]
 
-    case Store.open(Place.url(state.place, options ++ manual), raw: true) do
+    case Store.open(TemporaryStore.url(state.temporary, options ++ manual), raw: true) do
       {:ok, store} -> {{:ok, %{}}, put_in(state.stores[name], store)}
       failure -> {result(failure), state}
     end
@@ -134,11 +136,11 @@ defmodule Conformance do
   end
 
   defp step([same, a, b], state) when same in ["same", "different"] do
-    if value(state, a) == value(state, b) != (same == "same"), do: raise("they are not #{same}")
+    if value(state, a) == value(state, b) != (same == "same"), do: raise("the values are not #{same}")
     {{:ok, %{}}, state}
   end
 
-  # A negative grace time is the one argument of a scenario that Elixir refuses by an exception.
+  # A negative grace time is the only argument of a scenario that Elixir refuses with an exception.
   defp step([verb, name | arguments], state) do
     {call(verb, store(state, name), arguments, state), state}
   rescue
@@ -181,7 +183,7 @@ defmodule Conformance do
   defp result({:error, :not_found}), do: {:error, :not_found, "no such session"}
   defp result({:error, %Error{} = error}), do: {:error, error.reason, error.message}
 
-  # What a step brought into being is kept under the name that the step gives it.
+  # An id or a reference is kept under the name that its step gives it.
   defp remember([verb | arguments], {:ok, %{value: value} = known}, state) when verb in ["create", "renew", "ref"] do
     [_, first | rest] = arguments
     name = if verb == "create", do: first, else: hd(rest)
@@ -205,7 +207,7 @@ defmodule Conformance do
   end
 
   defp check!({:ok, known}, ["ok" | checks], state) do
-    # The first create makes the origin, and may already be checked against it.
+    # The first create sets the origin, against which its own times are checked.
     state = if state.origin == nil and is_map_key(known, :created_ms), do: origin(state, known), else: state
     for check <- checks, do: check_fact!(String.split(check, "=", parts: 2), known, state)
   end

@@ -1,5 +1,5 @@
-# Small applications over the real Plug, for the tests tagged :plug: one with cookies, one with a header. Their options are
-# compiled in, as in any application. Not defined without Plug.
+# Small applications over the real Plug, for the tests tagged :plug: one with cookies, one with a
+# header. Their options are compiled in, as in any application. Not defined without Plug.
 if Code.ensure_loaded?(Plug.Router) do
   defmodule Pipelines.Routes do
     @moduledoc false

@@ -1,4 +1,4 @@
-# Collects what a reader of the test run must see at its end: the conformance count, and what was not run and why.
+# Prints at the end of a test run how many scenarios ran, and which tests did not run and why.
 defmodule TestReport do
   @moduledoc false
 
@@ -15,7 +15,7 @@ defmodule TestReport do
     IO.puts("conformance: #{passed} scenarios passed, #{length(others)} not applicable (#{Enum.join(reasons, "; ")})")
 
     if excluded > 0,
-      do: IO.puts("plug: #{excluded} tests SKIPPED because Plug was not found; SSS_DEPS_PATH says where it is")
+      do: IO.puts("plug: #{excluded} tests SKIPPED because Plug was not found; set SSS_DEPS_PATH")
 
     IO.puts("Elixir: #{total - failures - excluded - skipped} passed, #{excluded + skipped} skipped")
   end

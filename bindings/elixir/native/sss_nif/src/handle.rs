@@ -1,5 +1,5 @@
-//! A store that can be closed while other calls use it: the application's, or one that belongs to a resource. Must never
-//! block a normal scheduler.
+//! A store that can be closed while other calls use it: the application's, or one that belongs to a
+//! resource. Must never block a normal scheduler.
 
 use std::sync::{LazyLock, Mutex, PoisonError, mpsc::Sender};
 
@@ -12,7 +12,8 @@ use crate::reclaim;
 pub struct Handle(ShardedLock<Option<Store>>);
 
 impl Handle {
-    /// Lends the store to an operation. `None` if it `may_block`, and so must run on a dirty scheduler.
+    /// Lends the store to an operation. `None` if it `may_block`, and so must run on a dirty
+    /// scheduler.
     pub fn run_unless<R>(
         &self,
         may_block: impl FnOnce(&Store) -> bool,
@@ -36,12 +37,12 @@ impl Handle {
     }
 }
 
-/// The application's store. It is not a resource in a persistent term: OTP 25 calls the destructor of such a resource when
-/// the term is erased, even if a process still holds the reference.
+/// The application's store. It is not a resource in a persistent term: OTP 25 calls the destructor
+/// of such a resource when the term is erased, even if a process still holds the reference.
 pub static APPLICATION: LazyLock<Handle> = LazyLock::new(|| Handle(None.into()));
 
-/// Opens the application's store. If it is already open with the same URL, it stays open: sessions survive a crash of the
-/// application.
+/// Opens the application's store. If it is already open with the same URL, it stays open: sessions
+/// survive a crash of the application.
 pub fn open_application(url: &str) -> Result<(), Error> {
     static OPEN_URL: Mutex<String> = Mutex::new(String::new());
     let mut open_url = OPEN_URL.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +80,8 @@ impl StoreResource {
 impl Drop for StoreResource {
     fn drop(&mut self) {
         if let Ok(store) = self.handle.close() {
-            // Sending does not block. It fails only if the thread has died, which closes the store here.
+            // Sending does not block. It fails only if the thread has died, which closes the store
+            // here.
             let _ = self.reclaim.send(store);
         }
     }

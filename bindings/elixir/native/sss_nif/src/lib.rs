@@ -1,8 +1,8 @@
-//! The functions of `SessionServerStore.Native`: decode arguments, call `sss::Store`, encode the reply. No rule of the store
-//! is decided here.
+//! The functions of `SessionServerStore.Native`: decode arguments, call `sss::Store`, encode the
+//! reply. No rule of the store is decided here.
 //!
-//! A NIF may keep a normal scheduler for about a millisecond. What may take longer runs on a dirty scheduler, and what the
-//! garbage collector frees is closed on a thread of this library.
+//! A NIF may keep a normal scheduler for about a millisecond. What may take longer runs on a dirty
+//! scheduler, and what the garbage collector frees is closed on a thread of this library.
 
 mod args;
 mod atoms;

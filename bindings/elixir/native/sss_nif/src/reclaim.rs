@@ -1,5 +1,6 @@
-//! Closes stores whose last reference the garbage collector has freed. It frees them on a normal scheduler, where millions
-//! of sessions cannot be wiped and no file can be flushed, so a thread of this library does that.
+//! Closes stores whose last reference the garbage collector has freed. It frees them on a normal
+//! scheduler, where millions of sessions cannot be wiped and no file can be flushed, so a thread of
+//! this library does that.
 
 use std::{
     sync::{
@@ -11,7 +12,8 @@ use std::{
 
 use sss::{Error, ErrorKind, Store};
 
-/// A queue to the thread that closes the stores sent to it. It is started on first use and never ends.
+/// A queue to the thread that closes the stores sent to it. It is started on first use and never
+/// ends.
 pub fn queue() -> Result<Sender<Store>, Error> {
     static QUEUE: Mutex<Option<Sender<Store>>> = Mutex::new(None);
     let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);

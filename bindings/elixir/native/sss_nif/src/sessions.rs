@@ -1,5 +1,6 @@
-//! The NIFs on one session. Most are pairs: the first runs on the scheduler of its caller, unless the call may take too
-//! long there, and returns `:would_block` then; the second, `*_dirty`, runs on a dirty scheduler.
+//! The NIFs on one session. Most are pairs: the first runs on the scheduler of its caller, unless
+//! the call may take too long there, and returns `:would_block` then; the second, `*_dirty`, runs
+//! on a dirty scheduler.
 
 use rustler::{Binary, Encoder, Env, Term, schedule::consume_timeslice};
 use sss::{Access, Error, ErrorKind, Principal, Store};
@@ -10,13 +11,16 @@ use crate::{
     replies::{self, binary, meta, ok, ok_value},
 };
 
-/// The longest payload and principal for a normal scheduler: decrypting or copying it takes about 100 microseconds.
+/// The longest payload and principal for a normal scheduler: decrypting or copying it takes about
+/// 100 microseconds.
 const MAX_INPUT_LEN: usize = 128 << 10;
 
-/// The longest payload that a write may free on a normal scheduler: wiping it takes about 250 microseconds.
+/// The longest payload that a write may free on a normal scheduler: wiping it takes about 250
+/// microseconds.
 const MAX_FREED_LEN: u64 = 1 << 20;
 
-/// The most sessions of a principal that a write may compare on a normal scheduler: it takes about 250 microseconds.
+/// The most sessions of a principal that a write may compare on a normal scheduler: it takes about
+/// 250 microseconds.
 const MAX_COMPARED_SESSIONS: u64 = 1000;
 
 /// Which of the two NIFs of a pair runs.
@@ -35,7 +39,8 @@ impl Scheduler {
     }
 }
 
-/// What a normal scheduler answers instead of handling more than it may. `read_up_to` uses the same error.
+/// What a normal scheduler answers instead of handling more than it may. `read_up_to` uses the same
+/// error.
 fn would_block() -> Error {
     Error::new(ErrorKind::TooSmall, "the call takes too long for a normal scheduler")
 }
@@ -73,7 +78,8 @@ fn admit<'p>(
     Ok(payload.as_slice())
 }
 
-/// Tells the scheduler the cost of handling `len` bytes: for a MiB it is the whole timeslice of the process.
+/// Tells the scheduler the cost of handling `len` bytes: for a MiB it is the whole timeslice of the
+/// process.
 fn count_reductions(env: Env, len: usize) {
     const TIMESLICE_LEN: usize = 1 << 20;
     let percent = len.saturating_mul(100) / TIMESLICE_LEN;
@@ -82,9 +88,9 @@ fn count_reductions(env: Env, len: usize) {
     }
 }
 
-/// Defines pairs of NIFs: the predicate that sends a call to a dirty scheduler, the two names, the arguments, the function
-/// that encodes the result, and the operation. The types are in brackets because rustler has to see their tokens, and it
-/// knows only an `env` of its own.
+/// Defines pairs of NIFs: the predicate that sends a call to a dirty scheduler, the two names, the
+/// arguments, the function that encodes the result, and the operation. The types are in brackets
+/// because rustler has to see their tokens, and it knows only an `env` of its own.
 macro_rules! nif_pairs {
     ($($may_block:ident $name:ident $name_dirty:ident
         |$env:ident, $store:ident, $scheduler:ident $(, $argument:ident: [$($type:tt)+])*| -> $encode:ident $operation:block)*) => {$(
@@ -159,7 +165,8 @@ nif_pairs! {
     }
 }
 
-/// Always on a dirty scheduler: it copies the payload that it keeps, however long that is, and is called once for a login.
+/// Always on a dirty scheduler: it copies the payload that it keeps, however long that is, and is
+/// called once for a login.
 #[rustler::nif(schedule = "DirtyIo")]
 fn renew<'a>(
     env: Env<'a>,

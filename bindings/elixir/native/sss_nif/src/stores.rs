@@ -1,4 +1,5 @@
-//! The NIFs on a whole store. All run on dirty schedulers: they may block, or their cost grows with the number of sessions.
+//! The NIFs on a whole store. All run on dirty schedulers: they may block, or their cost grows with
+//! the number of sessions.
 
 use rustler::{Binary, Encoder, Env, Term};
 use sss::ErrorKind;

@@ -1,7 +1,8 @@
-# Where a store of its own is, of the engine under test: a name in memory, a directory under TMPDIR that is removed again, or a
-# prefix in a Redis server. SSS_TEST_ENGINE is memory (also if it is not set), lmdb, lmdb-power, or one of redis, for which
-# tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are.
-defmodule Place do
+# The URL of a store for one test: a name in memory, a temporary directory, or a Redis prefix.
+# SSS_TEST_ENGINE names the engine under test: memory (the default), lmdb, lmdb-power, or a kind of
+# redis. For redis, tests/processes/with_redis.rs starts the servers and sets SSS_TEST_REDIS to
+# their URL.
+defmodule TemporaryStore do
   @moduledoc false
 
   defstruct [:engine, :name]
@@ -20,8 +21,8 @@ defmodule Place do
     %__MODULE__{engine: engine, name: name}
   end
 
-  @doc "The URL of the store there, with these options."
-  def url(place, options \\ [])
+  @doc "The URL of the store, with these options."
+  def url(temporary, options \\ [])
   def url(%{engine: "memory", name: name}, options), do: "memory:#{name}?" <> Enum.join(options, "&")
 
   def url(%{engine: "redis" <> _, name: name}, options) do
@@ -29,16 +30,16 @@ defmodule Place do
     Enum.join([String.replace(base, "{name}", name) | options], "&")
   end
 
-  def url(%{engine: engine} = place, options) do
-    # Tests make many stores, and each file is reserved as a whole.
+  def url(%{engine: engine} = temporary, options) do
+    # Each store reserves its whole file.
     sized? = Enum.any?(options, &String.starts_with?(&1, "max_bytes="))
     options = if sized?, do: options, else: options ++ ["max_bytes=16MiB"]
     options = if engine == "lmdb-power", do: options ++ ["durability=power"], else: options
-    "lmdb:#{directory(place)}?" <> Enum.join(options, "&")
+    "lmdb:#{directory(temporary)}?" <> Enum.join(options, "&")
   end
 
-  def directory(place), do: Path.join(System.tmp_dir!(), place.name)
+  def directory(temporary), do: Path.join(System.tmp_dir!(), temporary.name)
 
-  def remove(%{engine: "lmdb" <> _} = place), do: File.rm_rf!(directory(place))
+  def remove(%{engine: "lmdb" <> _} = temporary), do: File.rm_rf!(directory(temporary))
   def remove(_), do: :ok
 end
