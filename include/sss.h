@@ -104,7 +104,7 @@
 /** This build, engine or version of the library cannot do that. */
 #define SSS_E_UNSUPPORTED (-10)
 
-/** The operating system refused an operation, or a file or directory cannot be used: the text says why. */
+/** The operating system refused an operation, or a file cannot be used: the text says why. */
 #define SSS_E_IO (-11)
 
 /** The engine cannot be reached now. The session may be live. */
@@ -125,7 +125,7 @@
 /** Out of memory. */
 #define SSS_E_NOMEM (-17)
 
-/** The memory: store was opened before this process was forked and cannot be used here: open one in the child. */
+/** The memory: store was opened before the fork and cannot be used here: open one in the child. */
 #define SSS_E_FORKED (-18)
 
 /** A bug in the library was caught. The process goes on. */

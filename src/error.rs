@@ -1,5 +1,5 @@
-//! Every way to fail: the status numbers of the C ABI, their names and texts, and `Error`, which carries a message of one
-//! line. A message never contains an id, a payload or a password.
+//! Every way to fail: the status numbers of the C ABI, their names and texts, and `Error`, which
+//! carries a message of one line. A message never contains an id, a payload or a password.
 
 use std::{borrow::Cow, error::Error as StdError, ffi::CStr, fmt, sync::Arc};
 
@@ -26,7 +26,7 @@ pub const SSS_E_EXISTS: i32 = -8;
 pub const SSS_E_URL: i32 = -9;
 /// This build, engine or version of the library cannot do that.
 pub const SSS_E_UNSUPPORTED: i32 = -10;
-/// The operating system refused an operation, or a file or directory cannot be used: the text says why.
+/// The operating system refused an operation, or a file cannot be used: the text says why.
 pub const SSS_E_IO: i32 = -11;
 /// The engine cannot be reached now. The session may be live.
 pub const SSS_E_UNAVAILABLE: i32 = -12;
@@ -40,7 +40,7 @@ pub const SSS_E_CORRUPT: i32 = -15;
 pub const SSS_E_RANDOM: i32 = -16;
 /// Out of memory.
 pub const SSS_E_NOMEM: i32 = -17;
-/// The memory: store was opened before this process was forked and cannot be used here: open one in the child.
+/// The memory: store was opened before the fork and cannot be used here: open one in the child.
 pub const SSS_E_FORKED: i32 = -18;
 /// A bug in the library was caught. The process goes on.
 pub const SSS_E_PANIC: i32 = -19;
@@ -54,7 +54,8 @@ pub enum ErrorKind {
     Invalid = SSS_E_INVALID,
     /// A handle is zero, closed, or was never one of this library's (C ABI only).
     Handle = SSS_E_HANDLE,
-    /// There is no such live session. Unknown, malformed, expired and deleted ids are not told apart.
+    /// There is no such live session. Unknown, malformed, expired and deleted ids are not told
+    /// apart.
     NotFound = SSS_E_NOT_FOUND,
     /// The session has another version than the one given to `put_if`.
     Conflict = SSS_E_CONFLICT,
@@ -70,7 +71,7 @@ pub enum ErrorKind {
     Url = SSS_E_URL,
     /// This build, engine or version cannot do that.
     Unsupported = SSS_E_UNSUPPORTED,
-    /// The operating system refused an operation, or a file or directory cannot be used: the message says why.
+    /// The operating system refused an operation, or a file cannot be used: the message says why.
     Io = SSS_E_IO,
     /// The engine cannot be reached now.
     Unavailable = SSS_E_UNAVAILABLE,
@@ -164,7 +165,8 @@ impl ErrorKind {
 
 /// A failure: its kind, and a message of one line that names the cause.
 ///
-/// `Display` prints that line. It never holds a session id, a payload or a password, so it may be logged.
+/// `Display` prints that line. It never holds a session id, a payload or a password, so it may be
+/// logged.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
@@ -188,7 +190,8 @@ struct Details {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A failure with a message of one line: characters that could break or disguise the line are escaped.
+    /// A failure with a message of one line: characters that could break or disguise the line are
+    /// escaped.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
         match one_line(message.into()) {
             Cow::Borrowed(message) => Error::fixed(kind, message),
@@ -196,8 +199,8 @@ impl Error {
         }
     }
 
-    /// A failure that another error caused. `message` says all that a reader of the one line needs; the cause is what
-    /// [`source`](StdError::source) returns.
+    /// A failure that another error caused. `message` says all that a reader of the one line needs;
+    /// the cause is what [`source`](StdError::source) returns.
     pub fn with_source(
         kind: ErrorKind,
         message: impl Into<String>,
@@ -253,8 +256,8 @@ impl Error {
     }
 }
 
-/// Escapes every character that does not print as itself: controls, line and paragraph separators, format characters
-/// such as U+202E, unassigned ones, and every space but ' '.
+/// Escapes every character that does not print as itself: controls, line and paragraph separators,
+/// format characters such as U+202E, unassigned ones, and every space but ' '.
 pub(crate) fn one_line(text: Cow<'static, str>) -> Cow<'static, str> {
     // `escape_debug` also escapes quotes and the backslash, which are harmless.
     let prints = |c: char| if c.is_ascii() { !c.is_ascii_control() } else { c.escape_debug().len() == 1 };

@@ -1,5 +1,6 @@
-//! The floor of L1 and L2: LMDB alone, with one table of records of the same length. The key is given; nothing is hashed,
-//! sealed, checked or indexed. A get is one lookup in a new snapshot, a put a transaction that writes one record.
+//! The floor of L1 and L2: LMDB alone, with one table of records of the same length. The key is
+//! given; nothing is hashed, sealed, checked or indexed. A get is one lookup in a new snapshot, a
+//! put a transaction that writes one record.
 
 use std::{
     ffi::{CString, c_int, c_uint},
@@ -77,7 +78,8 @@ impl Sessions for BareLmdb {
 
     fn get(&mut self, id: &Id, out: &mut [u8]) -> Option<usize> {
         let (mut key, mut value) = (key(id), val(&[]));
-        // SAFETY: the one read transaction, which is reset; what LMDB points to stays until it is reset again.
+        // SAFETY: the one read transaction, which is reset; what LMDB points to stays until it is
+        // reset again.
         unsafe {
             check(lmdb::mdb_txn_renew(self.reading));
             let code = lmdb::mdb_get(self.reading, self.table, &mut key, &mut value);

@@ -1,5 +1,6 @@
-//! M8: the cost of the C ABI over the Rust API. The shared library is loaded into this process, as in a C program,
-//! and takes turns with the linked Rust API. The parts of the difference are measured from outside.
+//! M8: the cost of the C ABI over the Rust API. The shared library is loaded into this process, as
+//! in a C program, and takes turns with the linked Rust API. The parts of the difference are
+//! measured from outside.
 
 use std::{
     ffi::{c_char, c_void},
@@ -22,8 +23,8 @@ use crate::{
 type Status = i32;
 const NOT_FOUND: Status = -3;
 
-/// Few enough sessions to fit the caches, so that the difference is instructions. In a large store the difference in
-/// memory placement of two stores is larger.
+/// Few enough sessions to fit the caches, so that the difference is instructions. In a large store
+/// the difference in memory placement of two stores is larger.
 const SMALL: usize = 1000;
 
 /// `sss_meta`, with its size set.
@@ -54,8 +55,8 @@ struct C {
 
 impl C {
     fn load(path: &Path) -> Result<C, libloading::Error> {
-        // SAFETY: the library is libsss, whose initialisation does nothing; the types are those of include/sss.h. The
-        // pointers are used only as long as the library is kept beside them.
+        // SAFETY: the library is libsss, whose initialisation does nothing; the types are those of
+        // include/sss.h. The pointers are used only as long as the library is kept beside them.
         unsafe {
             let library = Library::new(path)?;
             let mut c = C {
@@ -83,7 +84,8 @@ impl C {
 
     fn create(&self, handle: u64, payload: &[u8]) -> Id {
         let mut sid = [0u8; 129];
-        // SAFETY: pointers to live memory of the lengths that the header asks for; what is NULL may be.
+        // SAFETY: pointers to live memory of the lengths that the header asks for; what is NULL may
+        // be.
         let status = unsafe {
             (self.create)(
                 handle,
@@ -152,7 +154,8 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     let unknown = &Rng::new(8).ids(BATCH);
     let mut race = Race::default();
     let n = scale.batches;
-    // SAFETY: they take no pointers, or NULL where the header allows it; the handle is checked by the library.
+    // SAFETY: they take no pointers, or NULL where the header allows it; the handle is checked by
+    // the library.
     unsafe {
         race.runner("call", move || slice(n, || repeated(|| black_box((c.version)()))));
         race.runner("guarded", move || slice(n, || repeated(|| (c.buf_free)(black_box(ptr::null_mut())))));
@@ -178,8 +181,8 @@ pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     facts.set_middle("m8.error_ns", minus(&outcome, "c_miss", "rust_miss"));
 }
 
-/// The throughput of two threads on one handle, relative to a handle and a store for each. There are so many sessions that
-/// the threads seldom meet at one.
+/// The throughput of two threads on one handle, relative to a handle and a store for each. There
+/// are so many sessions that the threads seldom meet at one.
 fn threads(scale: Scale, facts: &mut Facts, c: &C) {
     let blank = vec![[0; 128]; scale.n / 10];
     let fill = |handle| Filled::new(ThroughC { c, handle }, &blank, 256);

@@ -1,4 +1,5 @@
-//! Runs cases in fresh processes of this binary: memory use and growth would be distorted by earlier cases.
+//! Runs cases in fresh processes of this binary: memory use and growth would be distorted by
+//! earlier cases.
 
 use std::process::{Command, Stdio};
 

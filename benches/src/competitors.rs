@@ -1,5 +1,6 @@
-//! libsss and its in-process competitors behind one trait, so that all run through the same
-//! loops. Each competitor does what a session store must do on a get: look up, check both deadlines, slide, copy out.
+//! libsss and its in-process competitors behind one trait, so that all run through the same loops.
+//! Each competitor does what a session store must do on a get: look up, check both deadlines,
+//! slide, copy out.
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
@@ -222,8 +223,8 @@ impl Sessions for LockedLb {
     }
 }
 
-/// LB with what a create needs in a shared store: a lock, limits on sessions and bytes that hold under concurrency, a
-/// counter, and an allocated id that is wiped.
+/// LB with what a create needs in a shared store: a lock, limits on sessions and bytes that hold
+/// under concurrency, a counter, and an allocated id that is wiped.
 pub struct SharedLb {
     lb: LockedLb,
     sessions: AtomicU64,

@@ -7,7 +7,8 @@ use crate::{
     workload::{Id, now_ms, payload},
 };
 
-/// A collision-free index and one contiguous slot per session, both in huge pages, for one thread, of a fixed size.
+/// A collision-free index and one contiguous slot per session, both in huge pages, for one thread,
+/// of a fixed size.
 pub struct Ideal {
     /// The upper half is a tag, the lower half a slot number; 0 is empty.
     index: Huge,
@@ -107,7 +108,8 @@ impl Huge {
     pub fn new(len: usize) -> Huge {
         let len = len.next_multiple_of(Huge::ALIGN);
         let layout = Huge::layout(len);
-        // SAFETY: the layout is not empty. Advice about memory that was just allocated, before it is written.
+        // SAFETY: the layout is not empty. Advice about memory that was just allocated, before it
+        // is written.
         let address = unsafe {
             let address = std::alloc::alloc(layout);
             assert!(!address.is_null(), "out of memory");
@@ -123,12 +125,14 @@ impl Huge {
     }
 
     pub fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: allocated and zeroed with this length in `new`, and borrowed as long as `self` is.
+        // SAFETY: allocated and zeroed with this length in `new`, and borrowed as long as `self`
+        // is.
         unsafe { std::slice::from_raw_parts_mut(self.address, self.len) }
     }
 
     fn words(&mut self) -> &mut [u64] {
-        // SAFETY: as in `bytes`; the address is aligned to far more than 8, and every bit pattern is a number.
+        // SAFETY: as in `bytes`; the address is aligned to far more than 8, and every bit pattern
+        // is a number.
         unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.len / 8) }
     }
 }

@@ -1,7 +1,7 @@
 //! M6 and M14: tail latency while a store grows and while it is swept.
 //!
-//! A slow call hides the calls that would have been made meanwhile (coordinated omission). "Corrected" figures are what
-//! callers at a fixed rate of one every 10 µs would have seen.
+//! A slow call hides the calls that would have been made meanwhile (coordinated omission).
+//! "Corrected" figures are what callers at a fixed rate of one every 10 µs would have seen.
 
 use std::{
     sync::{
@@ -50,8 +50,8 @@ fn keep(facts: &mut Facts, name: &str, rounds: &[Vec<f64>]) {
     facts.set_middle(&format!("{name}.max"), middle(PERCENTILES.len() - 1));
 }
 
-/// M6: all `n` creates of an empty store, each store in a fresh process. `machine` is no store: its calls take about as long,
-/// so its percentiles show the interruptions of the machine.
+/// M6: all `n` creates of an empty store, each store in a fresh process. `machine` is no store: its
+/// calls take about as long, so its percentiles show the interruptions of the machine.
 pub fn growth(scale: Scale, facts: &mut Facts) {
     let stores = ["sss", "lb", "dashmap", "machine"];
     let mut rounds = [const { Vec::new() }; 4];
@@ -109,7 +109,8 @@ fn creates(mut store: impl Sessions, n: usize) -> Vec<f64> {
     percentiles(&times)
 }
 
-/// M14: gets on `n` / 4 living sessions on one processor, while `n` expired ones are swept on the other.
+/// M14: gets on `n` / 4 living sessions on one processor, while `n` expired ones are swept on the
+/// other.
 pub fn during_sweep(scale: Scale, facts: &mut Facts) {
     touch_memory_once(scale.n * 1500);
     let (mut quiet, mut sss, mut dash, mut papaya, mut locked) = (vec![], vec![], vec![], vec![], vec![]);

@@ -1,5 +1,5 @@
-//! L1 to L6: `lmdb:` against Redis on a Unix socket, and against itself with more processes. Sessions are sealed, in a
-//! directory on this machine's disk. The other processes run this binary.
+//! L1 to L6: `lmdb:` against Redis on a Unix socket, and against itself with more processes.
+//! Sessions are sealed, in a directory on this machine's disk. The other processes run this binary.
 
 use std::{
     fs,
@@ -153,7 +153,8 @@ pub fn group_commit(scale: Scale, facts: &mut Facts) {
     }
 }
 
-/// L6: the share of uses that write, counted by LMDB's transaction number, with one use per session and second.
+/// L6: the share of uses that write, counted by LMDB's transaction number, with one use per session
+/// and second.
 pub fn share_of_writes(scale: Scale, facts: &mut Facts) {
     let n = if scale.quick { 200 } else { 1000 };
     for (name, options) in [("process", ""), ("power", "&durability=power")] {
@@ -178,7 +179,8 @@ pub fn share_of_writes(scale: Scale, facts: &mut Facts) {
 
 /// The number of the last transaction, as the newer one of the two meta pages has it.
 fn transactions(directory: &Path) -> u64 {
-    /// Behind the page's head (16): magic, version, address, size of the map, two tables (48 each), last page.
+    /// Behind the page's head (16): magic, version, address, size of the map, two tables (48 each),
+    /// last page.
     const AT: u64 = 16 + 4 + 4 + 8 + 8 + 2 * 48 + 8;
     let file = fs::File::open(directory.join("data.mdb")).expect("the store's file");
     let of_page = |page: u64| {

@@ -1,5 +1,6 @@
-//! The benchmark suite: `sss-bench [M1 M3 ...] [--quick]` measures and prints rows of the target table, `sss-bench report`
-//! writes the report. `run.sh` runs everything, including the parts in other languages.
+//! The benchmark suite: `sss-bench [M1 M3 ...] [--quick]` measures and prints rows of the target
+//! table, `sss-bench report` writes the report. `run.sh` runs everything, including the parts in
+//! other languages.
 
 mod bare_lmdb;
 mod capi;

@@ -95,7 +95,8 @@ pub fn reads(facts: &Facts) -> Option<String> {
     Some(svg.end())
 }
 
-/// Latency of a get by percentile while the expired sessions are swept; `None` if M14 was not measured.
+/// Latency of a get by percentile while the expired sessions are swept; `None` if M14 was not
+/// measured.
 pub fn latency(facts: &Facts) -> Option<String> {
     const STORES: [(&str, &str, &str); 5] = [
         ("quiet", "libsss, no sweep", "#7d8590"),

@@ -1,6 +1,6 @@
-//! Replaces the C library's `getrandom` in this program, so that M5 can time a create without generating its
-//! id: the system call costs as much as the rest, and its share cannot be measured from outside.
-//! Outside of M5's process it calls the operating system.
+//! Replaces the C library's `getrandom` in this program, so that M5 can time a create without
+//! generating its id: the system call costs as much as the rest, and its share cannot be measured
+//! from outside. Outside of M5's process it calls the operating system.
 
 use std::{
     cell::Cell,
@@ -32,7 +32,8 @@ unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uint) -
     let mut random = Rng::new(STATE.get());
     for at in (0..len).step_by(8) {
         let bytes = random.next().to_ne_bytes();
-        // SAFETY: `at` and what is written there are within the `len` bytes that the caller promises.
+        // SAFETY: `at` and what is written there are within the `len` bytes that the caller
+        // promises.
         unsafe { buffer.cast::<u8>().add(at).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len().min(len - at)) };
     }
     STATE.set(random.next());

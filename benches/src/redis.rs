@@ -73,8 +73,8 @@ pub fn beside_bare_connections(scale: Scale, facts: &mut Facts) {
     facts.set_middle("r3.throughput", outcome.compare("bare", "sss", |bare, sss| bare / sss));
 }
 
-/// R1: reads by the server per call. A put follows a get, as in a web server; a put of a session that this process has
-/// not read costs one read more.
+/// R1: reads by the server per call. A put follows a get, as in a web server; a put of a session
+/// that this process has not read costs one read more.
 fn round_trips(facts: &mut Facts, redis: &Server, sss: &Filled<Sss>) {
     const CALLS: usize = 1000;
     let mut connection = redis.connect().expect("a connection");

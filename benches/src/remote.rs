@@ -1,5 +1,5 @@
-//! M9: Redis and memcached on Unix sockets, started and ended here, in a temporary directory. Their protocols are
-//! spoken directly, one request at a time, so that no client library is measured.
+//! M9: Redis and memcached on Unix sockets, started and ended here, in a temporary directory. Their
+//! protocols are spoken directly, one request at a time, so that no client library is measured.
 
 use std::{
     fs,
@@ -98,7 +98,8 @@ pub fn time_each(calls: usize, drawn: &mut Batches, mut call: impl FnMut(&Id)) -
     median(&mut times)
 }
 
-/// Nanoseconds per get of all threads together, each with a connection of its own and waiting for its answer.
+/// Nanoseconds per get of all threads together, each with a connection of its own and waiting for
+/// its answer.
 pub fn together<F: FnMut(&Id)>(ids: &[Id], time: Duration, connect: impl Fn() -> F + Sync) -> f64 {
     let (barrier, stop, gets) = (Barrier::new(CONNECTIONS + 1), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -172,9 +173,9 @@ impl Server {
         Ok(Connection { stream, protocol: self.protocol, request: Vec::new(), reply: vec![0; 4096] })
     }
 
-    /// Binds the server and the calling thread to one processor, which avoids wake-ups between processors and is the
-    /// fastest case of one client; or leaves the placement to the kernel, whose cost varies between runs in a virtual
-    /// machine.
+    /// Binds the server and the calling thread to one processor, which avoids wake-ups between
+    /// processors and is the fastest case of one client; or leaves the placement to the kernel,
+    /// whose cost varies between runs in a virtual machine.
     pub fn place(&self, together: bool) {
         let cpus: &[usize] = if together { &[0] } else { &[] };
         bind(0, cpus);
@@ -185,7 +186,8 @@ impl Server {
         }
     }
 
-    /// Stores the sessions, many in one write; not measured. Returns the growth of the server in bytes.
+    /// Stores the sessions, many in one write; not measured. Returns the growth of the server in
+    /// bytes.
     pub fn fill(&self, ids: &[Id]) -> io::Result<f64> {
         let pid = self.process.id().to_string();
         let resident = || resident_of(&pid).ok_or(io::Error::other("no smaps_rollup of the server"));

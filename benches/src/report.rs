@@ -9,7 +9,8 @@ use crate::{
     targets::{TARGETS, Target, Unit, Verdict},
 };
 
-/// A comparison that a user understands without the target table: one session read, by this library and by another store.
+/// A comparison that a user understands without the target table: one session read, by this library
+/// and by another store.
 struct Headline {
     other: &'static str,
     other_fact: &'static str,

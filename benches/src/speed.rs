@@ -1,5 +1,5 @@
-//! M1 to M5 and M7: the time of an operation. The stores take turns in one process; M5, which is about growth,
-//! runs each in a fresh process.
+//! M1 to M5 and M7: the time of an operation. The stores take turns in one process; M5, which is
+//! about growth, runs each in a fresh process.
 
 use std::{
     sync::{
@@ -185,7 +185,8 @@ fn bulk_create_by(mut store: impl Sessions, n: usize) -> f64 {
     spent / n as f64
 }
 
-/// In the child: the same in a small store whose sessions are replaced. The difference to a large one is memory latency.
+/// In the child: the same in a small store whose sessions are replaced. The difference to a large
+/// one is memory latency.
 pub fn create_in_cache_in_child(name: &str, few: usize) -> f64 {
     match name {
         "sss" => {
@@ -214,8 +215,8 @@ fn create_in_cache(mut store: impl Sessions, few: usize) -> f64 {
     median(&mut spent)
 }
 
-/// Nanoseconds to generate an id as libsss does: 96 bytes from the operating system (or from `random`),
-/// base64url in constant time.
+/// Nanoseconds to generate an id as libsss does: 96 bytes from the operating system (or from
+/// `random`), base64url in constant time.
 fn time_of_ids(n: usize) -> f64 {
     processor_time(|| (0..n).for_each(|_| make_id())) / n as f64
 }
@@ -229,8 +230,8 @@ pub fn make_id() {
     std::hint::black_box(&id);
 }
 
-/// M7: two threads on two processors on one store, against the same threads on a private store each. The private stores are
-/// of the same size, and in a second comparison of half the size.
+/// M7: two threads on two processors on one store, against the same threads on a private store
+/// each. The private stores are of the same size, and in a second comparison of half the size.
 pub fn threads(scale: Scale, facts: &mut Facts) {
     let mut rng = Rng::new(7);
     let ids = rng.ids(scale.n);
@@ -261,8 +262,8 @@ pub fn threads(scale: Scale, facts: &mut Facts) {
     }
 }
 
-/// Millions of operations per second of one thread per store, all at once, `puts` of a hundred being puts. The copying
-/// of the ids is not counted.
+/// Millions of operations per second of one thread per store, all at once, `puts` of a hundred
+/// being puts. The copying of the ids is not counted.
 pub fn rate<S: Sessions + Clone + Send + Sync>(stores: &[&Filled<S>], puts: usize, time: Duration) -> f64 {
     let (barrier, stop) = (Barrier::new(stores.len()), AtomicBool::new(false));
     std::thread::scope(|scope| {
@@ -280,7 +281,8 @@ pub fn rate<S: Sessions + Clone + Send + Sync>(stores: &[&Filled<S>], puts: usiz
                     let mut out = vec![0; filled.payload_len];
                     barrier.wait();
                     let (begun, mut spent, mut ops) = (Instant::now(), Duration::ZERO, 0);
-                    // The first thread that finishes stops all, so that no thread is measured alone.
+                    // The first thread that finishes stops all, so that no thread is measured
+                    // alone.
                     loop {
                         spent += timed(drawn.draw(), |id| {
                             if puts > 0 && choice.below(100) < puts {

@@ -88,7 +88,8 @@ pub fn all_expired(scale: Scale, facts: &mut Facts) {
     facts.set_middle("m13.with_table_ns", Middle::of(with_table));
 }
 
-/// The minimum of a sweep that wipes: zeros over header and payload of every session, in the order of their addresses.
+/// The minimum of a sweep that wipes: zeros over header and payload of every session, in the order
+/// of their addresses.
 fn wipe(n: usize) -> f64 {
     let mut memory = Huge::new(n * SESSION);
     memory.bytes().fill(0x5a);
@@ -96,9 +97,9 @@ fn wipe(n: usize) -> f64 {
     spent / n as f64
 }
 
-/// The same in the order of a sweep that blocks no caller: eight sessions of a shard, then eight of the next, with one index
-/// line for each session, under a lock. Nothing is looked
-/// up, counted or returned.
+/// The same in the order of a sweep that blocks no caller: eight sessions of a shard, then eight of
+/// the next, with one index line for each session, under a lock. Nothing is looked up, counted or
+/// returned.
 fn wipe_and_clear(n: usize) -> f64 {
     const SHARDS: usize = 16;
     const HOLD: usize = 8;

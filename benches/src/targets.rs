@@ -1,4 +1,5 @@
-//! The target table: each row's bound, the facts that decide it, and the figures reported beside it.
+//! The target table: each row's bound, the facts that decide it, and the figures reported beside
+//! it.
 
 use crate::facts::Facts;
 

@@ -1,5 +1,5 @@
-//! The workload, the same for every store: session ids, payloads, batches of timed operations, and rounds in which
-//! the stores take turns. It knows no store.
+//! The workload, the same for every store: session ids, payloads, batches of timed operations, and
+//! rounds in which the stores take turns. It knows no store.
 
 use std::{
     ffi::c_void,
@@ -11,7 +11,8 @@ use std::{
 /// A session id, as given to every store.
 pub type Id = [u8; 128];
 
-/// Ids are copied before they are used, so that they are in the cache, as after a server has read them from a request.
+/// Ids are copied before they are used, so that they are in the cache, as after a server has read
+/// them from a request.
 pub const BATCH: usize = 256;
 
 /// How much is measured.
@@ -115,8 +116,8 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// One store's turn: the time of one operation, as the median over the batches, after some batches that warm up the caches
-/// after the turn of another store.
+/// One store's turn: the time of one operation, as the median over the batches, after some batches
+/// that warm up the caches after the turn of another store.
 pub fn slice(batches: usize, mut one_batch: impl FnMut() -> Duration) -> f64 {
     for _ in 0..batches / 5 {
         one_batch();
@@ -214,13 +215,14 @@ impl Outcome {
     }
 }
 
-/// Touches the memory that will be used, so that no store pays for the
-/// first touch: in a virtual machine that costs microseconds per page, once. Small and huge pages come from different
-/// pools, so both are touched, at the same time.
+/// Touches the memory that will be used, so that no store pays for the first touch: in a virtual
+/// machine that costs microseconds per page, once. Small and huge pages come from different pools,
+/// so both are touched, at the same time.
 pub fn touch_memory_once(bytes: usize) {
     let bytes = bytes.min(available_memory() / 4).next_multiple_of(2 << 20);
     let touched = [libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE].map(|pages| {
-        // SAFETY: a new private anonymous mapping touches no existing memory; advice and writing concern only it.
+        // SAFETY: a new private anonymous mapping touches no existing memory; advice and writing
+        // concern only it.
         unsafe {
             let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
             let address = libc::mmap(ptr::null_mut::<c_void>(), bytes, access, kind, -1, 0);
@@ -264,8 +266,8 @@ pub fn bind(thread: libc::pid_t, cpus: &[usize]) {
     unsafe { libc::sched_setaffinity(thread, size_of::<libc::cpu_set_t>(), &set) };
 }
 
-/// Nanoseconds of processor time that this thread spends in `work`: for long work that other processes interrupt. It must run
-/// on one thread and wait for no other.
+/// Nanoseconds of processor time that this thread spends in `work`: for long work that other
+/// processes interrupt. It must run on one thread and wait for no other.
 pub fn processor_time(work: impl FnOnce()) -> f64 {
     let now = || {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -278,7 +280,8 @@ pub fn processor_time(work: impl FnOnce()) -> f64 {
     now() - begun
 }
 
-/// Milliseconds of the clock that libsss reads, which is the cheapest one of sufficient precision. Every competitor reads it.
+/// Milliseconds of the clock that libsss reads, which is the cheapest one of sufficient precision.
+/// Every competitor reads it.
 pub fn now_ms() -> u32 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec to write to.

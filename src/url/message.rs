@@ -1,5 +1,6 @@
-//! The messages about a wrong URL, and the one rule about what they repeat of it. Where a separator is mistyped, a
-//! password can stand anywhere. So a message shows a scheme or the name of an option, and never a value, a host or a path.
+//! The messages about a wrong URL, and the one rule about what they repeat of it. Where a separator
+//! is mistyped, a password can stand anywhere. So a message shows a scheme or the name of an
+//! option, and never a value, a host or a path.
 
 use std::borrow::Cow;
 
@@ -40,7 +41,8 @@ pub(super) fn url_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Url, message)
 }
 
-/// `key` is one of [`OPTIONS`]. The value is not shown: what follows a mistyped `&` is a part of it.
+/// `key` is one of [`OPTIONS`]. The value is not shown: what follows a mistyped `&` is a part of
+/// it.
 pub(super) fn bad_value(key: &str, expected: &str) -> Error {
     url_error(format!("the value of '{key}' is not {expected}"))
 }

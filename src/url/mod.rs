@@ -1,5 +1,6 @@
-//! The store URL: one string selects the engine and sets every option. Parsing is strict: anything that is not understood
-//! is an error. `message` decides what an error repeats of the URL, `value` parses the values of options.
+//! The store URL: one string selects the engine and sets every option. Parsing is strict: anything
+//! that is not understood is an error. `message` decides what an error repeats of the URL, `value`
+//! parses the values of options.
 
 mod message;
 mod redis;
@@ -89,7 +90,8 @@ impl Url {
             survives_power_cut: false,
         };
         let mut seen: Vec<&str> = Vec::new();
-        // Text that is parsed as an option may be the rest of a password. Then the error does not name it.
+        // Text that is parsed as an option may be the rest of a password. Then the error does not
+        // name it.
         let is_before_host =
             matches!(url.engine, EngineUrl::Redis(_)) && query.is_some_and(|query| query.contains('@'));
         for option in query.into_iter().flat_map(|query| query.split('&')) {

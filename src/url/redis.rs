@@ -1,4 +1,5 @@
-//! The URLs of `redis:`: servers, credentials and time limits. No message shows any part of the credentials or the hosts.
+//! The URLs of `redis:`: servers, credentials and time limits. No message shows any part of the
+//! credentials or the hosts.
 //!
 //! ```text
 //! redis://[user:password@]host[:port][/db]      rediss://… the same over TLS
@@ -21,7 +22,8 @@ use crate::error::Result;
 const PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 const DEADLINE: Duration = Duration::from_millis(500);
-/// The upper limit of `deadline=`. Cleaning an index relies on it: no call is in progress for much longer.
+/// The upper limit of `deadline=`. Cleaning an index relies on it: no call is in progress for much
+/// longer.
 const MAX_DEADLINE: Duration = Duration::from_secs(60);
 const POOL: usize = 32;
 const MAX_POOL: u64 = 1024;
@@ -228,7 +230,8 @@ fn host(text: &str, port: u16) -> Result<Host> {
         Some((name, rest)) => (name, rest),
         None => text.find(':').map_or((text, ""), |at| text.split_at(at)),
     };
-    // No message has the text: after an unescaped '/' or '@' in a password, the rest of the password is here.
+    // No message has the text: after an unescaped '/' or '@' in a password, the rest of the
+    // password is here.
     const ENCODED: &str = "(is '/' or '@' in a password written as %2F, %40?)";
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%');
     if name.is_empty() || !name.chars().all(plain) || !(rest.is_empty() || rest.starts_with(':')) {

@@ -1,4 +1,5 @@
-//! The command line as clap parses it. Usage errors must not show a store's URL, which may contain a password.
+//! The command line as clap parses it. Usage errors must not show a store's URL, which may contain
+//! a password.
 
 use std::ffi::OsString;
 

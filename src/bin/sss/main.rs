@@ -1,5 +1,5 @@
-//! The command `sss`: inspects and maintains a store that its servers have open, or had. It follows the store's own settings
-//! and never shows an id, which it does not know.
+//! The command `sss`: inspects and maintains a store that its servers have open, or had. It follows
+//! the store's own settings and never shows an id, which it does not know.
 
 mod args;
 mod output;

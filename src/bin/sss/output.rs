@@ -5,8 +5,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Whether standard output was open when the program started. Before `main`, the standard library opens /dev/null in place of
-/// closed standard streams, and writes to it succeed.
+/// Whether standard output was open when the program started. Before `main`, the standard library
+/// opens /dev/null in place of closed standard streams, and writes to it succeed.
 static WAS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// The dynamic loader calls this before the standard library starts.

@@ -116,7 +116,8 @@ fn time(time: SystemTime) -> String {
         Err(before) => -(before.duration().as_millis() as i64),
     };
     let (days, ms) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Days to a date of the Gregorian calendar: Hinnant, "chrono-compatible low-level date algorithms", civil_from_days.
+    // Days to a date of the Gregorian calendar: Hinnant, "chrono-compatible low-level date
+    // algorithms", civil_from_days.
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let day_of_era = z.rem_euclid(146_097);
