@@ -197,7 +197,7 @@ fn headlines(facts: &Facts) -> String {
         let Some((other, own, times)) = figures() else { continue };
         let _ = writeln!(
             text,
-            "| {} | {} | {} {} | **{} faster** |",
+            "| {} | {} | {} {} | **{} as fast** |",
             row.other,
             rounded(other),
             row.own,
@@ -223,7 +223,7 @@ fn markdown(sources: &Sources, plots: &[(&str, &str)]) -> String {
     picture(&mut text, true);
     let _ = write!(
         text,
-        "\nPayloads have 256 bytes. The `memory:` and dashmap figures are those of one thread and {} sessions (Redis: a tenth). \
+        "\nPayloads have 256 bytes. The `memory:` and dashmap figures are those of one thread and {} sessions (against Redis: a tenth). \
          Run `make bench` for the figures of your machine.\n\n## Targets\n\n\
          {pass} targets passed, {miss} missed, {not} not measured{}.\n\n{}\
          | | what | target | measured | |\n|---|---|---|---|---|\n",
