@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings a machine to where `make test` (or `make demo`) can run: Debian packages by apt when root, else a list of what to
 # install; and a virtual environment in .venv with the Python tools. Does nothing where everything is there, but for the
-# Python package of this clone: that is built anew each time, because the sources may have changed. Only what is missing
+# Python package of this clone: that is built each time, because the sources may have changed. Only what is missing
 # is fetched, so that a second run needs no network.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -57,7 +57,7 @@ if [ ${#packages[@]} -gt 0 ]; then
   fi
 fi
 
-# Anew if it is of another place (a moved clone), or was cut short.
+# Made again if it belongs to another path (a moved clone) or is incomplete.
 here="$PWD/.venv"
 if [ "$(cat .venv/made-in 2>/dev/null)" != "$here" ]; then
   rm -rf .venv

@@ -1,5 +1,5 @@
 /* args.c: pointers, lengths, struct sizes and flag bits that a careless or hostile caller passes. Wrong memory lies
- * before a page that nobody may touch, so that a read or write too far crashes the test.
+ * before a page that may not be touched, so that a read or write too far crashes the test.
  * Must not pass what C itself forbids (misaligned structs). */
 #include "check.h"
 #include <stddef.h>
@@ -367,7 +367,7 @@ static void shorter_options_work(void) {
     set_up();
     options.timeout_ms = 2000;
     options.idle_timeout_ms = 1000;
-    options.size = offsetof(sss_options, idle_timeout_ms); /* a caller who knew only the first timeout */
+    options.size = offsetof(sss_options, idle_timeout_ms); /* a caller that knew only the first timeout */
     CHECK_OK(sss_create(store, "x", 1, &options, made, &meta));
     CHECK_NUM(meta.expires_ms, meta.created_ms + 2000);
     options.size = offsetof(sss_options, principal);

@@ -188,7 +188,7 @@ static void fork_here(void) {
     forks_ahead = 1;
 }
 
-/* The end of a child, whose parent goes on. */
+/* The end of a child, whose parent runs on. */
 static void join_here(void) {
     if (forks_ahead) {
         if (--forks_ahead == 0 && !failed_now) state = RUNNING;

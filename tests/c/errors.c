@@ -121,7 +121,7 @@ static void null_required_output_is_invalid(void) {
     char sid[SSS_SID_SIZE];
     CHECK_STATUS(sss_open("memory:", 7, NULL), SSS_E_INVALID);
     CHECK_STATUS(sss_create(store, "x", 1, NULL, NULL, NULL), SSS_E_INVALID);
-    after = stats_of(store); /* no session that nobody can name */
+    after = stats_of(store); /* no session without a known id */
     CHECK_NUM(after.sessions, before.sessions);
     CHECK_NUM(after.created, before.created);
     new_session(store, "x", NULL, sid);

@@ -30,7 +30,7 @@ static void tear_down(void) {
     remove_test_store(&test_store);
 }
 
-/* As if the machine had started anew: state.shm says in which of its lives the store was used, behind the first 8 bytes. */
+/* As if the machine had restarted: state.shm has the boot id of the store's last use, behind the first 8 bytes. */
 static void start_machine_anew(void) {
     char path[512];
     unsigned char boot[16];

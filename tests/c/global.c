@@ -1,4 +1,4 @@
-/* global.c: the process-wide store: first use, sss_open_global before and after it, and that nobody can close it.
+/* global.c: the process-wide store: first use, sss_open_global before and after it, and that it cannot be closed.
  * Each case runs in a process of its own; the parent itself must never touch SSS_GLOBAL. */
 #include "check.h"
 

@@ -17,7 +17,7 @@ static void closed_handle_stays_invalid(void) {
     CHECK_OK(sss_close(first));
     check_dead(first); /* closed twice */
     for (i = 0; i < COUNT_OF(later); i++) {
-        later[i] = open_store("memory:"); /* whoever gets its place */
+        later[i] = open_store("memory:"); /* one of them gets its slot */
         check_dead(first);
     }
     for (i = 0; i < COUNT_OF(later); i++) CHECK_OK(sss_close(later[i]));
@@ -146,7 +146,7 @@ static void close_during_calls_is_safe(void) {
     }
 }
 
-/* Named stores come and go under eight threads; whoever holds a handle has a working store. */
+/* Named stores come and go under eight threads; every open handle has a working store. */
 static void *open_use_close(void *unused) {
     long n = rounds(4000), i;
     char sid[SSS_SID_SIZE];

@@ -107,7 +107,7 @@ static void fill_with(size_t size, int owned) {
     }
     CHECK_NUM(stats_of(store).sessions, made);
     CHECK_NUM(stats_of(store).bytes, made * size);
-    CHECK_OK(sss_touch(store, first, SSS_SID_LEN, NULL)); /* whoever was there still is */
+    CHECK_OK(sss_touch(store, first, SSS_SID_LEN, NULL)); /* the sessions from before are still there */
     CHECK_OK(sss_delete(store, first, SSS_SID_LEN));
     CHECK_OK(sss_close(store));
     store = open_store("memory:?max_payload=64MiB"); /* the memory came back */

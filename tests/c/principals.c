@@ -1,4 +1,4 @@
-/* principals.c: sessions that belong to somebody: list, revoke, references, and the counters of sss_stats.
+/* principals.c: sessions with a principal: list, revoke, references, and the counters of sss_stats.
  * Must not look inside a reference: it is opaque, only its use counts. */
 #include "check.h"
 

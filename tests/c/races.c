@@ -162,7 +162,7 @@ static void duel_verify(long round) {
     }
     CHECK(renewals <= 1);
     switch (duel.killer) {
-    case DELETE: /* whoever came first made the other one NOT_FOUND */
+    case DELETE: /* the first one made the other one NOT_FOUND */
         CHECK_NUM((duel.killed == SSS_OK) + renewals, 1);
         survivor = heir;
         break;

@@ -105,7 +105,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        // Wakes the one who waits for connections.
+        // Wakes the thread that waits for connections.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
         for stream in self.shared.open.lock().unwrap().iter() {
             let _ = stream.shutdown(Shutdown::Both);

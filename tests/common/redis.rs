@@ -1,5 +1,5 @@
 //! Real Redis servers for the tests: started on loopback with a free port and a socket of their own, in a directory that goes
-//! with them. A server ends with whoever holds it, and also if this process is killed: a shell waits for the end of its pipe.
+//! with them. A server ends when its `Server` is dropped, and if this process is killed: a shell waits for the end of its pipe.
 //! SSS_TEST_REDIS_SERVER in the environment is the program to start instead of redis-server, such as valkey-server.
 
 use std::{
@@ -22,7 +22,7 @@ pub const USER: &str = "sss";
 pub const PASSWORD: &str = "hunter2/@";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ends the server when it is told to, or nobody is left who could tell it.
+/// Ends the server when a line arrives, or when the pipe is closed because this process has ended.
 const WATCH: &str =
     r#"exec 3<&0; "$@" </dev/null & server=$!; read -r _ <&3; kill -9 $server 2>/dev/null; wait $server 2>/dev/null"#;
 
@@ -114,7 +114,7 @@ impl Server {
         format!("redis+unix://{USER}:hunter2%2F%40@{}?{options}", self.socket().to_str().unwrap())
     }
 
-    /// What the server answers the user who may do everything, word for word. `None`: it cannot be reached.
+    /// The server's reply to the user that may do everything, verbatim. `None`: it cannot be reached.
     pub fn ask(&self, command: &[&str]) -> Option<String> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;

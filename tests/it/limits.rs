@@ -24,7 +24,7 @@ fn watched(work: impl Fn(&mut Rng) + Sync, mut watch: impl FnMut()) {
             let (gate, running, work) = (&gate, &running, &work);
             scope.spawn(move || {
                 gate.pass();
-                // Also when it panics, or the watcher would wait for ever.
+                // Even if it panics: otherwise the watcher would wait for ever.
                 let _leaves = Leaves(running);
                 work(&mut Rng(seed));
             });
@@ -136,7 +136,7 @@ fn max_sessions_is_never_exceeded() {
     assert_eq!((store.stats().unwrap().sessions, store.stats().unwrap().bytes), (0, 0));
 }
 
-/// One place is taken by a session that is over: there is room, whoever else is clearing it at this moment.
+/// One place is taken by a session that is over: there is room, even while another thread is clearing it.
 #[test]
 fn create_succeeds_during_concurrent_sweep() {
     let store = open("clock=manual&max_sessions=1&timeout=1h&idle_timeout=infinity");

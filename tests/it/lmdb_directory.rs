@@ -141,7 +141,7 @@ fn open_refuses_irregular_files() {
         fs::create_dir(&path).unwrap();
         refused(&place.url(""), ErrorKind::Corrupt, name);
         fs::remove_dir(&path).unwrap();
-        // Opening one would wait for who writes to it.
+        // Opening one would wait for a writer.
         assert!(Command::new("mkfifo").arg("-m600").arg(&path).status().unwrap().success());
         refused(&place.url(""), ErrorKind::Corrupt, name);
         fs::remove_file(&path).unwrap();
@@ -173,7 +173,7 @@ fn open_refuses_foreign_files() {
     }
 }
 
-/// As if the machine had been started anew since the store was used.
+/// As if the machine had restarted since the store was used.
 fn start_machine_anew(place: &Place, is_clean: bool) {
     let mut map = fs::read(file(place, "state.shm")).unwrap();
     map[BOOT..CLEAN].iter_mut().for_each(|byte| *byte ^= 0xFF);

@@ -1,5 +1,5 @@
 //! A read of `lmdb:` that does not come to its end, as when its thread or process is stopped in the middle of it: what it
-//! looks at is kept for it, so that writers find less and less room. They wait for it, and at last say who it is.
+//! looks at is kept for it, so that writers find less and less room. They wait for it, and at last name the process in an error.
 
 use std::{sync::mpsc, thread, time::Duration};
 

@@ -1,6 +1,6 @@
-//! Threads against each other on the same sessions: what is gone never comes back, whoever was in the middle of what.
+//! Threads against each other on the same sessions: what has ended never comes back, whatever calls were under way.
 //! Each round lets two or three calls overlap and then looks at what must hold whatever their order was; nothing here
-//! depends on who wins.
+//! depends on which one wins.
 
 use std::{
     sync::{

@@ -121,7 +121,7 @@ fn failover_keeps_replicated_writes() {
             cluster.wait_until_whole();
         });
         println!("round {round}: {} calls failed, for {:?} at the longest", report.failed, report.longest);
-        assert!(report.failed > 0, "nobody noticed");
+        assert!(report.failed > 0, "no call noticed");
     }
 }
 
@@ -215,7 +215,7 @@ fn slot_migration_keeps_sessions() {
     for server in &cluster.servers {
         assert_eq!(server.ask(&["CONFIG", "SET", "cluster-node-timeout", "30000"]).unwrap(), "+OK\r\n");
     }
-    // Nobody has to wait for long; but a busy machine may let everybody wait.
+    // No call has to wait for long, but a busy machine may delay all of them.
     let store = Store::open(&cluster.url("deadline=5s")).unwrap();
     let masters: Vec<usize> = (0..6).filter(|&i| cluster.is_master(i)).collect();
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {

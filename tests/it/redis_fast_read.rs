@@ -94,7 +94,7 @@ fn get_needs_no_script() {
     assert_eq!(calls(&server, "pexpire"), slides);
 }
 
-/// Found and not found by turns of the millisecond in which the session ends, whoever looks.
+/// Found and not found by turns of the millisecond in which the session ends, for every client.
 #[test]
 fn session_ends_at_exact_deadline() {
     let server = Server::start("");
@@ -190,7 +190,7 @@ impl Session {
         (self.created + timeout).min(self.last_seen.saturating_add(idle))
     }
 
-    /// When it is gone for a host: Redis does not keep it for longer than who used it last has said.
+    /// When it is gone for a host: Redis does not keep it for longer than its last user has said.
     fn ends(&self, host: &Host) -> i64 {
         self.expires(host.idle).min(self.expires(self.armed_idle))
     }
@@ -274,7 +274,7 @@ fn random_history_follows_server_clock() {
                 let version = session.version + u64::from(op == 6);
                 assert_eq!(meta.version(), version, "{context}");
                 match op {
-                    // What only looks sees the last use, also if it was without a script.
+                    // What only looks sees the last use, even one without a script.
                     4 | 9 => {
                         assert_eq!(
                             (meta.plain().last_seen_ms, meta.plain().expires_ms),
@@ -371,7 +371,7 @@ fn scripted_get_takes_one_round_trip() {
     // What is known is known beside others.
     assert_eq!([&own[0], &plain[0], &own[1], &plain[1]].map(trips), [1; 4]);
     assert_eq!(scripts(&server) - before, 3);
-    // An id that is nobody's, or an old one, is looked for by the script.
+    // An unknown id, or an old one, is looked up by the script.
     let old = create(&PLAIN);
     creator.renew(&old, None, &crate::common::grace(60_000)).unwrap();
     assert_eq!(trips(&old), 3, "itself, its alias, the session");

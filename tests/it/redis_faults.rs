@@ -177,7 +177,7 @@ fn sessions_survive_server_restart() {
         }
         more();
     });
-    assert!(failed.load(Ordering::Relaxed) > 0, "nobody noticed");
+    assert!(failed.load(Ordering::Relaxed) > 0, "no call noticed");
 }
 
 /// Replies are cut anywhere and come too late; each call gets its own session's payload or an error.

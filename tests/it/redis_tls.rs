@@ -1,4 +1,4 @@
-//! `rediss://`: a server that cannot prove who it is gets no word, not to mention a password.
+//! `rediss://`: a server without a valid certificate receives nothing, in particular no password.
 
 use std::{path::Path, time::Duration};
 

@@ -105,7 +105,7 @@ fn named_store_is_shared_by_name() {
     assert!(found(b.get(&sid, Access::Slide)).is_some());
     assert!([&c, &d, &e].iter().all(|store| found(store.get(&sid, Access::Slide)).is_none()));
     let (sid, _) = d.create(b"hello", &PLAIN).unwrap();
-    assert!(found(e.get(&sid, Access::Slide)).is_none(), "memory: without a name is shared with nobody");
+    assert!(found(e.get(&sid, Access::Slide)).is_none(), "memory: without a name is not shared");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn real_clock_keeps_used_sessions() {
     }
 }
 
-/// Nobody sweeps here: creating clears enough that what is held stays in proportion to what lives.
+/// Without any sweep: creating clears enough that what is held stays in proportion to what lives.
 #[test]
 fn memory_is_bounded_without_sweep() {
     let store = open("clock=manual&timeout=10s&idle_timeout=infinity");

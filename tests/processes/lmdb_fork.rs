@@ -1,5 +1,5 @@
 //! A process that uses an `lmdb:` store is forked, whatever its threads are at: the child uses the handle that it has
-//! inherited, the parent goes on with its own, and nobody hangs. `make torture` does the same more often. (What each call has
+//! inherited, the parent keeps its own, and neither hangs. `make torture` does the same more often. (What each call has
 //! to do in a child is in conformance/fork.txt; C programs do the same in c/processes.c.)
 #![allow(unsafe_code)]
 
@@ -104,8 +104,8 @@ fn child_forked_during_write_works() {
     }
 }
 
-/// Looser settings hold as soon as nobody else has the store open: neither after an orderly end of the parent nor after it was
-/// killed may a child, which goes on for something else, stand in for it.
+/// Looser settings hold as soon as no other process has the store open: neither after an orderly end of the parent nor after it was
+/// killed may a child that runs on count in its place.
 fn idle_child_does_not_keep_store_open() {
     for how in ["close", "be killed"] {
         let place = Place::of(Engine::Lmdb);
@@ -131,7 +131,7 @@ fn fork_and_wait(args: &[String]) {
     // SAFETY: this process has no other threads.
     if unsafe { libc::fork() } == 0 {
         stdout().write_all(format!("{}\n", std::process::id()).as_bytes()).unwrap();
-        // SAFETY: no preconditions. It ends by itself if nobody ends it.
+        // SAFETY: no preconditions. It ends by itself if it is not killed.
         unsafe {
             libc::sleep(PATIENCE);
             libc::_exit(0);

@@ -128,7 +128,7 @@ fn dead_readers_free_slots() {
     assert_ne!(store.put(&sid, b"x", &PLAIN).map_err(|error| error.kind()), Err(ErrorKind::Busy));
 }
 
-/// As uWSGI does for a reload: the number of the process stays the same, so nobody else can tell that its readers are gone.
+/// As uWSGI does for a reload: the number of the process stays the same, so no other process can tell that its readers are gone.
 fn exec_frees_reader_slots() {
     let place = Place::of(Engine::Lmdb);
     let (store, url) = (place.open("seal=off"), place.url("seal=off"));

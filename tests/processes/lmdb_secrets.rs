@@ -1,5 +1,5 @@
-//! The server's secret is changed as docs/deployment.md says, while several processes read and write: nobody is logged out,
-//! nothing is an error, and in the end the old secret is of no use to anybody.
+//! The server's secret is changed as docs/deployment.md says, while several processes read and write: no session ends,
+//! nothing is an error, and in the end the old secret opens nothing.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ impl Secrets {
     /// The secret with this number: so many hex digits.
     fn write(&self, numbers: &[u8]) {
         let text: String = numbers.iter().map(|number| format!("{number:02x}").repeat(32) + "\n").collect();
-        // As an operator should: nobody finds half a file.
+        // As an operator should: no process reads half a file.
         let new = self.0.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -56,10 +56,10 @@ fn secret_rotation_keeps_sessions() {
         drop(store);
         let ids = sids.iter().map(|sid| sid.as_str().to_owned()).collect::<Vec<_>>().join("\n");
         let mut workers: Vec<Child> = (0..WORKERS).map(|number| start(&url, number, &ids)).collect();
-        // As in the guide: last, then in front, then alone; and each time all are started anew, one after the other.
+        // As in the guide: last, then in front, then alone; and each time all are restarted, one after the other.
         for numbers in [&[1, 2][..], &[2, 1], &[2]] {
             if numbers == [2] {
-                // Instead of waiting for the absolute timeout: what nobody has written since is written now.
+                // Instead of waiting for the absolute timeout: what has not been written since is written now.
                 let store = Store::open(&url).unwrap();
                 sids.iter().for_each(|sid| _ = store.put(sid, &payload(1), &PLAIN).unwrap());
             }

@@ -13,7 +13,7 @@ suite! {
 const SESSIONS: usize = 40_000;
 const PAYLOAD: [u8; 1024] = [7; 1024];
 const ALL: usize = SESSIONS * PAYLOAD.len();
-/// What a sweep of 1000 gives back at the most: 250 chunks of 64 KiB and what is left of a step that was begun.
+/// What a sweep of 1000 gives back at most: 250 chunks of 64 KiB and what is left of a step that was begun.
 const A_STEP: usize = (250 + 128) << 16;
 
 /// Bytes for which this process has memory.
@@ -40,7 +40,7 @@ fn fill_and_sweep(_: &[String]) {
         assert!(full > before + ALL, "{full} bytes");
         sids.iter().for_each(|sid| store.delete(sid).unwrap());
         drop(sids);
-        // Whoever deletes waits for nothing of it.
+        // A delete gives nothing back itself.
         let mut held = resident();
         assert!(held > before + ALL * 9 / 10, "{held} bytes of {full}");
         for step in 0.. {

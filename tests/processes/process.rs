@@ -112,7 +112,7 @@ pub fn first_line(child: &mut Child) -> String {
     line.trim_end().to_owned()
 }
 
-/// Kills a process that goes on until then.
+/// Kills a process that runs until then.
 #[track_caller]
 pub fn kill(mut child: Child) {
     child.kill().unwrap();

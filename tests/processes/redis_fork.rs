@@ -1,4 +1,4 @@
-//! A `redis:` store in forked processes: a child goes on by itself, on connections of its own, and neither the server nor the
+//! A `redis:` store in forked processes: a child continues on connections of its own, and neither the server nor the
 //! parent notices anything of what the child does with what it inherited.
 
 use std::{

@@ -1,4 +1,4 @@
-//! Modules and who imports from whom, and the cycles in that.
+//! Modules, the imports between them, and the cycles among these.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,6 @@
 //! The direction of imports: no module cycle in the library and in the NIF, and no import against the layers.
-//! (bindings/python/tests/test_layers.py looks at the Python package.) A failure prints each cycle, with the files and paths that close it.
+//! (bindings/python/tests/test_layers.py looks at the Python package.) A failure prints each cycle, with the files and
+//! paths that close it.
 
 mod graph;
 mod rust;

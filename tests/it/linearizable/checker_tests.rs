@@ -188,7 +188,7 @@ fn checker_distinguishes_atomic_revoke() {
     let torn = [&two[..], &[list(4, 9, &[(0, 1, 1)]), put(5, 6, 2, 2), delete(7, 8, 1)]].concat();
     refused(&RULES, &torn);
     accepted(&one_by_one, &torn);
-    // Nobody may be missing who was there all the time.
+    // A session that was there all the time may not be missing.
     refused(&one_by_one, &[&two[..], &[list(4, 5, &[(0, 1, 1)])]].concat());
     refused(&one_by_one, &[&two[..], &[delete(4, 5, 1), list(6, 7, &[(0, 1, 1), (1, 1, 1)])]].concat());
 }

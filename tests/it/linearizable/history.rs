@@ -7,7 +7,7 @@ use std::fmt;
 /// Names a session id: the number under which it was recorded.
 pub type Id = usize;
 
-/// In place of an id: a session that was shown by a reference of which nobody knows the id.
+/// In place of an id: a session that was shown by a reference whose id is not known.
 pub const UNKNOWN: Id = Id::MAX;
 
 /// In place of an answer's time: the call had not returned when the history ends.

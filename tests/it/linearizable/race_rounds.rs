@@ -1,4 +1,4 @@
-//! Very many rounds of two calls on one session: one that ends it, and one that uses it. Whoever wins, what has ended
+//! Very many rounds of two calls on one session: one that ends it, and one that uses it. Whichever wins, what has ended
 //! stays so. The rounds of a batch share two threads, since to start one takes longer than a round.
 
 use std::{

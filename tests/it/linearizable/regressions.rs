@@ -16,7 +16,7 @@ const ROUNDS: usize = 300;
 const UNTIL_IT_WAITS: Duration = Duration::from_millis(2);
 
 /// Reads `held`; meanwhile starts `waiting` in one thread and then does `then` in another one, which must not wait for
-/// a lock. `after` comes next, before the one who waits has woken up.
+/// a lock. `after` comes next, before the waiting thread has woken up.
 fn while_reading<T: Send>(
     store: &Store,
     held: &Sid,
@@ -72,7 +72,7 @@ fn old_id_misses_writes_after_grace() {
     }
 }
 
-/// Two sessions may be: when one of them has expired, nobody has to go for a third one.
+/// Two sessions may be: when one of them has expired, a third one evicts none.
 #[test]
 fn limit_evicts_only_when_full() {
     let store = open("clock=manual&max_per_principal=2");

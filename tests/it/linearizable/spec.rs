@@ -13,7 +13,7 @@ pub struct Rules {
     pub idle: i64,
     pub max_per_principal: usize,
     pub wide: Wide,
-    /// Sessions of which nobody knows the reference: in a list they are `UNKNOWN`.
+    /// Sessions whose reference is not known: in a list they are `UNKNOWN`.
     pub unreferenced: Vec<Id>,
 }
 
@@ -54,7 +54,7 @@ pub struct Step {
     pub state: State,
     /// Whether the call is complete by it.
     pub completes: bool,
-    /// Whether it can be taken at once: it is as possible now as ever, and takes no possibility from anybody.
+    /// Whether it can be taken at once: it is as possible now as ever, and rules out nothing for other calls.
     pub free: bool,
 }
 
@@ -270,7 +270,7 @@ impl State {
                 next.under_way.insert(nth, (left, met));
             }
             next.settle(rules);
-            // Who is gone stays gone, and looking changes nothing.
+            // An ended session stays ended, and looking changes nothing.
             let free = found.is_none() || matches!(op.what, Call::List { .. });
             Some(Step { state: next, completes, free })
         };

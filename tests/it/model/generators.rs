@@ -55,7 +55,7 @@ impl Pair {
         Opts { timeout, idle, who, grace }
     }
 
-    /// Too large only if nothing else is wrong: which of two mistakes is named first is nobody's promise.
+    /// Too large only if nothing else is wrong: which of two mistakes is named first is not promised.
     pub fn payload(&mut self, opts: &Opts) -> Vec<u8> {
         let sound = opts.grace == 0 && !matches!(opts.who, Who::Clear | Who::Set(""));
         let longest = self.model.rules.max_payload;

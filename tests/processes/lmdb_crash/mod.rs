@@ -33,7 +33,7 @@ suite! {
 const PROCESSES: usize = 4;
 /// A writer that is held up for longer than this waits for a dead one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After the death of a writer the next one goes on within this time, beside what it waits for a busy machine anyway.
+/// After the death of a writer the next one continues within this time, beside what it waits for a busy machine anyway.
 const NEXT_WRITER: Duration = Duration::from_millis(100);
 
 fn seed() -> u64 {
@@ -57,7 +57,7 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
         .map(|i| start(&mut rng, (0..threads).map(|t| (i * threads + t, Known::default())).collect()))
         .collect();
     let (mut killed, mut acknowledged, mut unknown) = (0, 0, 0);
-    // In nanoseconds: until another writer went on, at moments when nobody was killed and after kills; and until all had.
+    // In nanoseconds: until another writer continued, without a kill and after kills; and until all had.
     let (mut usual, mut next, mut worst_all) = (Vec::new(), Vec::new(), 0);
     while killed < kills {
         usual.push(wait_for_writes(&processes, now(), seed).0);
@@ -66,7 +66,7 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
             processes.iter_mut().for_each(|process| _ = process.kill());
             killed += PROCESSES as u64;
             let mut all: Vec<Writers> = processes.drain(..).map(Process::bury).collect();
-            // Nobody else has it open: this checks the file.
+            // No other process has it open, so this checks the file.
             let store = Store::open(&url).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             for writers in &mut all {
                 acknowledged += verify(&store, writers, &mut unknown, seed);
@@ -95,15 +95,15 @@ fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
     }
     let [usual, next] = [usual, next].map(Spread::of);
     println!(
-        "killed {killed} writers, {acknowledged} operations acknowledged, all of which held; the next writer goes on after \
-         {usual}, and after a kill {next}; all others after {:.1} ms at the most",
+        "killed {killed} writers, {acknowledged} operations acknowledged, all of which held; the next writer continues after \
+         {usual}, and after a kill {next}; all others after at most {:.1} ms",
         worst_all as f64 / 1e6
     );
     // Only where the machine has nothing else to do: the rest is what PATIENCE looks for. And not each of them.
     let most = usual.most_times + NEXT_WRITER.as_nanos() as u64;
     assert!(
         !is_torture() || next.most_times <= most,
-        "seed {seed}: the next writer goes on after {usual}, and after a kill {next}"
+        "seed {seed}: the next writer continues after {usual}, and after a kill {next}"
     );
 }
 
@@ -123,7 +123,7 @@ impl Spread {
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let [most_times, longest] = [self.most_times, self.longest].map(|ns| ns as f64 / 1e6);
-        write!(f, "{most_times:.1} ms ({longest:.1} at the most)")
+        write!(f, "{most_times:.1} ms (at most {longest:.1})")
     }
 }
 
@@ -148,7 +148,7 @@ fn wait_for_a_write(process: &Process, when: u64, seed: u64) -> u64 {
 }
 
 /// Looks whether all holds that dead writers knew, and which state the step that they were at has left. Adds how many
-/// sessions there may be whose id nobody knows.
+/// sessions there may be whose id is not known.
 fn verify(store: &Store, writers: &mut Writers, unknown: &mut usize, seed: u64) -> u64 {
     let mut acknowledged = 0;
     for (number, known) in writers {
@@ -205,7 +205,7 @@ fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String
     (after, false)
 }
 
-/// That tables and counts agree with one another, and with what all writers know. Ends the sessions that nobody knows.
+/// That tables and counts agree with one another, and with what all writers know. Ends the sessions whose id is not known.
 fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
     let writers = || all.iter().flatten();
     let known: usize = writers().map(|(_, known)| known.sessions.len()).sum();
@@ -253,7 +253,7 @@ fn write_with_much_memory(args: &[String]) {
     while store.put(&sid, &memory[..10_000], &PLAIN).is_ok() {}
 }
 
-/// With `max_per_principal`, a new session ends the least recently used one: in one step, also when it is cut short.
+/// With `max_per_principal`, a new session ends the least recently used one: in one step, even if it is killed.
 fn killed_create_evicts_with_its_commit() {
     const MOST: usize = 3;
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
@@ -298,7 +298,7 @@ fn use_and_be_killed(place: &Place, is_alone: bool) {
         let store = Store::open(&url).unwrap();
         let [used, unused] = [0, 1].map(|_| store.create(b"hello", &PLAIN).unwrap().0);
         store.advance_clock(6000).unwrap();
-        // Either somebody has the store open all the time, or it is opened anew after everybody died.
+        // Either another process has the store open all the time, or it is opened again after all have died.
         let kept = (!is_alone).then(|| store.clone());
         drop(store);
         let mut child = part("lmdb_crash::get_once", &[&url, used.as_str()]).spawn().unwrap();

@@ -1,4 +1,4 @@
-//! The files of an `lmdb:` store are damaged while nobody has it open: bits, bytes, pages, their ends, all of them. Whoever
+//! The files of an `lmdb:` store are damaged while it is closed: bits, bytes, pages, their ends, all of them. A process that
 //! opens and uses it then gets the right data, NOT_FOUND, or CORRUPT with a text that says what to do, and never dies of a
 //! signal or hangs: each damaged copy is looked at by a process of its own. Where a file is damaged under a process that has
 //! it open, that may die, because LMDB believes what it has mapped; but a wrong payload it never gets. `make torture` does
@@ -126,7 +126,7 @@ fn live_damage_yields_no_wrong_payload() {
         let mut output = BufReader::new(child.stdout.take().unwrap());
         output.read_line(&mut String::new()).unwrap();
         let damage = Damage::to_live(&mut Rng(seed), place.directory());
-        // It goes on when its input ends.
+        // It continues when its input ends.
         drop(child.stdin.take());
         let status = end_of(&mut child);
         let mut said = String::new();

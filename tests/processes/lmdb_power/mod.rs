@@ -114,7 +114,7 @@ fn failed_disk_stops_acknowledgements() {
     }
 }
 
-/// Whether the data are read from the disk again by who opens the store, and by who opens it after that; and before they are
+/// Whether the data are read from the disk again by the first process that opens the store and by the next one; and before they are
 /// said to be there.
 fn forgets(shimmed: &Shimmed, place: &Place) -> (bool, bool) {
     let [first, second] = [(), ()].map(|()| {
@@ -134,7 +134,7 @@ fn assert_failed<T>(result: Result<T, Error>) {
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
 }
 
-/// The part: `URL FILE`. Writes, and goes on when the disk fails, which a file with this name brings about.
+/// The part: `URL FILE`. Writes, and continues when the disk fails, which a file with this name brings about.
 fn fail(args: &[String]) {
     let [url, file] = args else { panic!("not the arguments: {args:?}") };
     let store = Store::open(url).unwrap();
@@ -199,7 +199,7 @@ fn power_cut_images_keep_acknowledged_writes() {
     );
 }
 
-/// What state.shm says when the machine starts anew.
+/// What state.shm says after the machine has restarted.
 fn after_power_cut(map: &[u8]) -> Vec<u8> {
     const BOOT: std::ops::Range<usize> = 8..24;
     const CLEAN: usize = 24;
