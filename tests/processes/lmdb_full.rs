@@ -20,8 +20,8 @@ suite! {
         impossible_size_leaves_nothing,
         interrupted_growth_is_taken_back,
         disk_that_fills_up_later_does_no_harm,
-//        full_store_revokes,
-//        full_store_deletes_beside_reader,
+        full_store_revokes,
+        full_store_deletes_beside_reader,
         cleared_store_refills,
     ],
     parts: [use_store, use_on_full_disk, hold_read],
@@ -283,7 +283,8 @@ fn full_store_deletes_beside_reader() {
         assert_eq!(first_line(&mut reader), "reading");
         for (i, sid) in others.iter().enumerate() {
             store.delete(sid).unwrap_or_else(|error| panic!("{i} of {} deleted: {error}", others.len()));
-            assert_eq!(store.get(sid, Access::Peek).unwrap_err().kind(), ErrorKind::NotFound);
+            let error = store.get(sid, Access::Peek).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{i}: {error}");
         }
         kill(reader);
         store.sweep(u64::MAX).unwrap();

@@ -74,7 +74,9 @@ fn library() -> PathBuf {
 fn second_copy_in_process_is_refused() {
     let place = Place::of(Engine::Lmdb);
     let copies = ["a", "b"].map(|name| place.directory().with_extension(name));
-    copies.iter().for_each(|copy| drop(fs::copy(library(), copy).unwrap()));
+    for copy in &copies {
+        fs::copy(library(), copy).unwrap();
+    }
     let [first, second] = copies.each_ref().map(|copy| copy.to_str().unwrap());
     let output = ends_well(part("lmdb_locks::open_two_copies", &[&place.url(""), first, second]).spawn().unwrap());
     copies.iter().for_each(|copy| fs::remove_file(copy).unwrap());

@@ -7,6 +7,7 @@ use super::{
     deadline_index::{self, OF_ALIAS, first_deadline, parse_deadline_key, parse_key, successor},
     env::Table,
     session_txn::{SessionRow, SessionTxn},
+    shm::SlotState,
 };
 use crate::{
     error::Result,
@@ -15,15 +16,15 @@ use crate::{
 
 /// How long one transaction visits sessions: other writers wait for it.
 const MAX_HOLD: Duration = Duration::from_millis(1);
-/// How many sessions one transaction visits.
-const MAX_VISITS: u64 = 64;
+/// How many sessions one transaction visits, if there is room for it.
+pub(super) const MAX_VISITS: u64 = 64;
 /// Expired sessions that a create clears, so that a store that is never swept does not fill up.
 const NEIGHBOURS: u64 = 4;
 
 /// Removes up to `max` expired sessions, and returns how many. True: there may be more.
-pub(super) fn sweep(txn: &mut SessionTxn, max: u64) -> Result<(u64, bool)> {
+pub(super) fn sweep(txn: &mut SessionTxn, max: u64, max_visits: u64) -> Result<(u64, bool)> {
     let time = txn.cx.step_time();
-    let removed = clear(txn, max, MAX_VISITS, &time)?;
+    let removed = clear(txn, max, max_visits, &time)?;
     Ok((removed, first_deadline(txn.txn)?.is_some_and(|deadline| deadline <= time.now)))
 }
 
@@ -65,13 +66,14 @@ fn clear(txn: &mut SessionTxn, max: u64, max_visits: u64, time: &StepTime) -> Re
     Ok(removed)
 }
 
-/// Continues the visit of all sessions that may be due earlier than the table says. False: it is complete.
-pub(super) fn reindex_batch(txn: &mut SessionTxn) -> Result<bool> {
+/// Continues the visit of all sessions that may be due earlier than the table says, or were ended in their slots alone.
+/// False: it is complete.
+pub(super) fn reindex_batch(txn: &mut SessionTxn, max_visits: u64) -> Result<bool> {
     let Some(from) = deadline_index::reindex_from(txn.txn)? else { return Ok(false) };
     let mut next = from.to_vec();
     let time = txn.cx.step_time();
     let begun = Instant::now();
-    for _ in 0..MAX_VISITS {
+    for _ in 0..max_visits {
         if begun.elapsed() > MAX_HOLD {
             break;
         }
@@ -81,7 +83,10 @@ pub(super) fn reindex_batch(txn: &mut SessionTxn) -> Result<bool> {
         };
         next = successor(key);
         let (row, _) = SessionRow::read(parse_key(key)?, bytes, &txn.last_used(), txn.seals)?;
-        if row.header.deadline(time.timeouts) < row.engine_fields.indexed_deadline {
+        if row.slot_state == SlotState::Expired && row.header.is_live(&time) {
+            // It was counted when it was ended.
+            txn.remove(&row)?;
+        } else if row.header.deadline(time.timeouts) < row.engine_fields.indexed_deadline {
             reschedule(txn, &row, &time)?;
         }
     }

@@ -2,6 +2,7 @@
 //! a store has everything written to the disk, and says so there.
 
 use std::{
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -33,6 +34,8 @@ pub(super) struct Handle {
     pub survives_power_cut: bool,
     /// In bytes.
     pub file_size: u64,
+    /// How many pages the steps of the current write transaction may take, if it is this process's.
+    pub claimed_pages: AtomicUsize,
 }
 
 impl Handle {
@@ -52,6 +55,7 @@ impl Handle {
     /// complete there any more: in the same transaction, so that `close` either sees what is written or comes before it.
     pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
         let txn = self.env.write(&self.shm.header().writer_queue)?;
+        self.claimed_pages.store(0, Ordering::Relaxed);
         if self.shm.is_clean() {
             self.shm.set_clean(false);
             // If this fails, the next write has to do it.

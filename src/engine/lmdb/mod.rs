@@ -61,12 +61,8 @@ use crate::{
 
 /// Expired sessions cleared at once when a store is full.
 const CLEARED_IF_FULL: u64 = 64;
-/// One part of the file's pages is reserved for calls that make room: deleting takes pages as well.
-const RESERVED_PART: usize = 16;
-/// The most pages that a write takes beside those of its payload: some for the way down each of the tables.
-const PAGES_PER_WRITE: usize = 40;
-/// How many sessions one transaction of a revocation ends.
-const REVOKED_AT_ONCE: usize = 4096;
+/// How many sessions one transaction of a revocation ends, if there is room for it.
+const REVOKED_AT_ONCE: u64 = 64;
 /// Between the transactions of a sweep: LMDB's lock is not fair, so taking it again at once would keep other writers out.
 const SWEEP_PAUSE: Duration = Duration::from_micros(50);
 /// How long a write waits for pages that a read still looks at.
@@ -185,7 +181,7 @@ impl Lmdb {
     }
 
     /// Runs a step in a transaction of its own: all of it happens, or nothing.
-    fn write<T: Send>(
+    fn try_write<T: Send>(
         &self,
         cx: &Context,
         acknowledged: Acknowledged,
@@ -193,8 +189,6 @@ impl Lmdb {
     ) -> Result<T> {
         let Store { group_commit, handle } = self.store()?;
         let seals = self.seals();
-        let deadline = Instant::now() + READER_TIMEOUT;
-        let mut is_last_attempt = false;
         loop {
             let mut effects = DeferredEffects::default();
             let mut result = None;
@@ -219,14 +213,66 @@ impl Lmdb {
             if must_rerun {
                 continue;
             }
-            if committed.as_ref() == Err(&file_full()) && !is_last_attempt {
-                // If there was no reader to wait for, one more attempt is due, because it may have gone just now.
-                is_last_attempt = !handle.wait_for_readers(deadline)?;
-                continue;
-            }
             committed?;
             return result.ok_or_else(|| Error::fixed(ErrorKind::Panic, "a write was not run"));
         }
+    }
+
+    /// The same. If the file has no room, waits for readers that keep pages from being used again.
+    fn write<T: Send>(
+        &self,
+        cx: &Context,
+        acknowledged: Acknowledged,
+        mut step: impl FnMut(&mut SessionTxn) -> Result<T> + Send,
+    ) -> Result<T> {
+        let handle = self.handle()?;
+        let deadline = Instant::now() + READER_TIMEOUT;
+        let mut is_last_attempt = false;
+        loop {
+            match self.try_write(cx, acknowledged, &mut step) {
+                Err(error) if error == file_full() && !is_last_attempt => {
+                    // If there is no reader to wait for, one more attempt is due, because it may have gone just now, and
+                    // because pages that the last transaction has freed are available after another one.
+                    is_last_attempt = !handle.wait_for_readers(deadline)?;
+                    if is_last_attempt {
+                        let _ = handle.write().and_then(session_txn::commit_unchanged);
+                    }
+                }
+                written => return written,
+            }
+        }
+    }
+
+    /// Runs a step on `max` sessions at once, and on fewer while the file has no room for so many.
+    fn write_batch<T: Send>(
+        &self,
+        cx: &Context,
+        acknowledged: Acknowledged,
+        max: u64,
+        mut step: impl FnMut(&mut SessionTxn, u64) -> Result<T> + Send,
+    ) -> Result<T> {
+        let mut max = max;
+        loop {
+            match self.try_write(cx, acknowledged, |txn| step(txn, max)) {
+                Err(error) if error == file_full() && max > 1 => max = (max / 8).max(1),
+                Err(error) if error == file_full() => return self.write(cx, acknowledged, |txn| step(txn, 1)),
+                written => return written,
+            }
+        }
+    }
+
+    /// Ends sessions in their slots alone if they could not be ended in the file for want of room. Not with
+    /// `durability=power`: the slots do not survive a power cut.
+    fn end_in_slots<T>(&self, cx: &Context, error: Error, end: impl FnOnce(&mut SessionTxn) -> Result<T>) -> Result<T> {
+        let handle = self.handle()?;
+        let is_out_of_room = error == file_full() || error.kind() == ErrorKind::Busy;
+        if handle.survives_power_cut || !is_out_of_room {
+            return Err(error);
+        }
+        // Nothing is written to it: it keeps other writers away.
+        let mut txn = handle.write()?;
+        let mut effects = DeferredEffects::default();
+        end(&mut SessionTxn { txn: &mut txn, handle, cx, seals: self.seals(), effects: &mut effects })
     }
 
     /// Runs a step that may need more room, after making some if there is none.
@@ -238,7 +284,10 @@ impl Lmdb {
     ) -> Result<T> {
         let mut is_last_attempt = false;
         loop {
-            let written = self.check_room(len).and_then(|()| self.write(cx, Acknowledged::Yes, &mut step));
+            let written = self.write(cx, Acknowledged::Yes, |txn| {
+                txn.check_room(len)?;
+                step(txn)
+            });
             match written {
                 Err(error) if error.kind() == ErrorKind::Full && !is_last_attempt => {
                     // If there was nothing to clear, one more attempt is due, because other calls may have cleared it.
@@ -247,21 +296,6 @@ impl Lmdb {
                 written => return written,
             }
         }
-    }
-
-    /// `FULL` if so little room is left in the file that it is reserved for making room.
-    fn check_room(&self, len: usize) -> Result<()> {
-        let handle = self.handle()?;
-        let page = handle.env.page_size()?;
-        let pages = (handle.file_size / page as u64) as usize;
-        let wanted = len / page + PAGES_PER_WRITE;
-        // Saturating, because a file that is damaged while it is open may say anything.
-        if handle.env.last_page()?.saturating_add(wanted) < pages - pages / RESERVED_PART
-            || handle.env.has_free_pages(wanted)?
-        {
-            return Ok(());
-        }
-        Err(file_full())
     }
 
     /// Whether a use has to be written into the record.
@@ -376,7 +410,11 @@ impl Engine for Lmdb {
     }
 
     fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
-        self.write(cx, Acknowledged::Yes, |txn| txn.delete(key))
+        if self.handle()?.survives_power_cut {
+            return self.write(cx, Acknowledged::Yes, |txn| txn.delete(key));
+        }
+        let deleted = self.try_write(cx, Acknowledged::Yes, |txn| txn.delete(key));
+        deleted.or_else(|error| self.end_in_slots(cx, error, |txn| txn.end_in_slot(key)))
     }
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
@@ -397,13 +435,24 @@ impl Engine for Lmdb {
         let handle = self.handle()?;
         handle.env.clear_dead_readers()?;
         let must_reindex = || handle.env.read().and_then(|txn| Ok(deadline_index::reindex_from(&txn)?.is_some()));
-        while max > 0 && must_reindex()? && self.write(cx, Acknowledged::No, expiry::reindex_batch)? {
+        if max > 0 && handle.shm.header().must_reclaim.swap(0, Ordering::AcqRel) == 1 {
+            match open::request_reindex(handle) {
+                Err(error) if error == file_full() => handle.shm.header().must_reclaim.store(1, Ordering::Release),
+                requested => requested?,
+            }
+        }
+        while max > 0
+            && must_reindex()?
+            && self.write_batch(cx, Acknowledged::No, expiry::MAX_VISITS, expiry::reindex_batch)?
+        {
             thread::sleep(SWEEP_PAUSE);
         }
         let first_deadline = || handle.env.read().and_then(|txn| deadline_index::first_deadline(&txn));
         let mut removed = 0;
         while removed < max && first_deadline()?.is_some_and(|deadline| deadline <= cx.clock.now_ms()) {
-            let (count, is_more) = self.write(cx, Acknowledged::No, |txn| expiry::sweep(txn, max - removed))?;
+            let (count, is_more) = self.write_batch(cx, Acknowledged::No, expiry::MAX_VISITS, |txn, max_visits| {
+                expiry::sweep(txn, max - removed, max_visits)
+            })?;
             removed += count;
             if !is_more {
                 break;
@@ -436,10 +485,18 @@ impl Engine for Lmdb {
         let mut revoked = 0;
         loop {
             // Each time from the beginning: a session that was renewed meanwhile may be anywhere.
-            let (count, is_done) = self.write(cx, Acknowledged::Yes, |txn| {
+            let ended = self.write_batch(cx, Acknowledged::Yes, REVOKED_AT_ONCE, |txn, max| {
                 let except = except.map(|key| txn.resolve_live(key)).transpose()?.flatten();
-                let is_done = txn.revoke(principal, except, REVOKED_AT_ONCE)?;
+                let is_done = txn.revoke(principal, except, max)?;
                 Ok((txn.effects.revoked, is_done))
+            });
+            let (count, is_done) = ended.or_else(|error| {
+                self.end_in_slots(cx, error, |txn| {
+                    let except = except.map(|key| txn.resolve_live(key)).transpose()?.flatten();
+                    let count = txn.revoke_in_slots(principal, except)?;
+                    cx.counters.add(Count::Revoked, count);
+                    Ok((count, true))
+                })
             })?;
             revoked += count;
             if is_done {

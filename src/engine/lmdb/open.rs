@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     os::unix::fs::MetadataExt,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use super::{
@@ -69,7 +69,8 @@ pub(super) fn open(directory: &Directory, options: &OpenOptions) -> Result<Handl
     let Opened { env, shm, file_size, has_shorter_timeout } = opened;
     let (salt, seals) = store_record(&env, &shm, &options)?;
     let survives_power_cut = options.survives_power_cut;
-    let handle = Handle { env, shm, locks, salt, seals, survives_power_cut, file_size };
+    let claimed_pages = AtomicUsize::new(0);
+    let handle = Handle { env, shm, locks, salt, seals, survives_power_cut, file_size, claimed_pages };
     if has_shorter_timeout {
         request_reindex(&handle)?;
     }

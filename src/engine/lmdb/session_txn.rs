@@ -2,11 +2,13 @@
 //! and removed together. A `SessionRow` is what a record says together with its slot in the shared memory; they are joined
 //! only here.
 
+use std::sync::atomic::Ordering;
+
 use smallvec::SmallVec;
 
 use super::{
     deadline_index::{self, parse_key, successor},
-    env::{Table, Txn, WriteTxn},
+    env::{Room, Table, Txn, WriteTxn, file_full},
     handle::Handle,
     shm::{LastUsedTable, SlotRef, SlotState},
 };
@@ -24,6 +26,13 @@ use crate::{
     },
     stats::Count,
 };
+
+/// The most pages that a write takes beside those of its payload: some for the way down each of the tables.
+const PAGES_PER_WRITE: usize = 40;
+/// One part of the file's pages is reserved for calls that end sessions: deleting takes pages as well, and those that a
+/// transaction frees are available only to the transaction after the next one.
+const RESERVED_PART: usize = 16;
+const MIN_RESERVED_PAGES: usize = 64;
 
 /// In `Table::Meta`: the sum of the payloads' lengths.
 const BYTES: &[u8] = b"bytes";
@@ -183,6 +192,23 @@ impl<'a> SessionTxn<'a, '_> {
         self.handle.shm.last_used()
     }
 
+    /// Fails if a write of `len` bytes would take pages that are reserved for calls that end sessions.
+    pub(super) fn check_room(&self, len: usize) -> Result<()> {
+        let page_size = self.handle.env.page_size()?;
+        let pages = (self.handle.file_size / page_size as u64) as usize;
+        // Together with the writes before it in the same transaction.
+        let own = len / page_size + PAGES_PER_WRITE;
+        let claimed = self.handle.claimed_pages.fetch_add(own, Ordering::Relaxed).saturating_add(own);
+        let reserved = (pages / RESERVED_PART).max(MIN_RESERVED_PAGES);
+        match self.handle.env.has_room(pages, claimed.saturating_add(reserved))? {
+            Room::Enough => Ok(()),
+            Room::HeldByReaders => Err(file_full()),
+            Room::None => {
+                Err(Error::fixed(ErrorKind::Full, "the store is full: its file has no room for more sessions"))
+            }
+        }
+    }
+
     /// Writes a session that is new, or whose key or principal may change: from `old` (if any) to `new`.
     pub(super) fn rewrite(
         &mut self,
@@ -281,6 +307,42 @@ impl<'a> SessionTxn<'a, '_> {
         self.remove(&row)
     }
 
+    /// Ends a session in its slot alone, which takes no pages. Its record is removed by a later sweep.
+    pub(super) fn end_in_slot(&mut self, key: &LookupKey) -> Result<()> {
+        let time = self.cx.step_time();
+        let last_used = self.last_used();
+        let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
+        while self.is_live(&mut row, &time) {
+            if row.slot_state == SlotState::Missing {
+                return Err(file_full());
+            }
+            self.handle.shm.header().must_reclaim.store(1, Ordering::Release);
+            if last_used.mark_expired(row.slot(), row.slot_state) {
+                return Ok(());
+            }
+            // It was used just now.
+            row.apply_slot(&last_used);
+        }
+        Err(Error::not_found())
+    }
+
+    /// Ends the sessions of a principal other than `except` in their slots alone, and returns how many.
+    pub(super) fn revoke_in_slots(&mut self, principal: PrincipalKey, except: Option<LookupKey>) -> Result<u64> {
+        let mut revoked = 0;
+        let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
+        while let Some(key) = next_of_principal(self.txn, principal, &mut next)? {
+            if Some(key) == except {
+                continue;
+            }
+            match self.end_in_slot(&key) {
+                Ok(()) => revoked += 1,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(revoked)
+    }
+
     /// Writes the last use of a session into its record, and allocates a slot if it has none.
     pub(super) fn refresh(&mut self, key: &LookupKey) -> Result<Meta> {
         let time = self.cx.step_time();
@@ -295,10 +357,10 @@ impl<'a> SessionTxn<'a, '_> {
     }
 
     /// Ends up to `max` sessions of a principal other than `except`. False: there may be more.
-    pub(super) fn revoke(&mut self, principal: PrincipalKey, except: Option<LookupKey>, max: usize) -> Result<bool> {
+    pub(super) fn revoke(&mut self, principal: PrincipalKey, except: Option<LookupKey>, max: u64) -> Result<bool> {
         let mut keys = Vec::new();
         let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
-        while keys.len() < max
+        while (keys.len() as u64) < max
             && let Some(key) = next_of_principal(self.txn, principal, &mut next)?
         {
             if Some(key) != except {
@@ -317,7 +379,7 @@ impl<'a> SessionTxn<'a, '_> {
                 self.remove(&row)?;
             }
         }
-        Ok(keys.len() < max)
+        Ok((keys.len() as u64) < max)
     }
 
     /// Removes the least recently used sessions of a principal that have to make room for one more. Their slots are marked
@@ -481,6 +543,13 @@ impl<'a> SessionTxn<'a, '_> {
 pub(super) fn payload_bytes(txn: &Txn) -> Result<u64> {
     let bytes = txn.get(Table::Meta, BYTES)?;
     Ok(bytes.and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes)))
+}
+
+/// Commits a transaction that changes nothing.
+pub(super) fn commit_unchanged(mut txn: WriteTxn) -> Result<()> {
+    let bytes = payload_bytes(&txn)?;
+    txn.put(Table::Meta, BYTES, &bytes.to_le_bytes())?;
+    txn.commit()
 }
 
 /// The next session of a principal, from the entry `next` on, which is moved behind it.

@@ -9,23 +9,21 @@ use crate::error::Result;
 /// The handle of the list is the same in every environment.
 const FREE_LIST: lmdb::MDB_dbi = 0;
 
-/// Whether at least `wanted` pages are in the list.
-pub(super) fn has_pages(txn: &ReadTxn, wanted: usize) -> Result<bool> {
+/// Whether at least `wanted` pages are in the list that were freed by transactions up to `last`.
+pub(super) fn has_pages(txn: &ReadTxn, last: u64, wanted: usize) -> Result<bool> {
     let mut next = 0_usize;
     let mut pages = 0_usize;
-    while let Some((key, value)) = txn.first_in(FREE_LIST, &next.to_ne_bytes())? {
-        pages = pages.saturating_add(first_word(value));
-        if pages >= wanted {
-            return Ok(true);
-        }
+    while pages < wanted {
+        let Some((key, value)) = txn.first_in(FREE_LIST, &next.to_ne_bytes())? else { return Ok(false) };
+        let transaction = first_word(key);
         // A file that is damaged while it is open may lead round in a circle.
-        let after = first_word(key).saturating_add(1);
-        if after <= next {
-            break;
+        if transaction as u64 > last || transaction < next || transaction == usize::MAX {
+            return Ok(false);
         }
-        next = after;
+        pages = pages.saturating_add(first_word(value));
+        next = transaction + 1;
     }
-    Ok(false)
+    Ok(true)
 }
 
 fn first_word(bytes: &[u8]) -> usize {

@@ -45,6 +45,14 @@ pub(super) struct Env {
     shared: txn::Shared,
 }
 
+/// Whether a file has room for more pages.
+pub(super) enum Room {
+    Enough,
+    /// When the reads have ended that are under way now.
+    HeldByReaders,
+    None,
+}
+
 /// Closes the environment on drop, as LMDB requires also if opening it failed.
 struct RawEnv(NonNull<lmdb::MDB_env>);
 
@@ -116,11 +124,6 @@ impl Env {
         check(unsafe { lmdb::mdb_env_sync(self.raw.0.as_ptr(), 1) })
     }
 
-    /// The number of the last page that was ever used.
-    pub(super) fn last_page(&self) -> Result<usize> {
-        Ok(self.info()?.me_last_pgno)
-    }
-
     /// The number of the last transaction that was committed.
     pub(super) fn last_transaction(&self) -> Result<u64> {
         Ok(self.info()?.me_last_txnid as u64)
@@ -142,9 +145,27 @@ impl Env {
         Ok(stat.ms_psize as usize)
     }
 
-    /// Whether at least `wanted` pages are free again.
-    pub(super) fn has_free_pages(&self, wanted: usize) -> Result<bool> {
-        freelist::has_pages(&self.read()?, wanted)
+    /// Whether the transactions after the one that writes now find at least `wanted` pages, in a file of `pages`.
+    pub(super) fn has_room(&self, pages: usize, wanted: usize) -> Result<Room> {
+        let info = self.info()?;
+        // Saturating, because a file that is damaged while it is open may say anything.
+        let at_end = pages.saturating_sub(info.me_last_pgno.saturating_add(1));
+        if at_end >= wanted {
+            return Ok(Room::Enough);
+        }
+        let last = info.me_last_txnid as u64;
+        let in_list = wanted - at_end;
+        // LMDB shows its list to read transactions only.
+        let txn = self.read()?;
+        // LMDB does not use pages again that a reader's snapshot may show.
+        let oldest = self.oldest_reader()?.map(|reader| reader.snapshot).filter(|&snapshot| snapshot < last);
+        if freelist::has_pages(&txn, oldest.map_or(last, |snapshot| snapshot.saturating_sub(1)), in_list)? {
+            return Ok(Room::Enough);
+        }
+        if oldest.is_some() && freelist::has_pages(&txn, last, in_list)? {
+            return Ok(Room::HeldByReaders);
+        }
+        Ok(Room::None)
     }
 
     /// The read in the oldest snapshot, of any process.

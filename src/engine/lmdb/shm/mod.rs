@@ -44,6 +44,8 @@ pub(super) struct ShmHeader {
     next_generation: AtomicU32,
     /// 1: a write to the disk has failed since the data file was created or last found sound on the disk.
     pub disk_failed: AtomicU32,
+    /// 1: sessions were ended in their slots only, so the next sweep has to look for their records.
+    pub must_reclaim: AtomicU32,
     /// Of data.mdb and lock.mdb as the processes have them open now.
     pub inodes: [AtomicU64; 2],
     /// The length of data.mdb for which disk space is reserved, in bytes.
