@@ -108,9 +108,14 @@ def milliseconds(text: str) -> int:
 
 
 def duration(text: str) -> Any:
-    """Seconds where possible, because their range is larger, otherwise a timedelta."""
+    """Whole seconds as int, other times as timedelta, and as float beyond its range."""
     ms = milliseconds(text)
-    return ms // 1000 if ms % 1000 == 0 else timedelta(milliseconds=ms)
+    if ms % 1000 == 0:
+        return ms // 1000
+    try:
+        return timedelta(milliseconds=ms)
+    except OverflowError:
+        return ms / 1000
 
 
 def timeout(text: str) -> Any:

@@ -6,7 +6,7 @@ import builtins
 import sys
 from ctypes import byref, c_int64, c_size_t, c_ubyte, c_uint64, sizeof
 from types import TracebackType
-from typing import Any, Callable, Final, Literal, NoReturn, Optional, Union, overload
+from typing import Any, Callable, Final, Literal, NoReturn, Optional, overload
 
 from ._arguments import (
     NOT_GIVEN,
@@ -132,7 +132,11 @@ class Store:
         if status:
             release(scratch)
             raise failure(status)
-        return _new_session(scratch, data, return_session)
+        new_sid = scratch.take_id()
+        if return_session:
+            return new_sid, _session_result(status, scratch, data)
+        release(scratch)
+        return new_sid
 
     def get(self, sid: Id, *, peek: bool = False) -> Optional[Session]:
         """Returns the session, or None. Restarts its idle timeout unless ``peek`` is true."""
@@ -265,7 +269,11 @@ class Store:
             release(scratch)
             _check_missing(status)
             return None
-        return _new_session(scratch, None if payload is None else data, return_session)
+        new_sid = scratch.take_id()
+        if return_session:
+            return new_sid, _session_result(status, scratch, None if payload is None else data)
+        release(scratch)
+        return new_sid
 
     def delete(self, sid: Id) -> bool:
         """Ends the session. False if there was none."""
@@ -393,17 +401,6 @@ def _options(timeout: MaybeTimeout, idle_timeout: MaybeTimeout, principal: Maybe
         CLEAR_PRINCIPAL if principal is None else 0,
         grace,
     )
-
-
-def _new_session(scratch: Scratch, payload: Any, return_session: bool) -> Union[str, tuple[str, Session]]:
-    """The result of a call that wrote an id. Releases ``scratch``."""
-    sid = scratch.take_id()
-    if not return_session:
-        release(scratch)
-        return sid
-    _, version, created, last_seen, expires = unpack(scratch.out)
-    release(scratch)
-    return sid, Session(payload, version, created, last_seen, expires)
 
 
 def _session_result(status: int, scratch: Scratch, payload: Any) -> Optional[Session]:
