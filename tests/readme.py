@@ -83,13 +83,15 @@ def command(words: list[str], scratch: Path) -> None:
             [program, *words[1:]], cwd=scratch, env=environment, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        expect(server, address, "", "nobody")
+        expect(server, address, "", "not logged in")
         sid = in_app("print(sessions.create({'user': 'alice'}))", scratch)
         for cookies in COOKIES:
             expect(server, address, cookies.format(sid), "alice")
+        visitor = in_app("print(sessions.create({'cart': 3}))", scratch)
+        expect(server, address, f"sid={visitor}", "not logged in")
         in_app(f"assert sessions.delete({sid!r})", scratch)
         for cookies in COOKIES:
-            expect(server, address, cookies.format(sid), "nobody")
+            expect(server, address, cookies.format(sid), "not logged in")
         server.terminate()
         assert server.wait(timeout=HANG_SECONDS) == 0, f"{words[0]} ended with {server.returncode}"
     except BaseException:
