@@ -382,7 +382,7 @@ mod tests {
         type End = fn(&Memory);
         let ends: [End; 5] = [
             |memory| memory.delete(&memory.enter().unwrap(), &key(3)).unwrap(),
-            |memory| drop(memory.revoke(&memory.enter().unwrap(), PRINCIPAL, None).unwrap()),
+            |memory| assert_eq!(memory.revoke(&memory.enter().unwrap(), PRINCIPAL, None).unwrap(), 1),
             |memory| renew(memory, 3, 4, 0),
             |memory| {
                 let cx = memory.enter().unwrap();

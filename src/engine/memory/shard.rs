@@ -370,4 +370,32 @@ mod tests {
         let left = shard.slab.chunks_in_use();
         assert!(left * 7 <= full, "{left} of {full} chunks after {steps} steps");
     }
+    /// Of a large store only the pages stay that the sessions left need, also where they are of every size.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn few_sessions_of_every_size_need_few_pages() {
+        let mut random = StdRng::seed_from_u64(5);
+        let mut keys_of = |count: usize| -> Vec<(u128, usize)> {
+            (0..count).map(|_| (random.random::<u128>(), random.random_range(0..8_000))).collect()
+        };
+        let keys = keys_of(20_000);
+        let resident = |kept: &[(u128, usize)], removed: &[(u128, usize)]| {
+            let pool = Pool::new();
+            let mut shard = Shard::new(Arc::clone(&pool));
+            kept.iter().chain(removed).for_each(|&(key, len)| create(&mut shard, key, 0, len, None));
+            removed.iter().for_each(|(key, _)| drop(shard.remove(*key)));
+            for _ in 0..100 {
+                shard.compact(&mut { 1000 });
+                while pool.trim() > 0 {}
+            }
+            check_all(&shard, &kept.iter().copied().collect());
+            pool.resident_bytes()
+        };
+        let (kept, removed) = keys.split_at(100);
+        let fresh = resident(kept, &[]);
+        let shrunk = resident(kept, removed);
+        assert!(shrunk <= 2 * fresh + (3 << 20), "{shrunk} bytes, {fresh} in a new store");
+        let (none, all) = keys.split_at(0);
+        assert!(resident(none, all) <= 3 << 20);
+    }
 }

@@ -1,5 +1,6 @@
 //! Memory from the kernel for slots and index buckets. Knows nothing of what is stored in it.
 
+pub(super) mod mapping;
 pub(super) mod pool;
 mod region;
 

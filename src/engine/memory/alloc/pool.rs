@@ -71,7 +71,20 @@ impl Pool {
             let region = Region::map(false)?;
             self.add(&mut regions, region)?;
         }
-        let memory = regions.take()?;
+        let prefer_resident = regions.resident > 0;
+        let memory = regions.take(prefer_resident)?;
+        self.free.fetch_sub(1, Ordering::Relaxed);
+        Some(Chunk { memory, pool: Arc::clone(self) })
+    }
+
+    /// A chunk without pages: it takes only the memory that is touched. `None` if there is no memory.
+    pub(crate) fn allocate_released(self: &Arc<Pool>) -> Option<Chunk> {
+        let mut regions = self.regions.lock();
+        if regions.resident == self.free.load(Ordering::Relaxed) {
+            let region = Region::map(false)?;
+            self.add(&mut regions, region)?;
+        }
+        let memory = regions.take(false)?;
         self.free.fetch_sub(1, Ordering::Relaxed);
         Some(Chunk { memory, pool: Arc::clone(self) })
     }
@@ -130,6 +143,11 @@ impl Pool {
         self.regions.lock().put_released(&sets);
         self.free.fetch_add(surplus, Ordering::Relaxed);
         surplus
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.regions.lock().all.iter().map(Region::resident_bytes).sum()
     }
 
     /// `None`, and the region unmapped, if there is no memory for the list.
@@ -204,14 +222,13 @@ impl Regions {
         self.all.partition_point(|region| region.address() <= address)
     }
 
-    /// Takes a free chunk, a resident one if there is one.
-    fn take(&mut self) -> Option<RawChunk> {
-        let resident = self.resident > 0;
+    /// Takes a free chunk, a resident or a released one.
+    fn take(&mut self, resident: bool) -> Option<RawChunk> {
         let has_chunk = |region: &Region| if resident { region.resident != 0 } else { region.released != 0 };
         let mut indices = (self.latest..self.all.len()).chain(0..self.latest);
         self.latest = indices.find(|&i| has_chunk(&self.all[i]))?;
         self.resident -= usize::from(resident);
-        self.all[self.latest].take()
+        self.all[self.latest].take(resident)
     }
 
     fn free(&mut self, chunk: &RawChunk) {
@@ -280,11 +297,6 @@ mod tests {
         assert_eq!(pool.regions.lock().all.len(), regions);
     }
 
-    #[cfg(target_os = "linux")]
-    fn resident_bytes(pool: &Pool) -> usize {
-        pool.regions.lock().all.iter().map(Region::resident_bytes).sum()
-    }
-
     fn check(pool: &Pool) {
         let regions = pool.regions.lock();
         let count =
@@ -315,7 +327,7 @@ mod tests {
                     let left = 999 - i;
                     let useful = MIN_RESIDENT.max(left / IN_USE_PER_RESIDENT);
                     let limit = (left + useful + useful / 2 + CHUNKS_PER_REGION) * CHUNK_SIZE;
-                    assert!(resident_bytes(&pool) <= limit, "{i}");
+                    assert!(pool.resident_bytes() <= limit, "{i}");
                     assert!(chunks.iter().flatten().all(|chunk| chunk.iter().all(|&byte| byte == 1)));
                 }
             }
@@ -350,9 +362,9 @@ mod tests {
         const REGIONS: usize = REGIONS_BEFORE_HUGE_PAGES + 4;
         let pool = Pool::new();
         let mut chunks: Vec<Chunk> = (0..REGIONS * CHUNKS_PER_REGION).map(|_| pool.allocate().unwrap()).collect();
-        let before = resident_bytes(&pool);
+        let before = pool.resident_bytes();
         chunks.iter_mut().step_by(CHUNKS_PER_REGION).for_each(|chunk| chunk[0] = 1);
-        assert!(resident_bytes(&pool) <= before + REGIONS * CHUNK_SIZE);
+        assert!(pool.resident_bytes() <= before + REGIONS * CHUNK_SIZE);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Regions of 2 MiB from the kernel, which may back each with one huge page (a random read of a million sessions costs a
-//! quarter less with them), and the chunks that they are cut into. The only `unsafe` code of the engine.
+//! quarter less with them), and the chunks that they are cut into.
 //!
 //! A chunk has one owner at a time: it is either a [`RawChunk`] or free in its region. Dropping a region unmaps it; its
 //! owner, the pool, does that only when all of its chunks are free.
@@ -11,6 +11,8 @@ use std::{
 };
 
 use smallvec::SmallVec;
+
+use super::mapping::keep_private;
 
 pub(crate) const CHUNK_SIZE: usize = 64 << 10;
 /// A huge page on x86-64 and on AArch64 with pages of 4 KiB.
@@ -81,17 +83,13 @@ impl Region {
             }
         }
         #[cfg(target_os = "linux")]
-        // SAFETY: the region was just mapped. Advice changes its contents in a forked child only, where no engine uses it.
+        // SAFETY: the region was just mapped. Whether this advice is taken matters for speed only.
         unsafe {
-            // Whether this advice is taken matters for speed only.
             libc::madvise(memory, REGION_SIZE, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
-            // Secrets belong neither into core dumps nor into forked children, which cannot use the store (and need no copy
-            // of a large one).
-            libc::madvise(memory, REGION_SIZE, libc::MADV_DONTDUMP);
-            libc::madvise(memory, REGION_SIZE, libc::MADV_WIPEONFORK);
         }
         #[cfg(not(target_os = "linux"))]
         let _ = huge;
+        keep_private(memory, REGION_SIZE);
         NonNull::new(memory.cast()).map(|memory| Region { memory, resident: 0, released: ALL_CHUNKS })
     }
 
@@ -125,9 +123,9 @@ impl Region {
         self.resident | self.released == ALL_CHUNKS
     }
 
-    /// Takes a free chunk, a resident one if there is one.
-    pub(super) fn take(&mut self) -> Option<RawChunk> {
-        let free = if self.resident != 0 { &mut self.resident } else { &mut self.released };
+    /// Takes a free chunk, a resident or a released one.
+    pub(super) fn take(&mut self, resident: bool) -> Option<RawChunk> {
+        let free = if resident { &mut self.resident } else { &mut self.released };
         if *free == 0 {
             return None;
         }

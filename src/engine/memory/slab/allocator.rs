@@ -9,20 +9,23 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The largest size class. A session that needs more keeps its payload elsewhere.
-pub(super) const MAX_SLOT_SIZE: usize = 8 << 10;
+/// The largest size class: two slots per chunk. A session that needs more keeps its payload elsewhere.
+pub(super) const MAX_SLOT_SIZE: usize = CHUNK_SIZE / 2;
 
-const CLASSES: usize = class_of(MAX_SLOT_SIZE) + 1;
+/// A chunk is hollow if at least so many bytes of it were used and are free now.
+const MIN_HOLLOW: usize = 8 << 10;
 /// The end of a list of free slots.
 const NONE: u16 = u16::MAX;
 
+#[derive(Default)]
 pub(super) struct SlotAllocator {
-    classes: Box<[SizeClass]>,
+    /// Up to the largest class that was ever used, so that an empty store is small.
+    classes: Vec<SizeClass>,
     chunks: Vec<ChunkState>,
     /// Numbers of chunks that do not exist.
     unused_numbers: Vec<u32>,
-    /// Whether some class may be sparse.
-    maybe_sparse: bool,
+    /// Whether compaction may find something to do.
+    may_compact: bool,
 }
 
 #[derive(Default)]
@@ -56,6 +59,14 @@ pub(super) struct FreedSlot {
     pub remove_chunk: bool,
 }
 
+/// A step of compaction.
+pub(super) enum Compaction {
+    /// Move the session in this slot to another chunk of its class, a new one if there is no other with room.
+    Move { from: SlotAddress, class: usize },
+    /// Remove this chunk, in which no session is.
+    RemoveChunk(usize),
+}
+
 /// The class of the smallest slots with `size` bytes.
 pub(super) const fn class_of(size: usize) -> usize {
     if size <= 256 {
@@ -73,13 +84,6 @@ const fn slot_size_of(class: usize) -> usize {
     }
     let doubling = class / 16 - 1;
     (256 << doubling) + (class % 16 + 1) * (16 << doubling)
-}
-
-impl Default for SlotAllocator {
-    fn default() -> SlotAllocator {
-        let classes = (0..CLASSES).map(|_| SizeClass::default()).collect();
-        SlotAllocator { classes, chunks: Vec::new(), unused_numbers: Vec::new(), maybe_sparse: false }
-    }
 }
 
 impl SlotAllocator {
@@ -107,7 +111,7 @@ impl SlotAllocator {
     }
 
     pub(super) fn is_full(&self, class: usize) -> bool {
-        self.classes[class].partial.is_empty()
+        self.classes.get(class).is_none_or(|class| class.partial.is_empty())
     }
 
     /// Adds a chunk to a class, and returns its number.
@@ -116,6 +120,9 @@ impl SlotAllocator {
         let reserved = self.chunks.try_reserve(1).and_then(|()| {
             // So that freeing slots and chunks never allocates.
             self.unused_numbers.try_reserve(self.chunks.len() + 1)?;
+            let missing = (class + 1).saturating_sub(self.classes.len());
+            self.classes.try_reserve(missing)?;
+            self.classes.resize_with(self.classes.len() + missing, SizeClass::default);
             let class = &mut self.classes[class];
             class.partial.try_reserve(class.chunks as usize + 1)
         });
@@ -166,7 +173,7 @@ impl SlotAllocator {
 
     /// The slot that `allocate` would return now, if the class is not full.
     pub(super) fn peek_next(&self, class: usize) -> Option<SlotAddress> {
-        let number = *self.classes[class].partial.last()? as usize;
+        let number = *self.classes.get(class)?.partial.last()? as usize;
         let chunk = &self.chunks[number];
         Some(self.address(number, if chunk.first_free == NONE { chunk.never_used } else { chunk.first_free }.into()))
     }
@@ -185,7 +192,7 @@ impl SlotAllocator {
         let next_free = std::mem::replace(&mut chunk.first_free, index);
         chunk.live -= 1;
         class.live -= 1;
-        self.maybe_sparse |= class.is_sparse(chunk.slots.into());
+        self.may_compact |= class.is_sparse(chunk.slots.into()) || (class.chunks == 1 && chunk.is_hollow());
         // The last chunk with room stays: adding and removing one for a single session costs more than it holds.
         let is_spare = !is_draining && class.partial.len() == 1;
         FreedSlot { next_free, remove_chunk: chunk.live == 0 && !is_spare }
@@ -205,31 +212,25 @@ impl SlotAllocator {
         self.unused_numbers.push(number as u32);
     }
 
-    /// A session to move to another slot of its class (returned with it), so that its chunk becomes empty. `None`: no class
-    /// is sparse.
-    pub(super) fn pick_compaction_victim(
-        &mut self,
-        is_live: impl Fn(usize, usize) -> bool,
-    ) -> Option<(SlotAddress, usize)> {
-        if !self.maybe_sparse {
+    /// The next step that makes a chunk empty or gives one back. `None`: memory is used well.
+    pub(super) fn next_compaction(&mut self, is_live: impl Fn(usize, usize) -> bool) -> Option<Compaction> {
+        if !self.may_compact {
             return None;
         }
         for (number, class) in self.classes.iter_mut().enumerate() {
             if class.draining.is_none() {
-                if !class.is_sparse(CHUNK_SIZE / slot_size_of(number)) {
-                    continue;
-                }
-                let live_of = |chunk: u32| self.chunks[chunk as usize].live;
-                let emptiest = (0..class.partial.len()).min_by_key(|&i| live_of(class.partial[i]));
-                class.draining = emptiest.map(|i| class.partial.swap_remove(i));
+                class.draining = class.pick_chunk_to_drain(&self.chunks, CHUNK_SIZE / slot_size_of(number));
             }
             let Some(chunk) = class.draining else {
                 continue;
             };
+            if class.live == 0 {
+                return Some(Compaction::RemoveChunk(chunk as usize));
+            }
             let used = usize::from(self.chunks[chunk as usize].never_used);
             match (0..used).find(|&index| is_live(chunk as usize, index)) {
-                Some(index) if !class.partial.is_empty() => {
-                    return Some((self.address(chunk as usize, index), number));
+                Some(index) if !class.partial.is_empty() || class.chunks == 1 => {
+                    return Some(Compaction::Move { from: self.address(chunk as usize, index), class: number });
                 }
                 _ => {
                     // The other chunks filled up meanwhile.
@@ -238,7 +239,7 @@ impl SlotAllocator {
                 }
             }
         }
-        self.maybe_sparse = false;
+        self.may_compact = false;
         None
     }
 
@@ -263,7 +264,30 @@ impl SlotAllocator {
     }
 }
 
+impl ChunkState {
+    /// At least half of the slots that were ever used are free. Their pages stay in memory as long as the chunk exists.
+    fn is_hollow(&self) -> bool {
+        let free = usize::from(self.never_used - self.live);
+        free >= usize::from(self.live) && free * usize::from(self.units) * UNIT >= MIN_HOLLOW
+    }
+}
+
 impl SizeClass {
+    /// The emptiest chunk of a sparse class, or a hollow one that is the only one.
+    fn pick_chunk_to_drain(&mut self, chunks: &[ChunkState], slots_per_chunk: usize) -> Option<u32> {
+        if let [only] = self.partial[..]
+            && self.chunks == 1
+            && chunks[only as usize].is_hollow()
+        {
+            return self.partial.pop();
+        }
+        if !self.is_sparse(slots_per_chunk) {
+            return None;
+        }
+        let emptiest = (0..self.partial.len()).min_by_key(|&i| chunks[self.partial[i] as usize].live)?;
+        Some(self.partial.swap_remove(emptiest))
+    }
+
     /// Less than three quarters of its slots are used, and at least a chunk could be spared.
     fn is_sparse(&self, slots_per_chunk: usize) -> bool {
         let slots = self.chunks as usize * slots_per_chunk;
@@ -285,6 +309,6 @@ mod tests {
             assert_eq!(slot_size_of(class) % UNIT, 0);
             assert!(size <= 256 || slot_size_of(class) * 16 <= size * 17, "{size}");
         }
-        assert_eq!(slot_size_of(CLASSES - 1), MAX_SLOT_SIZE);
+        assert_eq!(slot_size_of(class_of(MAX_SLOT_SIZE)), MAX_SLOT_SIZE);
     }
 }

@@ -1,23 +1,23 @@
-//! Payloads that are too large for a slot: memory of their own, wiped when it is freed. The slot keeps the number.
+//! Payloads that are too large for a slot: pages of their own, wiped when they are freed. The slot keeps the number.
 
 use zeroize::Zeroize;
 
+use super::super::alloc::mapping::Mapping;
 use crate::error::{Error, Result};
 
 #[derive(Default)]
 pub(super) struct LargePayloads {
-    payloads: Vec<LargePayload>,
+    payloads: Vec<Option<LargePayload>>,
     unused_numbers: Vec<u32>,
 }
 
-#[derive(Default)]
-struct LargePayload(Box<[u8]>);
+struct LargePayload(Mapping);
 
 impl LargePayloads {
     /// Adds a payload of zeros, and returns its number. Running out of memory is an error, not an abort, because the length
     /// comes from the caller.
     pub(super) fn add(&mut self, len: usize) -> Result<u32> {
-        let payload = LargePayload::zeroed(len)?;
+        let payload = Some(LargePayload(Mapping::new(len).ok_or_else(Error::no_memory)?));
         if let Some(number) = self.unused_numbers.pop() {
             self.payloads[number as usize] = payload;
             return Ok(number);
@@ -30,25 +30,16 @@ impl LargePayloads {
     }
 
     pub(super) fn get(&self, number: u32) -> &[u8] {
-        &self.payloads[number as usize].0
+        self.payloads[number as usize].as_ref().map_or(&[], |payload| &payload.0)
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> &mut [u8] {
-        &mut self.payloads[number as usize].0
+        self.payloads[number as usize].as_mut().map_or(&mut [], |payload| &mut payload.0)
     }
 
     pub(super) fn remove(&mut self, number: u32) {
-        self.payloads[number as usize] = LargePayload::default();
+        self.payloads[number as usize] = None;
         self.unused_numbers.push(number);
-    }
-}
-
-impl LargePayload {
-    fn zeroed(len: usize) -> Result<LargePayload> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(len).map_err(|_| Error::no_memory())?;
-        bytes.resize(len, 0);
-        Ok(LargePayload(bytes.into_boxed_slice()))
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub(super) use self::{address::SlotAddress, deadlines::DueCursor};
 use self::{
-    allocator::{MAX_SLOT_SIZE, SlotAllocator, class_of},
+    allocator::{Compaction, MAX_SLOT_SIZE, SlotAllocator, class_of},
     deadlines::Deadlines,
     large::LargePayloads,
 };
@@ -191,11 +191,19 @@ impl Slab {
         self.free(slot);
     }
 
-    /// If some size class is sparse: moves a session out of its emptiest chunk, so that the chunk can be given back in the
-    /// end. The caller corrects the index.
+    /// Moves one session so that its chunk can be given back in the end, if memory is not used well. The caller corrects the
+    /// index.
     pub(super) fn compact(&mut self) -> Option<Relocation> {
-        let (from, class) =
-            self.allocator.pick_compaction_victim(|chunk, index| self.deadlines.is_live(chunk, index))?;
+        let (from, class) = loop {
+            match self.allocator.next_compaction(|chunk, index| self.deadlines.is_live(chunk, index))? {
+                Compaction::Move { from, class } => break (from, class),
+                Compaction::RemoveChunk(chunk) => self.remove_chunk(chunk),
+            }
+        };
+        if self.allocator.is_full(class) {
+            // The session's chunk is the only one. In one without pages the sessions take no more than they need.
+            self.add_chunk(class, Pool::allocate_released).ok()?;
+        }
         let to = self.allocate(class).ok()?;
         let size = self.allocator.slot_size(from);
         let start = from.offset();
@@ -228,7 +236,7 @@ impl Slab {
 
     fn allocate(&mut self, class: usize) -> Result<SlotAddress> {
         if self.allocator.is_full(class) {
-            self.add_chunk(class)?;
+            self.add_chunk(class, Pool::allocate)?;
         }
         let chunks = &mut self.chunks;
         let slot = self.allocator.allocate(class, |slot| {
@@ -246,9 +254,9 @@ impl Slab {
         Ok(slot)
     }
 
-    fn add_chunk(&mut self, class: usize) -> Result<()> {
+    fn add_chunk(&mut self, class: usize, allocate: fn(&Arc<Pool>) -> Option<Chunk>) -> Result<()> {
         self.chunks.try_reserve(1).map_err(|_| Error::no_memory())?;
-        let chunk = self.pool.allocate().ok_or_else(Error::no_memory)?;
+        let chunk = allocate(&self.pool).ok_or_else(Error::no_memory)?;
         let number = self.allocator.add_chunk(class)?;
         if let Err(error) = self.deadlines.add_chunk(number, self.allocator.slots_in(number)) {
             self.allocator.remove_chunk(number);
@@ -269,11 +277,16 @@ impl Slab {
         let freed = self.allocator.free(slot, index);
         put(self.bytes_mut(slot), 0, freed.next_free.to_le_bytes());
         if freed.remove_chunk {
-            self.allocator.remove_chunk(slot.chunk());
-            self.deadlines.remove_chunk(slot.chunk());
-            // It holds links only: every slot was wiped when it was freed.
-            self.chunks[slot.chunk()] = None;
+            self.remove_chunk(slot.chunk());
         }
+    }
+
+    /// Gives a chunk without sessions back.
+    fn remove_chunk(&mut self, chunk: usize) {
+        self.allocator.remove_chunk(chunk);
+        self.deadlines.remove_chunk(chunk);
+        // It holds links only: every slot was wiped when it was freed.
+        self.chunks[chunk] = None;
     }
 
     fn write_header(&mut self, slot: SlotAddress, header: &RecordHeader, len: usize, large: Option<u32>) {
