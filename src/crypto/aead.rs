@@ -11,7 +11,7 @@ use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use super::{
     keyring::{Keyring, SECRET_ID_LEN, Secret},
     random::fill_random,
-    zeroize::ZeroizeOnDrop,
+    zeroize::{ZeroizeOnDrop, with_stack_wiped},
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,6 +22,9 @@ const HEADER_LEN: usize = 1 + SECRET_ID_LEN + NONCE_LEN;
 
 /// How much longer a sealed text is than the plain one.
 pub(crate) const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
+
+/// The stack that the cipher uses, and some more: it works on 64 blocks at a time.
+const CIPHER_STACK_LEN: usize = 8 << 10;
 
 /// Random: a counter such as a session's version would be used twice when two writers race (NIST SP 800-38D, 8.2.2).
 pub(crate) type Nonce = [u8; NONCE_LEN];
@@ -48,6 +51,15 @@ impl<'a> DataKey<'a> {
 
     /// Encrypts `plain` into `out`, which is `OVERHEAD` longer, and binds it to `associated_data`.
     pub(crate) fn seal(&self, nonce: Nonce, associated_data: &[u8], plain: &[u8], out: &mut [u8]) -> Result<()> {
+        with_stack_wiped::<CIPHER_STACK_LEN, _>(|| self.encrypt(nonce, associated_data, plain, out))
+    }
+
+    /// The text that `seal` was given; `CORRUPT` if it or the associated data was changed since.
+    pub(crate) fn open(&self, associated_data: &[u8], sealed: &[u8]) -> Result<ZeroizeOnDrop<Vec<u8>>> {
+        with_stack_wiped::<CIPHER_STACK_LEN, _>(|| self.decrypt(associated_data, sealed))
+    }
+
+    fn encrypt(&self, nonce: Nonce, associated_data: &[u8], plain: &[u8], out: &mut [u8]) -> Result<()> {
         let secret = self.keyring.current();
         let (header, body) = out.split_at_mut(HEADER_LEN);
         let (body, tag) = body.split_at_mut(plain.len());
@@ -63,8 +75,7 @@ impl<'a> DataKey<'a> {
         Ok(())
     }
 
-    /// The text that `seal` was given; `CORRUPT` if it or the associated data was changed since.
-    pub(crate) fn open(&self, associated_data: &[u8], sealed: &[u8]) -> Result<ZeroizeOnDrop<Vec<u8>>> {
+    fn decrypt(&self, associated_data: &[u8], sealed: &[u8]) -> Result<ZeroizeOnDrop<Vec<u8>>> {
         let ([FORMAT, rest @ ..], Some(plain_len)) = (sealed, sealed.len().checked_sub(OVERHEAD)) else {
             return Err(Error::corrupt_record());
         };

@@ -3,13 +3,20 @@
 //! (CVE-2019-16782).
 
 use siphasher::sip128::SipHasher13;
-use zeroize::Zeroize;
 
-use super::{aead::DataKey, keyring::Keyring, random::random, zeroize::ZeroizeOnDrop};
+use super::{
+    aead::DataKey,
+    keyring::Keyring,
+    random::random,
+    zeroize::{ZeroizeOnDrop, with_stack_wiped},
+};
 use crate::error::Result;
 
 /// The length of the salt of a store that outlives its process.
 pub(crate) const SALT_LEN: usize = 32;
+
+/// The stack that BLAKE3 uses for an id, and some more.
+const HASH_STACK_LEN: usize = 4 << 10;
 
 /// The hash of an id or of a principal: 256 bits, or 128 and zeros.
 #[derive(Clone, Copy)]
@@ -81,7 +88,9 @@ impl StoreKeys {
     pub(crate) fn session(&self, sid: &[u8]) -> (Digest, Option<DataKey<'_>>) {
         match self {
             StoreKeys::SipHash { session, .. } => (siphash(session, sid), None),
-            StoreKeys::Blake3 { session, short, keyring, .. } => derive(session, *short, keyring.as_ref(), sid),
+            StoreKeys::Blake3 { session, short, keyring, .. } => {
+                with_stack_wiped::<HASH_STACK_LEN, _>(|| derive(session, *short, keyring.as_ref(), sid))
+            }
         }
     }
 
@@ -96,7 +105,6 @@ impl StoreKeys {
     }
 }
 
-#[inline(never)]
 fn derive<'a>(
     secret: &[u8; 32],
     short: bool,
@@ -108,11 +116,6 @@ fn derive<'a>(
     // All 64 bytes in one read: each read computes a block.
     let mut output = ZeroizeOnDrop::new([0; 64]);
     reader.fill(&mut *output);
-    // What is left of the id is in the buffers of the one chunk. (zeroize would wipe the whole stack of the hash tree,
-    // which takes longer than the hash.)
-    hasher.reset();
-    std::hint::black_box(&mut hasher);
-    reader.zeroize();
     let (halves, _) = output.as_chunks::<32>();
     let digest = Digest::from_bytes(&halves[0]);
     let digest = if short { digest.shortened() } else { digest };

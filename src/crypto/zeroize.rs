@@ -1,6 +1,9 @@
-//! Secret bytes that are wiped when they are dropped.
+//! Secret bytes that are wiped when they are dropped, and the stack below a call that handles secrets.
 
-use std::ops::{Deref, DerefMut};
+use std::{
+    hint::black_box,
+    ops::{Deref, DerefMut},
+};
 
 use zeroize::Zeroize;
 
@@ -35,4 +38,23 @@ impl<T: AsMut<[u8]>> Drop for ZeroizeOnDrop<T> {
     fn drop(&mut self) {
         self.0.as_mut().zeroize();
     }
+}
+
+/// Runs `f`, and wipes the `LEN` bytes of stack that it used. Hashes and ciphers leave blocks of their input in their frames.
+/// tests/c/secrets.c fails if `LEN` is not enough in a release build.
+pub(crate) fn with_stack_wiped<const LEN: usize, T>(f: impl FnOnce() -> T) -> T {
+    let result = in_own_frame(f);
+    wipe_stack::<LEN>();
+    result
+}
+
+#[inline(never)]
+fn in_own_frame<T>(f: impl FnOnce() -> T) -> T {
+    f()
+}
+
+/// Its frame covers those of the call before it.
+#[inline(never)]
+fn wipe_stack<const LEN: usize>() {
+    black_box(&mut [0_u8; LEN]);
 }

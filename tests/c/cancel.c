@@ -1,6 +1,6 @@
 /* cancel.c: pthread_cancel has no effect inside a call of the library: the thread ends at its next cancellation point
  * outside, and what it did inside is whole. Each round has an alarm through its child: a hang is a failure. */
-#include "place.h"
+#include "test_store.h"
 
 enum { CHILD_SECONDS = 60, THREADS = 4 };
 
@@ -34,11 +34,11 @@ static void *call_until_cancelled(void *number) {
 }
 
 static void cancel_threads_in_calls(void *unused) {
-    struct place place = new_place(engine_under_test());
+    struct test_store place = new_test_store(engine_under_test());
     long round, n = rounds(100);
     uintptr_t i;
     (void)unused;
-    store = open_place(&place, "");
+    store = open_test_store(&place, "");
     new_session(store, "x", NULL, shared_sid);
     for (round = 0; round < n; round++) {
         pthread_t threads[THREADS];
@@ -58,7 +58,7 @@ static void cancel_threads_in_calls(void *unused) {
     }
     CHECK_NUM(stats_of(store).errors, 0);
     CHECK_OK(sss_close(store));
-    remove_place(&place);
+    remove_test_store(&place);
 }
 
 static void cancelled_thread_finishes_its_call(void) {

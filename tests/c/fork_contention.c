@@ -1,12 +1,12 @@
 /* fork_contention.c: forks while eight threads of the parent wait for one another inside the library; in each child eight
  * threads do the same. Nothing that the child inherits from the parent's waiting threads may make one of its own wait
  * for ever. With SSS_TEST_ENGINE the children go on with the inherited store; on memory: they open their own. */
-#include "place.h"
+#include "test_store.h"
 
 /* A payload so large that its copying under the lock keeps the other threads waiting for longer than they spin. */
 enum { CHILD_SECONDS = 20, THREADS = 8, CALLS = 16, LARGE = 256 << 10 };
 
-static struct place place;
+static struct test_store place;
 static sss_store store;
 static char sid[SSS_SID_SIZE], global_sid[SSS_SID_SIZE]; /* which all threads use */
 static char payload[LARGE];
@@ -69,8 +69,8 @@ static void children_never_wait_for_threads_of_parent(void) {
         skip_reason = "AddressSanitizer's allocator hangs in children that are forked while other threads allocate";
         return;
     }
-    place = new_place(engine_under_test());
-    store = open_place(&place, "");
+    place = new_test_store(engine_under_test());
+    store = open_test_store(&place, "");
     CHECK_OK(sss_create(store, payload, LARGE, NULL, sid, NULL));
     CHECK_OK(sss_open_global("memory:", 7));
     CHECK_OK(sss_create(SSS_GLOBAL, payload, LARGE, NULL, global_sid, NULL));
@@ -81,7 +81,7 @@ static void children_never_wait_for_threads_of_parent(void) {
     for (i = 0; i < THREADS; i++) CHECK(pthread_join(threads[i], NULL) == 0);
     contend(0);
     CHECK_OK(sss_close(store));
-    remove_place(&place);
+    remove_test_store(&place);
 }
 
 int main(int argc, char **argv) {
