@@ -50,7 +50,7 @@ impl Grace<'_> {
         if self.ms == 0 {
             return Ok(None);
         }
-        let end = header.created.saturating_add(header.own.or(time.timeouts).absolute);
+        let end = header.timeout_start().saturating_add(header.own.or(time.timeouts).absolute);
         let until = time.now.saturating_add(self.ms).min(end);
         let mut alias = Alias { key: old, target: new, until, wrapped_key: None };
         if let Some((from, to, nonce)) = self.keys {

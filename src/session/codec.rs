@@ -16,6 +16,7 @@ const FORMAT: u8 = 1;
 const HAS_PRINCIPAL: u8 = 1;
 const SEALED: u8 = 2;
 const HAS_WRAPPED_KEY: u8 = 4;
+const HAS_COUNTED_FROM: u8 = 8;
 
 const GENERATION: usize = 2;
 const LAST_USED_SLOT: usize = 4;
@@ -27,6 +28,7 @@ pub(crate) const IDLE: usize = 40;
 const INDEXED_DEADLINE: usize = 48;
 pub(crate) const HEADER: usize = 56;
 pub(crate) const PRINCIPAL: usize = 32;
+const COUNTED_FROM: usize = 8;
 
 /// What an engine keeps in a record for its own use. Not part of the session, and not sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,17 +51,32 @@ pub(crate) struct Record<'a> {
 
 /// The length of a record whose payload takes `stored_len` bytes.
 pub(crate) fn record_len(header: &RecordHeader, stored_len: usize) -> usize {
-    header_len(header.principal.is_some()) + stored_len
+    header_len(flags_of(header, false)) + stored_len
 }
 
-fn header_len(has_principal: bool) -> usize {
-    HEADER + if has_principal { PRINCIPAL } else { 0 }
+fn flags_of(header: &RecordHeader, sealed: bool) -> u8 {
+    let mut flags = if sealed { SEALED } else { 0 };
+    if header.principal.is_some() {
+        flags |= HAS_PRINCIPAL;
+    }
+    if header.counted_from != header.created {
+        flags |= HAS_COUNTED_FROM;
+    }
+    flags
+}
+
+fn header_len(flags: u8) -> usize {
+    counted_from_at(flags) + if flags & HAS_COUNTED_FROM != 0 { COUNTED_FROM } else { 0 }
+}
+
+fn counted_from_at(flags: u8) -> usize {
+    HEADER + if flags & HAS_PRINCIPAL != 0 { PRINCIPAL } else { 0 }
 }
 
 /// The length of the stored payload in a record that has this start and length; `None` if it is not a record.
 pub(crate) fn stored_len(start: &[u8], record_len: usize) -> Option<usize> {
     match *start.first_chunk()? {
-        [FORMAT, flags] => record_len.checked_sub(header_len(flags & HAS_PRINCIPAL != 0)),
+        [FORMAT, flags] => record_len.checked_sub(header_len(flags)),
         _ => None,
     }
 }
@@ -76,9 +93,10 @@ pub(crate) fn encode<'a>(
     sealed: bool,
     out: &'a mut [u8],
 ) -> &'a mut [u8] {
-    let (fields, payload) = out.split_at_mut(header_len(header.principal.is_some()));
+    let flags = flags_of(header, sealed);
+    let (fields, payload) = out.split_at_mut(header_len(flags));
     fields[0] = FORMAT;
-    fields[1] = if header.principal.is_some() { HAS_PRINCIPAL } else { 0 } | if sealed { SEALED } else { 0 };
+    fields[1] = flags;
     put(fields, GENERATION, engine_fields.generation.to_le_bytes());
     put(fields, LAST_USED_SLOT, engine_fields.last_used_slot.to_le_bytes());
     put(fields, CREATED, header.created.to_le_bytes());
@@ -89,6 +107,9 @@ pub(crate) fn encode<'a>(
     put(fields, INDEXED_DEADLINE, engine_fields.indexed_deadline.to_le_bytes());
     if let Some(principal) = header.principal {
         put(fields, HEADER, principal.bytes());
+    }
+    if flags & HAS_COUNTED_FROM != 0 {
+        put(fields, counted_from_at(flags), header.counted_from.to_le_bytes());
     }
     payload
 }
@@ -109,16 +130,17 @@ pub(crate) fn decode(bytes: &[u8], sealed: bool) -> Result<Record<'_>> {
     else {
         return Err(Error::corrupt_record());
     };
-    if format != FORMAT || flags & !HAS_PRINCIPAL != if sealed { SEALED } else { 0 } {
+    if format != FORMAT || flags & !(HAS_PRINCIPAL | HAS_COUNTED_FROM) != if sealed { SEALED } else { 0 } {
         return Err(Error::corrupt_record());
     }
     let has_principal = flags & HAS_PRINCIPAL != 0;
-    let (header, payload) = bytes.split_at_checked(header_len(has_principal)).ok_or_else(Error::corrupt_record)?;
+    let (header, payload) = bytes.split_at_checked(header_len(flags)).ok_or_else(Error::corrupt_record)?;
     let time = |at| i64::from_le_bytes(field(header, at));
     Ok(Record {
         header: RecordHeader {
             version: u64::from_le_bytes(field(header, VERSION)),
             created: time(CREATED),
+            counted_from: time(if flags & HAS_COUNTED_FROM != 0 { counted_from_at(flags) } else { CREATED }),
             last_seen: time(LAST_SEEN),
             own: Timeouts { absolute: time(ABSOLUTE), idle: time(IDLE) },
             principal: has_principal.then(|| PrincipalKey::from(field::<PRINCIPAL>(header, HEADER))),
@@ -187,6 +209,7 @@ mod tests {
         RecordHeader {
             version: 3,
             created: 1000,
+            counted_from: 1000,
             last_seen: 2000,
             own: Timeouts { absolute: -1, idle: 60_000 },
             principal,
@@ -226,8 +249,8 @@ mod tests {
         for bit in 0..16 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            // Without the flag of the principal it is a shorter record: for the seal to notice.
-            assert!(is_corrupt(&bad, true) || bit == 8, "bit {bit}");
+            // With another flag of a field the payload begins elsewhere: for the seal to notice.
+            assert!(is_corrupt(&bad, true) || [8, 11].contains(&bit), "bit {bit}");
         }
         assert!(is_corrupt(&good, false), "a sealed one in a store that does not seal");
         assert!(is_corrupt(&encoded(None, false), true), "a planted one that is not sealed");
@@ -274,7 +297,14 @@ mod tests {
             assert_eq!(hex(&principal.bytes()), value("principal key of alice"));
 
             let own = Timeouts { absolute: 0, idle: 60_000 };
-            let header = RecordHeader { version: 3, created: 1000, last_seen: 2000, own, principal: Some(principal) };
+            let header = RecordHeader {
+                version: 3,
+                created: 1000,
+                counted_from: 1000,
+                last_seen: 2000,
+                own,
+                principal: Some(principal),
+            };
             let mut record = vec![0; record_len(&header, 5 + aead::OVERHEAD)];
             let engine_fields = EngineFields { last_used_slot: 7, generation: 9, indexed_deadline: 62_000 };
             let payload = encode(&header, &engine_fields, true, &mut record);

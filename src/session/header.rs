@@ -78,20 +78,44 @@ pub struct Entry {
 pub(crate) struct RecordHeader {
     pub version: u64,
     pub created: i64,
+    /// Where the absolute timeout begins, if that is before `created`: the clock was ahead at the creation, and this is when it
+    /// was found to be right. Otherwise `created`.
+    pub counted_from: i64,
     pub last_seen: i64,
     /// The session's own timeouts; 0 follows the store.
     pub own: Timeouts,
     pub principal: Option<PrincipalKey>,
 }
 
+/// By how much the times of a record may be ahead of the clock: hosts and cached clocks differ a little.
+const MAX_CLOCK_LEAD_MS: i64 = 10_000;
+
 impl RecordHeader {
+    /// Whether the session was created or used while the clock was ahead of what it says now. It would live longer than its
+    /// timeouts, by the error.
+    pub(crate) fn is_ahead_of(&self, now: i64) -> bool {
+        self.timeout_start().max(self.last_seen) > now.saturating_add(MAX_CLOCK_LEAD_MS)
+    }
+
+    /// The header of a session that lives no longer than its timeouts from now on. The creation time stays, because an
+    /// encrypted payload is bound to it.
+    pub(crate) fn pulled_back_to(self, now: i64) -> RecordHeader {
+        let counted_from = self.timeout_start().min(now);
+        RecordHeader { counted_from, last_seen: self.last_seen.min(now), ..self }
+    }
+
+    /// When the absolute timeout begins.
+    pub(crate) fn timeout_start(&self) -> i64 {
+        self.created.min(self.counted_from)
+    }
+
     /// The header after a use. A clock that went back (shared engines) does not move it back.
     pub(crate) fn touched_at(self, now: i64) -> RecordHeader {
         RecordHeader { last_seen: self.last_seen.max(now), ..self }
     }
 
     pub(crate) fn deadline(&self, store: Timeouts) -> i64 {
-        self.own.or(store).deadline(self.created, self.last_seen)
+        self.own.or(store).deadline(self.timeout_start(), self.last_seen)
     }
 
     pub(crate) fn is_live(&self, time: &StepTime) -> bool {
@@ -192,6 +216,7 @@ mod tests {
         RecordHeader {
             version: 3,
             created: 1000,
+            counted_from: 1000,
             last_seen: 2000,
             own: Timeouts { absolute: 0, idle: 60_000 },
             principal: Some(PrincipalKey(7, 0)),

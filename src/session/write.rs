@@ -37,6 +37,7 @@ impl Write<'_> {
         let blank = RecordHeader {
             version: 0,
             created: now,
+            counted_from: now,
             last_seen: now,
             own: Timeouts { absolute: 0, idle: 0 },
             principal: None,

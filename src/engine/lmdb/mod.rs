@@ -23,6 +23,7 @@ mod tests;
 
 use std::{
     path::{Path, PathBuf},
+    result,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -32,11 +33,11 @@ use once_cell::sync::OnceCell;
 
 use self::{
     directory::{Directory, file_len, open_file},
-    env::{Table, WriteTxn, file_full},
+    env::{ReadTxn, Table, WriteTxn, file_full},
     group_commit::GroupCommit,
     handle::Handle,
     options::OpenOptions,
-    session_read::{TouchGuard, is_live, lookup},
+    session_read::{Attempt, TouchGuard, Undecided, is_live},
     session_txn::{DeferredEffects, Resolved, SessionRow, SessionTxn, next_of_principal, principal_entry, resolve},
     shm::{LastUsedTable, SlotState},
 };
@@ -298,6 +299,15 @@ impl Lmdb {
         }
     }
 
+    fn lookup<T>(
+        &self,
+        cx: &Context,
+        read: impl FnMut(&ReadTxn, Attempt) -> result::Result<T, Undecided>,
+    ) -> Result<T> {
+        let pull_back = |key: &LookupKey| self.write(cx, Acknowledged::No, |txn| txn.pull_back(key));
+        session_read::lookup(self.handle()?, pull_back, read)
+    }
+
     /// Whether a use has to be written into the record.
     fn must_refresh(&self, handle: &Handle, cx: &Context, row: &SessionRow) -> bool {
         let idle = row.header.own.or(cx.policy.timeouts()).idle;
@@ -338,14 +348,14 @@ impl Engine for Lmdb {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
         handle.shm.prefetch_slot(key);
-        let must_refresh = lookup(handle, |txn, is_settled| {
+        let must_refresh = self.lookup(cx, |txn, attempt| {
             let time = cx.step_time();
             let Some(Resolved { mut row, payload, until, alias_chain }) =
                 resolve(txn, key, &last_used, &time, self.seals())?
             else {
                 return Err(miss(cx, key).into());
             };
-            if !is_live(&mut row, &last_used, &time, is_settled)? {
+            if !is_live(&mut row, &last_used, &time, attempt)? {
                 return Err(miss(cx, key).into());
             }
             // The old id of a session does not keep it alive.
@@ -382,11 +392,11 @@ impl Engine for Lmdb {
     fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
-        let touched = lookup(handle, |txn, is_settled| {
+        let touched = self.lookup(cx, |txn, attempt| {
             let bytes = txn.session(key)?.ok_or_else(Error::not_found)?;
             let (mut row, _) = SessionRow::read(*key, bytes, &last_used, self.seals())?;
             let time = cx.step_time();
-            if !is_live(&mut row, &last_used, &time, is_settled)? {
+            if !is_live(&mut row, &last_used, &time, attempt)? {
                 return Err(Error::not_found().into());
             }
             if row.slot_state == SlotState::Missing || !LastUsedTable::can_hold(time.now) {
@@ -420,11 +430,11 @@ impl Engine for Lmdb {
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
-        lookup(handle, |txn, is_settled| {
+        self.lookup(cx, |txn, attempt| {
             let time = cx.step_time();
             let found = resolve(txn, key, &last_used, &time, self.seals())?;
             let mut row = found.ok_or_else(Error::not_found)?.row;
-            if !is_live(&mut row, &last_used, &time, is_settled)? {
+            if !is_live(&mut row, &last_used, &time, attempt)? {
                 return Err(Error::not_found().into());
             }
             Ok(row.key)
@@ -465,14 +475,14 @@ impl Engine for Lmdb {
     fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
-        lookup(handle, |txn, is_settled| {
+        self.lookup(cx, |txn, attempt| {
             let time = cx.step_time();
             let mut entries = Vec::new();
             let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
             while let Some(key) = next_of_principal(txn, principal, &mut next)? {
                 let Some(bytes) = txn.session(&key)? else { continue };
                 let (mut row, _) = SessionRow::read(key, bytes, &last_used, self.seals())?;
-                if is_live(&mut row, &last_used, &time, is_settled)? {
+                if is_live(&mut row, &last_used, &time, attempt)? {
                     entries.try_reserve(1).map_err(|_| Error::no_memory())?;
                     entries.push(row.header.entry(key, row.payload_len(self.seals()), time.timeouts));
                 }

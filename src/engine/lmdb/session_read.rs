@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    session::policy::StepTime,
+    session::{key::LookupKey, policy::StepTime},
 };
 
 /// Why a snapshot gives no answer.
@@ -20,6 +20,17 @@ pub(super) enum Undecided {
     Stale,
     /// A writer is about to end the session that has this slot, or to give it another one, or was killed while it was.
     Ending(SlotRef),
+    /// The session was created or used while the clock was ahead.
+    Ahead(LookupKey),
+}
+
+/// What an attempt to read may take for granted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Attempt {
+    /// The snapshot is the same as the last time, so what it shows is as it is.
+    is_settled: bool,
+    /// Sessions that are ahead of the clock cannot be pulled back now.
+    accepts_ahead: bool,
 }
 
 impl From<Error> for Undecided {
@@ -28,20 +39,27 @@ impl From<Error> for Undecided {
     }
 }
 
-/// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a session. Its second
-/// argument says that the snapshot is the same as the last time, so that what it shows is as it is.
+/// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a session.
 pub(super) fn lookup<T>(
     handle: &Handle,
-    mut read: impl FnMut(&ReadTxn, bool) -> result::Result<T, Undecided>,
+    pull_back: impl Fn(&LookupKey) -> Result<()>,
+    mut read: impl FnMut(&ReadTxn, Attempt) -> result::Result<T, Undecided>,
 ) -> Result<T> {
     let mut last = None;
+    let mut pulled_back = None;
+    let mut attempt = Attempt::default();
     loop {
         let txn = handle.env.read()?;
-        let is_settled = last.replace(txn.id()) == last;
-        match read(&txn, is_settled) {
+        attempt.is_settled = last.replace(txn.id()) == last;
+        match read(&txn, attempt) {
             Ok(answer) => return Ok(answer),
             Err(Undecided::Failed(error)) => return Err(error),
             Err(Undecided::Stale) => {}
+            Err(Undecided::Ahead(key)) => {
+                drop(txn);
+                // A read succeeds on a full store too; the next one tries again.
+                attempt.accepts_ahead = pull_back(&key).is_err() || pulled_back.replace(key) == Some(key);
+            }
             Err(Undecided::Ending(slot)) => {
                 drop(txn);
                 // With the write lock, a mark that is still there is that of a dead writer.
@@ -57,12 +75,16 @@ pub(super) fn is_live(
     row: &mut SessionRow,
     last_used: &LastUsedTable,
     time: &StepTime,
-    is_settled: bool,
+    attempt: Attempt,
 ) -> result::Result<bool, Undecided> {
-    if row.is_stale() && !is_settled {
+    if row.is_stale() && !attempt.is_settled {
         return Err(Undecided::Stale);
     }
-    row.is_live(last_used, time).ok_or(Undecided::Ending(row.slot()))
+    let is_live = row.is_live(last_used, time).ok_or(Undecided::Ending(row.slot()))?;
+    if is_live && row.header.is_ahead_of(time.now) && !attempt.accepts_ahead {
+        return Err(Undecided::Ahead(row.key));
+    }
+    Ok(is_live)
 }
 
 /// A use of a session that is noted in its slot. Undone on drop unless committed.

@@ -458,6 +458,10 @@ impl<'a> SessionTxn<'a, '_> {
         if !self.is_live(&mut row, time) {
             return Err(Error::not_found());
         }
+        if row.header.is_ahead_of(time.now) {
+            self.pull_back_row(&mut row, time)?;
+            row.apply_slot(&last_used);
+        }
         if row.slot_state != SlotState::Missing {
             let before = last_used.touch(row.slot(), time.now).ok_or_else(Error::not_found)?;
             self.effects.touched.push(Touch { slot: row.slot(), before, now: time.now });
@@ -468,6 +472,34 @@ impl<'a> SessionTxn<'a, '_> {
             SlotState::Expired => Err(Error::not_found()),
             _ => Ok(row),
         }
+    }
+
+    /// Pulls a session back that was created or used while the clock was ahead, so that it lives no longer than its timeouts
+    /// from now on.
+    pub(super) fn pull_back(&mut self, key: &LookupKey) -> Result<()> {
+        let time = self.cx.step_time();
+        if let Some(mut row) = self.find(key)?
+            && self.is_live(&mut row, &time)
+            && row.header.is_ahead_of(time.now)
+        {
+            self.pull_back_row(&mut row, &time)?;
+        }
+        Ok(())
+    }
+
+    fn pull_back_row(&mut self, row: &mut SessionRow, time: &StepTime) -> Result<()> {
+        self.last_used().lower(row.slot(), time.now);
+        row.header = row.header.pulled_back_to(time.now);
+        row.recorded_last_seen = row.header.last_seen;
+        let key = row.key.bytes();
+        let record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default();
+        let payload = ZeroizeOnDrop::new(codec::decode(record, self.seals)?.payload.to_vec());
+        deadline_index::unschedule(self.txn, row.engine_fields.indexed_deadline, &row.key)?;
+        row.engine_fields.indexed_deadline = row.header.deadline(time.timeouts);
+        deadline_index::schedule(self.txn, row.engine_fields.indexed_deadline, &row.key)?;
+        let out = self.txn.reserve(Table::Sessions, &key, codec::record_len(&row.header, payload.len()))?;
+        codec::encode(&row.header, &row.engine_fields, self.seals, out).copy_from_slice(&payload);
+        Ok(())
     }
 
     fn allocate_slot(&mut self, key: &LookupKey, engine_fields: &mut EngineFields, time: &StepTime) {

@@ -230,6 +230,7 @@ mod tests {
         RecordHeader {
             version: 1,
             created: now,
+            counted_from: now,
             last_seen: now,
             own: Timeouts { absolute: 0, idle: 0 },
             principal: principal.map(|key| PrincipalKey(key, 0)),

@@ -123,6 +123,15 @@ impl<'a> LastUsedTable<'a> {
         }
     }
 
+    /// Lowers a last use that is ahead of the clock.
+    pub(in super::super) fn lower(&self, slot: SlotRef, now: i64) {
+        while let seen @ SlotState::LastUsed(ms) = self.state(slot)
+            && ms > now
+            && let Some(lowered) = encode_time(now)
+            && !self.compare_exchange(slot, seen, lowered)
+        {}
+    }
+
     /// Takes back the use at `noted`, unless there was a later one.
     pub(in super::super) fn undo_touch(&self, slot: SlotRef, noted: i64, before: i64) {
         if encode_time(noted).is_some() {

@@ -92,6 +92,7 @@ impl Slab {
         let mut header = RecordHeader {
             version: u64::from_le_bytes(field(bytes, VERSION)),
             created: time(CREATED),
+            counted_from: time(CREATED),
             last_seen: time(LAST_SEEN),
             own: Timeouts { absolute: 0, idle: 0 },
             principal: None,
