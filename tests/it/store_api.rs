@@ -95,6 +95,17 @@ fn read_skips_missing_session() {
 }
 
 #[test]
+fn limits_are_those_in_force() {
+    let name = unique_name();
+    let store = Store::open(&format!("memory:{name}?max_payload=2MiB")).unwrap();
+    assert_eq!(store.max_payload().unwrap(), 2 << 20);
+    assert_eq!(store.max_per_principal().unwrap(), u64::MAX);
+    Store::open(&format!("memory:{name}?max_payload=64KiB&max_per_principal=3")).unwrap();
+    assert_eq!(store.max_payload().unwrap(), 64 << 10);
+    assert_eq!(store.max_per_principal().unwrap(), 3);
+}
+
+#[test]
 fn named_store_is_shared_by_name() {
     let (name, other) = (unique_name(), unique_name());
     let a = Store::open(&format!("memory:{name}")).unwrap();
