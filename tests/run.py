@@ -337,7 +337,7 @@ def report(result: Result) -> None:
     words = "FAILED" if result.status else f"{result.passed} passed" if result.passed else "ok"
     if result.skipped:
         words += f", {result.skipped} skipped"
-    print(f"{title(result.step):<32}{words:<28}{result.seconds:6.1f} s", flush=True)
+    print(f"{title(result.step):<40}{words:<28}{result.seconds:6.1f} s", flush=True)
     for line in dict.fromkeys(re.findall(NOT_RUN, result.output, re.MULTILINE)):
         print(f"    {line}", flush=True)
     if result.status:
