@@ -136,20 +136,20 @@ impl Engine {
 }
 
 /// Where a store of its own is, of the engine under test; what is there goes when this is dropped.
-pub struct Place {
+pub struct TemporaryStore {
     engine: Engine,
     name: String,
 }
 
-impl Place {
-    pub fn new() -> Place {
-        Place::of(Engine::under_test())
+impl TemporaryStore {
+    pub fn new() -> TemporaryStore {
+        TemporaryStore::of(Engine::under_test())
     }
 
-    pub fn of(engine: Engine) -> Place {
+    pub fn of(engine: Engine) -> TemporaryStore {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("sss-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        Place::named(
+        TemporaryStore::named(
             engine,
             match engine {
                 Engine::Lmdb | Engine::LmdbPower => std::env::temp_dir().join(name).to_str().unwrap().to_owned(),
@@ -158,8 +158,8 @@ impl Place {
         )
     }
 
-    pub fn named(engine: Engine, name: String) -> Place {
-        Place { engine, name }
+    pub fn named(engine: Engine, name: String) -> TemporaryStore {
+        TemporaryStore { engine, name }
     }
 
     /// The URL of the store there, with these options.
@@ -202,7 +202,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TemporaryStore {
     fn drop(&mut self) {
         if matches!(self.engine, Engine::Lmdb | Engine::LmdbPower) {
             // It may never have been opened.
@@ -213,7 +213,7 @@ impl Drop for Place {
 
 /// A store of its own, of the engine under test. (Its directory, if it has one, goes with the test run's.)
 pub fn open(options: &str) -> Store {
-    let place = Place::new();
+    let place = TemporaryStore::new();
     let store = place.open(options);
     std::mem::forget(place);
     store

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::common::{Engine, OptionsMs, Place, of};
+use crate::common::{Engine, OptionsMs, TemporaryStore, of};
 use sss::{Access, Options, Store};
 
 fn sss(args: &[&str]) -> Output {
@@ -28,13 +28,13 @@ fn refused(args: &[&str], code: i32) -> String {
 }
 
 /// The URL without options, as an operator knows it.
-fn bare(place: &Place) -> String {
+fn bare(place: &TemporaryStore) -> String {
     format!("lmdb:{}", place.directory().display())
 }
 
 #[test]
 fn commands_reach_open_store() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let store = place.open("timeout=8h");
     let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
     store.create(b"other", &of(b"bob")).unwrap();
@@ -50,7 +50,7 @@ fn commands_reach_open_store() {
 
 #[test]
 fn offline_sweep_keeps_timeouts() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let options = "timeout=infinity&idle_timeout=9h&clock=manual";
     let store = place.open(options);
     let (living, _) = store.create(b"living", &Options::default()).unwrap();
@@ -65,7 +65,7 @@ fn offline_sweep_keeps_timeouts() {
 
 #[test]
 fn commands_adopt_stored_settings() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let secret = place.directory().with_extension("secret");
     std::fs::write(&secret, "11".repeat(32)).unwrap();
     std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -84,7 +84,7 @@ fn commands_adopt_stored_settings() {
 
 #[test]
 fn check_reports_damage() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let store = place.open("");
     (0..200).for_each(|_| drop(store.create(&[7; 300], &of(b"alice")).unwrap()));
     assert_eq!(said(&["check", &bare(&place)]), "ok: 200 sessions");
@@ -100,7 +100,7 @@ fn check_reports_damage() {
 
 #[test]
 fn prometheus_format_is_valid() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let _store = place.open("");
     let text = said(&["stats", &bare(&place), "--prometheus"]);
     assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE sss_")).count(), 13);
@@ -110,7 +110,7 @@ fn prometheus_format_is_valid() {
 
 #[test]
 fn mistakes_create_no_store() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     assert!(refused(&["stats", &bare(&place)], 1).contains("no lmdb: store"));
     assert!(!place.directory().exists());
     assert!(refused(&["stats", "memory:"], 1).contains("lives in the process"));
@@ -127,7 +127,7 @@ fn mistakes_create_no_store() {
 
 #[test]
 fn url_comes_from_environment() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let _store = place.open("");
     let output = Command::new(env!("CARGO_BIN_EXE_sss")).arg("sweep").env("SSS_URL", bare(&place)).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 removed\n");
@@ -135,7 +135,7 @@ fn url_comes_from_environment() {
 
 #[test]
 fn options_take_equals_and_double_dash() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let store = place.open("");
     store.create(b"hello", &of(b"alice")).unwrap();
     let url = bare(&place);
@@ -160,7 +160,7 @@ fn output_is_lost(program: &mut Command) {
 
 #[test]
 fn lost_output_is_an_error() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let store = place.open("");
     store.create(b"hello", &of(b"alice")).unwrap();
     let url = bare(&place);

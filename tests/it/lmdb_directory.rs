@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use crate::common::{Engine, PLAIN, Place};
+use crate::common::{Engine, PLAIN, TemporaryStore};
 use sss::{Access, ErrorKind, Sid, Store};
 
 const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "state.shm"];
@@ -18,13 +18,13 @@ const SLOTS: usize = 8 << 10;
 const BOOT: usize = 8;
 const CLEAN: usize = 24;
 
-fn file(place: &Place, name: &str) -> std::path::PathBuf {
+fn file(place: &TemporaryStore, name: &str) -> std::path::PathBuf {
     place.directory().join(name)
 }
 
 /// A store that is closed again, with one session.
-fn filled(engine: Engine) -> (Place, Sid) {
-    let place = Place::of(engine);
+fn filled(engine: Engine) -> (TemporaryStore, Sid) {
+    let place = TemporaryStore::of(engine);
     let (sid, _) = place.open("").create(b"hello", &PLAIN).unwrap();
     (place, sid)
 }
@@ -37,7 +37,7 @@ fn refused(url: &str, kind: ErrorKind, text: &str) {
 }
 
 #[track_caller]
-fn holds(place: &Place, sid: &Sid) {
+fn holds(place: &TemporaryStore, sid: &Sid) {
     assert_eq!(place.open("").get(sid, Access::Peek).unwrap().0, b"hello");
 }
 
@@ -45,14 +45,14 @@ fn holds(place: &Place, sid: &Sid) {
 #[test]
 #[cfg(not(target_pointer_width = "64"))]
 fn open_refuses_32_bit_machine() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     refused(&place.url(""), ErrorKind::Unsupported, "64 bits");
     assert!(!place.directory().exists());
 }
 
 #[test]
 fn open_advises_no_chmod_of_shared_directory() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let sticky = place.directory().with_extension("sticky");
     let busy = place.directory().with_extension("busy");
     for (directory, mode) in [(&sticky, 0o1777), (&busy, 0o755)] {
@@ -106,7 +106,7 @@ fn open_refuses_other_users_directory() {
 
 #[test]
 fn open_refuses_non_directory() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     fs::write(place.directory(), b"something else").unwrap();
     refused(&place.url(""), ErrorKind::Io, "is not a directory");
     fs::remove_file(place.directory()).unwrap();
@@ -117,7 +117,7 @@ fn open_refuses_non_directory() {
 
 #[test]
 fn symlinked_directory_is_same_store() {
-    let (place, link) = (Place::of(Engine::Lmdb), Place::of(Engine::Lmdb));
+    let (place, link) = (TemporaryStore::of(Engine::Lmdb), TemporaryStore::of(Engine::Lmdb));
     let (sid, _) = place.open("").create(b"hello", &PLAIN).unwrap();
     symlink(place.directory(), link.directory()).unwrap();
     let both = (place.open(""), link.open(""));
@@ -154,7 +154,7 @@ fn open_refuses_irregular_files() {
 fn open_refuses_foreign_files() {
     for name in ["data.mdb", "state.shm"] {
         for contents in [&b"x"[..], b"a note of somebody", &[0; 100_000], &[7; 100_000]] {
-            let place = Place::of(Engine::Lmdb);
+            let place = TemporaryStore::of(Engine::Lmdb);
             drop(place.open(""));
             FILES.iter().for_each(|name| fs::remove_file(file(&place, name)).unwrap());
             let write = || {
@@ -174,7 +174,7 @@ fn open_refuses_foreign_files() {
 }
 
 /// As if the machine had restarted since the store was used.
-fn start_machine_anew(place: &Place, is_clean: bool) {
+fn start_machine_anew(place: &TemporaryStore, is_clean: bool) {
     let mut map = fs::read(file(place, "state.shm")).unwrap();
     map[BOOT..CLEAN].iter_mut().for_each(|byte| *byte ^= 0xFF);
     map[CLEAN] = is_clean.into();
@@ -208,12 +208,12 @@ fn clean_or_durable_store_survives_reboot() {
 
 #[test]
 fn new_store_ignores_old_last_used() {
-    let slots = |place: &Place| {
+    let slots = |place: &TemporaryStore| {
         let map = fs::read(file(place, "state.shm")).unwrap();
         map[SLOTS..].chunks(8).filter(|slot| slot.iter().any(|&byte| byte != 0)).count()
     };
     // Set aside, and moved away by an operator; and where the slots may be older than the sessions.
-    type Move = fn(&Place);
+    type Move = fn(&TemporaryStore);
     let moves: [(Engine, Move); 3] = [
         (Engine::Lmdb, |place| start_machine_anew(place, false)),
         (Engine::Lmdb, |place| fs::remove_file(file(place, "data.mdb")).unwrap()),

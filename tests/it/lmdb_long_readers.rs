@@ -3,10 +3,10 @@
 
 use std::{sync::mpsc, thread, time::Duration};
 
-use crate::common::{Engine, PLAIN, Place, timed::timed};
+use crate::common::{Engine, PLAIN, TemporaryStore, timed::timed};
 use sss::{Access, ErrorKind, Store};
 
-const PLACES: [Engine; 2] = [Engine::Lmdb, Engine::LmdbPower];
+const ENGINES: [Engine; 2] = [Engine::Lmdb, Engine::LmdbPower];
 
 /// Runs `work` while another thread is in the middle of a read, which ends after `work` or when `longest` is over.
 fn beside_a_read<T>(store: &Store, longest: Duration, work: impl FnOnce() -> T) -> T {
@@ -33,8 +33,8 @@ fn beside_a_read<T>(store: &Store, longest: Duration, work: impl FnOnce() -> T) 
 
 #[test]
 fn short_read_does_not_fill_store() {
-    for engine in PLACES {
-        let place = Place::of(engine);
+    for engine in ENGINES {
+        let place = TemporaryStore::of(engine);
         let store = place.open("");
         let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
         // More than the file has room for, as long as the read keeps what it replaces.
@@ -53,9 +53,9 @@ fn short_read_does_not_fill_store() {
 fn endless_read_is_named_in_error() {
     // Side by side, because a writer waits for ten seconds before it gives up.
     thread::scope(|scope| {
-        for engine in PLACES {
+        for engine in ENGINES {
             scope.spawn(move || {
-                let place = Place::of(engine);
+                let place = TemporaryStore::of(engine);
                 let store = place.open("");
                 let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
                 let error = beside_a_read(&store, Duration::from_secs(60), || {
@@ -75,8 +75,8 @@ fn endless_read_is_named_in_error() {
 
 #[test]
 fn full_store_fails_fast_during_read() {
-    for engine in PLACES {
-        let place = Place::of(engine);
+    for engine in ENGINES {
+        let place = TemporaryStore::of(engine);
         let store = place.open("max_payload=infinity");
         let error = loop {
             if let Err(error) = store.create(&[b'x'; 500_000], &PLAIN) {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Done, Engine, PLAIN, Place, from_env, kind, of};
+use crate::common::{Done, Engine, PLAIN, TemporaryStore, from_env, kind, of};
 use crate::process::{first_line, in_child, now, part, times};
 use sss::{Access, Sid, Store};
 
@@ -42,7 +42,7 @@ fn use_all(store: &Store, shared: &Sid) {
 /// Forks again and again while threads do `work`.
 fn fork_beside(engine: Engine, options: &str, threads: usize, work: impl Fn(&Store, &Sid) + Sync) {
     let seed = from_env("SSS_TEST_SEED", now());
-    let (place, done, steps) = (Place::of(engine), AtomicBool::new(false), AtomicU64::new(0));
+    let (place, done, steps) = (TemporaryStore::of(engine), AtomicBool::new(false), AtomicU64::new(0));
     let store = place.open(options);
     let (shared, _) = store.create(b"shared", &PLAIN).unwrap();
     let (children, begun) = (times(30, 1000), Instant::now());
@@ -108,7 +108,7 @@ fn child_forked_during_write_works() {
 /// killed may a child that runs on count in its place.
 fn idle_child_does_not_keep_store_open() {
     for how in ["close", "be killed"] {
-        let place = Place::of(Engine::Lmdb);
+        let place = TemporaryStore::of(Engine::Lmdb);
         let mut parent = part("lmdb_fork::fork_and_wait", &[&place.url("max_sessions=1"), how]).spawn().unwrap();
         let child = first_line(&mut parent);
         if how == "be killed" {

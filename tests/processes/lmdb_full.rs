@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore};
 use crate::process::{ends_well, first_line, kill, part};
 use sss::{Access, ErrorKind, Sid, Store};
 
@@ -33,7 +33,7 @@ struct Disk(PathBuf);
 impl Disk {
     /// `None`: this user may not mount.
     fn new(kib: u64) -> Option<Disk> {
-        let path = Place::of(Engine::Lmdb).directory().to_owned();
+        let path = TemporaryStore::of(Engine::Lmdb).directory().to_owned();
         fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
         let disk = Disk(path);
         let options = format!("mode=0700,size={kib}k");
@@ -160,7 +160,7 @@ fn disk_space(directory: &Path) -> u64 {
 fn impossible_size_leaves_nothing() {
     for durability in ["process", "power"] {
         for impossible in ["100000GiB", "1000GiB"] {
-            let place = Place::of(Engine::Lmdb);
+            let place = TemporaryStore::of(Engine::Lmdb);
             let url = |max: &str| place.url(&format!("max_bytes={max}&seal=off&durability={durability}"));
             let open = |max: &str| Store::open(&url(max));
             assert_eq!(open(impossible).unwrap_err().kind(), ErrorKind::Full);
@@ -178,7 +178,7 @@ fn impossible_size_leaves_nothing() {
 /// What a process leaves that is killed while it makes the files larger.
 fn interrupted_growth_is_taken_back() {
     for durability in ["process", "power"] {
-        let place = Place::of(Engine::Lmdb);
+        let place = TemporaryStore::of(Engine::Lmdb);
         let open = || place.open(&format!("max_bytes=4MiB&seal=off&durability={durability}"));
         let (sid, _) = open().create(b"hello", &PLAIN).unwrap();
         let before = disk_space(place.directory());
@@ -247,7 +247,7 @@ fn full_store_revokes() {
         ("power", "4MiB", 30_000, 1),
         ("power", "4MiB", 1000, 3),
     ] {
-        let place = Place::of(Engine::Lmdb);
+        let place = TemporaryStore::of(Engine::Lmdb);
         let store = place.open(&format!("max_bytes={max}&seal=off&durability={durability}"));
         let own = fill_with_principal(&store, size, each);
         let case = format!("{durability} {max} {size} {each}: {own}");
@@ -274,7 +274,7 @@ fn hold_read(args: &[String]) {
 
 fn full_store_deletes_beside_reader() {
     for size in [100, 30_000] {
-        let place = Place::of(Engine::Lmdb);
+        let place = TemporaryStore::of(Engine::Lmdb);
         let url = place.url("max_bytes=4MiB&seal=off");
         let store = Store::open(&url).unwrap();
         let sids = fill(&store, &[size]);
@@ -301,7 +301,7 @@ fn data_size(directory: &Path) -> u64 {
 fn cleared_store_refills() {
     const ROUNDS: u64 = 20;
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         let store = place.open("max_bytes=4MiB&seal=off&clock=manual&timeout=1h&idle_timeout=1h");
         let rounds = if engine == Engine::Lmdb { ROUNDS } else { ROUNDS / 2 };
         let counts: Vec<usize> = (0..rounds)

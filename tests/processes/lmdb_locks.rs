@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::common::{Engine, PLAIN, Place};
+use crate::common::{Engine, PLAIN, TemporaryStore};
 use crate::process::{ends_well, part};
 use sss::{Access, ErrorKind, Store};
 
@@ -43,7 +43,7 @@ fn read_all_files(directory: &Path) {
 
 fn closed_descriptors_keep_locks() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         let url = place.url("max_bytes=4MiB&seal=off");
         let store = Store::open(&url).unwrap();
         let (sid, _) = store.create(&payload(0), &PLAIN).unwrap();
@@ -72,7 +72,7 @@ fn library() -> PathBuf {
 }
 
 fn second_copy_in_process_is_refused() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let copies = ["a", "b"].map(|name| place.directory().with_extension(name));
     for copy in &copies {
         fs::copy(library(), copy).unwrap();
@@ -147,7 +147,7 @@ impl Copy {
 
 fn replaced_files_are_refused() {
     for name in ["data.mdb", "lock.mdb", "state.shm"] {
-        let place = Place::of(Engine::Lmdb);
+        let place = TemporaryStore::of(Engine::Lmdb);
         let url = place.url("");
         let store = Store::open(&url).unwrap();
         let (sid, _) = store.create(b"hello", &PLAIN).unwrap();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng, from_env};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env};
 use crate::process::{ends_well, first_line, kill, now, part, times};
 use sss::{Access, ErrorKind, Store};
 
@@ -82,7 +82,7 @@ fn dead_readers_free_snapshots() {
     let seed = from_env("SSS_TEST_SEED", now());
     let mut rng = Rng(seed);
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         // Each put takes a 90th of it, so it is full soon if what dead readers saw is kept.
         let url = place.url("max_bytes=4MiB&seal=off");
         let store = Store::open(&url).unwrap();
@@ -112,7 +112,7 @@ fn dead_readers_free_snapshots() {
 fn dead_readers_free_slots() {
     // More than there are, in all.
     const THREADS: u64 = 250;
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let (store, url) = (place.open("seal=off"), place.url("seal=off"));
     let (sid, _) = store.create(&payload(1), &PLAIN).unwrap();
     for round in 0..times(10, 40) {
@@ -130,7 +130,7 @@ fn dead_readers_free_slots() {
 
 /// As uWSGI does for a reload: the number of the process stays the same, so no other process can tell that its readers are gone.
 fn exec_frees_reader_slots() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let (store, url) = (place.open("seal=off"), place.url("seal=off"));
     let (sid, _) = store.create(&payload(1), &PLAIN).unwrap();
     let output = ends_well(part("lmdb_readers::become_it", &[&url, sid.as_str(), "10"]).spawn().unwrap());

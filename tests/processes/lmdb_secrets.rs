@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng, kind};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, kind};
 use crate::process::{ends_well, part};
 use sss::{Access, ErrorKind, Sid, Store};
 
@@ -47,7 +47,7 @@ impl Drop for Secrets {
 
 fn secret_rotation_keeps_sessions() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         let secrets = Secrets(place.directory().with_extension("secrets"));
         let url = place.url(&format!("secret_file={}", secrets.0.display()));
         secrets.write(&[1]);

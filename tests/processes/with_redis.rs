@@ -5,13 +5,13 @@
 
 use std::process::{Command, ExitCode};
 
-use crate::common::{Engine, Place, redis};
+use crate::common::{Engine, TemporaryStore, redis};
 
 pub fn run(command: &[String]) -> ExitCode {
     let [program, args @ ..] = command else { panic!("--with-redis needs a command") };
     let engine = Engine::under_test();
     let mut run = Command::new(program);
-    run.args(args).env("SSS_TEST_REDIS", Place::named(engine, "{name}".to_owned()).url(""));
+    run.args(args).env("SSS_TEST_REDIS", TemporaryStore::named(engine, "{name}".to_owned()).url(""));
     if matches!(engine, Engine::Redis | Engine::RedisUnix) {
         run.env("SSS_TEST_REDIS_PID", redis::shared().pid().to_string());
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use sss::{Access, Entry, Error, ErrorKind, Meta, Ref, Stats, Store};
 
 use super::words::{Opts, brief, bytes, counter, duration, name};
-use crate::common::{FOREVER, Place, ToPlain};
+use crate::common::{FOREVER, TemporaryStore, ToPlain};
 
 /// The state of one scenario.
 pub struct World {
@@ -16,7 +16,7 @@ pub struct World {
     advanced_ms: i64,
     origin_ms: Option<i64>,
     // Last: dropping it removes what the stores are in.
-    place: Place,
+    place: TemporaryStore,
 }
 
 /// What a successful call returned.
@@ -34,7 +34,13 @@ type Outcome = Result<Result<Got, Error>, String>;
 
 impl World {
     pub fn new() -> World {
-        World { stores: HashMap::new(), values: HashMap::new(), advanced_ms: 0, origin_ms: None, place: Place::new() }
+        World {
+            stores: HashMap::new(),
+            values: HashMap::new(),
+            advanced_ms: 0,
+            origin_ms: None,
+            place: TemporaryStore::new(),
+        }
     }
 
     pub fn step(&mut self, step: &str) -> Result<(), String> {

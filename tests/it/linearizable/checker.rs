@@ -18,8 +18,8 @@ const MOST_VISITED: usize = 3_000_000;
 /// The operations that have taken place so far, in the order of the calls: one bit each.
 type Bits = Vec<u64>;
 
-/// A place in the search.
-struct Place {
+/// A state of the search.
+struct SearchState {
     done: Bits,
     state: State,
     /// How many of the operations that had returned are done.
@@ -67,8 +67,8 @@ pub fn check(rules: &Rules, history: &[Op]) -> Result<(), String> {
 fn search(rules: &Rules, ops: &[Op], end: u64) -> Verdict {
     let ops = &ops[..ops.partition_point(|op| op.call < end)];
     let wanted = ops.iter().filter(|op| op.ret <= end).count();
-    let start = Place { done: vec![0; ops.len() / 64 + 1], state: State::default(), count: 0, way: None };
-    let mut furthest: Option<Place> = None;
+    let start = SearchState { done: vec![0; ops.len() / 64 + 1], state: State::default(), count: 0, way: None };
+    let mut furthest: Option<SearchState> = None;
     let mut visited: HashSet<(Bits, State)> = HashSet::new();
     let mut taken: Vec<(Option<usize>, usize)> = Vec::new();
     let mut places = vec![start];
@@ -79,7 +79,7 @@ fn search(rules: &Rules, ops: &[Op], end: u64) -> Verdict {
         if visited.len() > MOST_VISITED {
             return Verdict::Unknown;
         }
-        let mut next: Vec<Place> = Vec::new();
+        let mut next: Vec<SearchState> = Vec::new();
         'ops: for nth in possible(ops, &place.done) {
             for step in place.state.steps(rules, nth, &ops[nth]) {
                 taken.push((place.way, nth));
@@ -89,7 +89,7 @@ fn search(rules: &Rules, ops: &[Op], end: u64) -> Verdict {
                     done[nth / 64] |= 1 << (nth % 64);
                     count += usize::from(ops[nth].ret <= end);
                 }
-                let reached = Place { done, state: step.state, count, way };
+                let reached = SearchState { done, state: step.state, count, way };
                 if step.free {
                     next = vec![reached];
                     break 'ops;
@@ -105,7 +105,7 @@ fn search(rules: &Rules, ops: &[Op], end: u64) -> Verdict {
             furthest = Some(place);
         }
     }
-    let Some(Place { done, state, count, way }) = furthest else { return Verdict::Unknown };
+    let Some(SearchState { done, state, count, way }) = furthest else { return Verdict::Unknown };
     let mut order: Vec<usize> = std::iter::successors(way, |&way| taken[way].0).map(|way| taken[way].1).collect();
     order.reverse();
     Verdict::Not(Furthest { order, done, state, count })

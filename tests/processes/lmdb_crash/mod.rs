@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng, from_env, of};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env, of};
 use crate::process::{first_line, is_torture, kill, now, part, times};
 use session::{Doing, Sessions, is_as, look};
 use sss::{Access, Store};
@@ -41,15 +41,15 @@ fn seed() -> u64 {
 }
 
 fn killed_writers_lose_nothing_acknowledged() {
-    kill_writers(&Place::of(Engine::Lmdb), "max_bytes=16MiB", 1, times(80, 2500));
+    kill_writers(&TemporaryStore::of(Engine::Lmdb), "max_bytes=16MiB", 1, times(80, 2500));
 }
 
 fn killed_durable_writers_lose_nothing_acknowledged() {
-    kill_writers(&Place::of(Engine::LmdbPower), "max_bytes=16MiB", 2, times(30, 1000));
+    kill_writers(&TemporaryStore::of(Engine::LmdbPower), "max_bytes=16MiB", 2, times(30, 1000));
 }
 
 /// Each process has `threads` writers.
-fn kill_writers(place: &Place, options: &str, threads: usize, kills: u64) {
+fn kill_writers(place: &TemporaryStore, options: &str, threads: usize, kills: u64) {
     let (url, seed) = (place.url(options), seed());
     let mut rng = Rng(seed);
     let start = |rng: &mut Rng, writers| Process::start(&url, rng.next(), writers);
@@ -225,7 +225,7 @@ fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
 
 /// A process that is killed gives back its memory before it counts as dead, and a large one takes long for that.
 fn killed_writer_does_not_delay_next() {
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let url = place.url("");
     let store = Store::open(&url).unwrap();
     let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
@@ -257,7 +257,7 @@ fn write_with_much_memory(args: &[String]) {
 fn killed_create_evicts_with_its_commit() {
     const MOST: usize = 3;
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let (place, seed) = (Place::of(engine), seed());
+        let (place, seed) = (TemporaryStore::of(engine), seed());
         let (url, mut rng) = (place.url("max_per_principal=3"), Rng(seed));
         let store = Store::open(&url).unwrap();
         for round in 0..times(80, 1000) {
@@ -287,12 +287,12 @@ fn create(args: &[String]) {
 fn acknowledged_use_survives_kill() {
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
         for is_alone in [false, true] {
-            use_and_be_killed(&Place::of(engine), is_alone);
+            use_and_be_killed(&TemporaryStore::of(engine), is_alone);
         }
     }
 }
 
-fn use_and_be_killed(place: &Place, is_alone: bool) {
+fn use_and_be_killed(place: &TemporaryStore, is_alone: bool) {
     let url = place.url("clock=manual&idle_timeout=10s");
     for round in 0..times(8, 50) {
         let store = Store::open(&url).unwrap();

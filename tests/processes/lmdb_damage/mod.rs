@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng, from_env, grace, kind, of};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env, grace, kind, of};
 use crate::process::{end_of, ends_well, now, part, times};
 use damage::{Damage, FILES};
 use sss::{Access, Error, ErrorKind, Store};
@@ -47,7 +47,7 @@ fn payload(number: usize) -> Vec<u8> {
 }
 
 /// A closed store with all kinds of things in it. Returns the ids with the numbers of their payloads.
-fn fill(place: &Place) -> String {
+fn fill(place: &TemporaryStore) -> String {
     let store = place.open(OPTIONS);
     let mut ids = Vec::new();
     for number in 0..60 {
@@ -74,7 +74,7 @@ fn fill(place: &Place) -> String {
 
 fn damages(engine: Engine) {
     let seed = from_env("SSS_TEST_SEED", now());
-    let (place, copy) = (Place::of(engine), Place::of(engine));
+    let (place, copy) = (TemporaryStore::of(engine), TemporaryStore::of(engine));
     let ids = fill(&place);
     fs::create_dir(copy.directory()).unwrap();
     set_mode(copy.directory(), 0o700);
@@ -119,7 +119,7 @@ fn live_damage_yields_no_wrong_payload() {
     let rounds = times(30, 600);
     for round in 0..rounds {
         let (seed, engine) = (seed.wrapping_add(round), [Engine::Lmdb, Engine::LmdbPower][round as usize % 2]);
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         let ids_file = place.directory().with_extension("ids");
         fs::write(&ids_file, fill(&place)).unwrap();
         let mut child = part("lmdb_damage::go_on", &[&place.url(OPTIONS), ids_file.to_str().unwrap()]).spawn().unwrap();

@@ -14,7 +14,7 @@ use std::{
     process::Command,
 };
 
-use crate::common::{Engine, PLAIN, Place, Rng, found, from_env};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, found, from_env};
 use crate::process::{ends_well, first_line, kill, now, part, times};
 use images::Disk;
 use shim::{Event, File};
@@ -38,7 +38,7 @@ struct Shimmed<'a> {
 }
 
 impl<'a> Shimmed<'a> {
-    fn new(library: &'a Path, place: &Place) -> Shimmed<'a> {
+    fn new(library: &'a Path, place: &TemporaryStore) -> Shimmed<'a> {
         Shimmed { library, log: place.directory().with_extension("log") }
     }
 
@@ -60,7 +60,7 @@ impl Drop for Shimmed<'_> {
 fn new_store_survives_power_cut() {
     let Some(library) = shim::build() else { return };
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
-        let place = Place::of(engine);
+        let place = TemporaryStore::of(engine);
         let shimmed = Shimmed::new(&library, &place);
         ends_well(shimmed.part("lmdb_power::open", &[&place.url("")]).spawn().unwrap());
         let events = shim::events(&shimmed.log);
@@ -77,7 +77,7 @@ fn new_store_survives_power_cut() {
 
 fn durability_change_syncs_data_first() {
     let Some(library) = shim::build() else { return };
-    let place = Place::of(Engine::Lmdb);
+    let place = TemporaryStore::of(Engine::Lmdb);
     let mut child = part("lmdb_power::write_and_wait", &[&place.url("")]).spawn().unwrap();
     first_line(&mut child);
     kill(child);
@@ -95,7 +95,7 @@ fn durability_change_syncs_data_first() {
 fn failed_disk_stops_acknowledgements() {
     let Some(library) = shim::build() else { return };
     for fails in ["fail", "fail.later"] {
-        let place = Place::of(Engine::LmdbPower);
+        let place = TemporaryStore::of(Engine::LmdbPower);
         let other = place.open("");
         let (before, _) = other.create(b"before", &PLAIN).unwrap();
         let shimmed = Shimmed::new(&library, &place);
@@ -116,7 +116,7 @@ fn failed_disk_stops_acknowledgements() {
 
 /// Whether the data are read from the disk again by the first process that opens the store and by the next one; and before they are
 /// said to be there.
-fn forgets(shimmed: &Shimmed, place: &Place) -> (bool, bool) {
+fn forgets(shimmed: &Shimmed, place: &TemporaryStore) -> (bool, bool) {
     let [first, second] = [(), ()].map(|()| {
         fs::write(&shimmed.log, b"").unwrap();
         ends_well(shimmed.part("lmdb_power::open", &[&place.url("")]).spawn().unwrap());
@@ -155,7 +155,7 @@ fn power_cut_images_keep_acknowledged_writes() {
     let Some(library) = shim::build() else { return };
     let seed = from_env("SSS_TEST_SEED", now());
     let mut rng = Rng(seed);
-    let (place, there) = (Place::of(Engine::LmdbPower), Place::of(Engine::LmdbPower));
+    let (place, there) = (TemporaryStore::of(Engine::LmdbPower), TemporaryStore::of(Engine::LmdbPower));
     let url = place.url("max_bytes=4MiB");
     drop(Store::open(&url).unwrap());
     let files = ["data.mdb", "state.shm"].map(|name| place.directory().join(name));
