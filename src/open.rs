@@ -18,7 +18,7 @@ pub(crate) fn open(url: &Url) -> Result<Opened> {
     match &url.engine {
         EngineUrl::Memory(_) => {
             let overhead = if url.seals() { aead::OVERHEAD } else { 0 };
-            let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead);
+            let engine = Memory::new(&url.policy, url.manual_clock == Some(true), overhead)?;
             Ok(Opened { engine: Box::new(engine), keys: StoreKeys::for_process(url.seals())? })
         }
         #[cfg(feature = "lmdb")]

@@ -11,7 +11,7 @@
 //!
 //! A forked child starts with a table of its own and reads the inherited ones without a lock, so it never waits for a thread
 //! that exists only in its parent. An inherited handle works where the engine can be used in a child: its slot has an entry
-//! for each process, and the child opens the store again into its own.
+//! for each child, which opens the store again into its own.
 
 use std::{
     ops::Deref,
@@ -36,8 +36,8 @@ use crate::{
     },
 };
 
-const SLOTS_PER_CHUNK: usize = 256;
-const MAX_CHUNKS: usize = 256;
+const SLOTS_PER_CHUNK: usize = 64;
+const MAX_CHUNKS: usize = 1024;
 
 static TABLE: PerProcess<Table> = PerProcess::new();
 
@@ -52,7 +52,17 @@ struct Table {
 struct Slot {
     /// Odd: that of the handle whose store the slot holds. Even: the slot is empty.
     generation: AtomicU32,
-    store: PerProcess<ShardedLock<Option<Store>>>,
+    /// Used by the process whose table this is.
+    store: ShardedLock<Option<Store>>,
+    /// Used by forked children.
+    reopened: PerProcess<ShardedLock<Option<Store>>>,
+}
+
+/// A slot, and the entry in it that belongs to this process.
+#[derive(Clone, Copy)]
+struct SlotEntry<'a> {
+    slot: &'a Slot,
+    is_inherited: bool,
 }
 
 #[derive(Default)]
@@ -118,12 +128,15 @@ pub(super) fn resolve(handle: sss_store) -> Result<StoreGuard> {
 }
 
 /// The slot of a handle of this process or of one of its ancestors.
-fn slot(handle: sss_store) -> Result<&'static Slot> {
-    let own = TABLE.get().slot(handle);
-    own.or_else(|| TABLE.inherited().find_map(|table| table.slot(handle))).ok_or_else(|| match handle {
-        0 => Error::fixed(ErrorKind::Handle, "the store handle is 0"),
-        _ => closed(),
-    })
+fn slot(handle: sss_store) -> Result<SlotEntry<'static>> {
+    if let Some(slot) = TABLE.get().slot(handle) {
+        return Ok(SlotEntry { slot, is_inherited: false });
+    }
+    match TABLE.inherited().find_map(|table| table.slot(handle)) {
+        Some(slot) => Ok(SlotEntry { slot, is_inherited: true }),
+        None if handle == 0 => Err(Error::fixed(ErrorKind::Handle, "the store handle is 0")),
+        None => Err(closed()),
+    }
 }
 
 #[cold]
@@ -145,10 +158,9 @@ impl Table {
             }
             None => return Err(Error::fixed(ErrorKind::Busy, "65536 stores are open")),
         };
-        let chunk = self.chunks[number as usize / SLOTS_PER_CHUNK]
-            .get_or_init(|| Box::new(std::array::from_fn(|_| Slot::default())));
+        let chunk = self.chunks[number as usize / SLOTS_PER_CHUNK].get_or_init(new_chunk);
         let slot = &chunk[number as usize % SLOTS_PER_CHUNK];
-        let mut locked = slot.store.get().write();
+        let mut locked = slot.store.write();
         locked.replace(Some(store));
         let generation = slot.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(locked);
@@ -174,34 +186,49 @@ impl Table {
     }
 }
 
-impl Slot {
+/// In one piece of several pages, so that slots, which stay for ever, keep no freed memory of stores from being given back.
+/// Not on the stack, which may be small.
+fn new_chunk() -> Box<[Slot; SLOTS_PER_CHUNK]> {
+    let slots: Vec<Slot> = (0..SLOTS_PER_CHUNK).map(|_| Slot::default()).collect();
+    match slots.try_into() {
+        Ok(chunk) => chunk,
+        Err(_) => unreachable!("a chunk has this many slots"),
+    }
+}
+
+impl<'a> SlotEntry<'a> {
+    fn lock(self) -> &'a ShardedLock<Option<Store>> {
+        if self.is_inherited { self.slot.reopened.get() } else { &self.slot.store }
+    }
+
     /// The store of this handle: the guard never holds `None`.
-    fn read(&self, handle: sss_store) -> Option<ShardedLockReadGuard<'_, Option<Store>>> {
-        let store = self.store.get().read();
+    fn read(self, handle: sss_store) -> Option<ShardedLockReadGuard<'a, Option<Store>>> {
+        let store = self.lock().read();
         // Under the lock, because a slot's generation changes together with its store.
         (self.matches(handle) && store.is_some()).then_some(store)
     }
 
     /// Takes the store out, unless another close was faster.
-    fn take(&self, handle: sss_store) -> Option<Store> {
-        let mut locked = self.store.get().write();
+    fn take(self, handle: sss_store) -> Option<Store> {
+        let mut locked = self.lock().write();
         let store = if self.matches(handle) { locked.replace(None)? } else { return None };
         if generation_of(handle) != u32::MAX {
-            self.generation.store(generation_of(handle) + 1, Ordering::Release);
+            self.slot.generation.store(generation_of(handle) + 1, Ordering::Release);
         }
         Some(store)
     }
 
     /// In a forked child: opens the parent's store for this process, unless it is open.
     #[cold]
-    fn reopen_inherited(&self, handle: sss_store) -> Result<()> {
-        let mut locked = self.store.get().write();
+    fn reopen_inherited(self, handle: sss_store) -> Result<()> {
+        let mut locked = self.lock().write();
         if !self.matches(handle) {
             return Err(closed());
         }
-        if locked.get().is_none() {
+        if locked.get().is_none() && self.is_inherited {
             // A lock that cannot be had was held at the fork by a thread of the parent that was closing the handle.
-            let stores = self.store.inherited().filter_map(|store| store.try_get()?);
+            let ancestors = std::iter::once(&self.slot.store).chain(self.slot.reopened.inherited());
+            let stores = ancestors.filter_map(|store| store.try_get()?);
             locked.replace(stores.filter_map(|store| store.reopen_after_fork()).last());
         }
         match locked.get() {
@@ -213,8 +240,8 @@ impl Slot {
         }
     }
 
-    fn matches(&self, handle: sss_store) -> bool {
-        self.generation.load(Ordering::Acquire) == generation_of(handle)
+    fn matches(self, handle: sss_store) -> bool {
+        self.slot.generation.load(Ordering::Acquire) == generation_of(handle)
     }
 }
 
@@ -249,13 +276,17 @@ impl Default for Table {
 mod tests {
     use super::*;
 
+    fn entry(table: &Table, handle: sss_store) -> SlotEntry<'_> {
+        SlotEntry { slot: table.slot(handle).unwrap(), is_inherited: false }
+    }
+
     #[test]
     fn slot_is_not_reused_after_last_generation() {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
-        let slot = table.slot(first).unwrap();
-        slot.generation.store(u32::MAX, Ordering::Release);
+        let slot = entry(&table, first);
+        slot.slot.generation.store(u32::MAX, Ordering::Release);
         let last = first | u64::from(u32::MAX) << 16;
         assert!(slot.take(last).is_some());
         table.reuse(last);
@@ -269,16 +300,16 @@ mod tests {
         let table = Table::default();
         let store = Store::open("memory:").unwrap();
         let first = table.open(store.clone()).unwrap();
-        assert!(table.slot(first).unwrap().take(first).is_some());
+        assert!(entry(&table, first).take(first).is_some());
         table.reuse(first);
         let second = table.open(store).unwrap();
         assert_eq!(first as u16, second as u16);
-        let is_open = |handle| table.slot(handle).is_some_and(|slot| slot.read(handle).is_some());
+        let is_open = |handle| table.slot(handle).is_some() && entry(&table, handle).read(handle).is_some();
         assert!(
             (0..=u16::MAX)
                 .all(|number| number == second as u16 || !is_open(second - second % 65_536 + u64::from(number)))
         );
-        let slot = table.slot(first).unwrap();
+        let slot = entry(&table, first);
         assert!(slot.read(first).is_none() && slot.take(first).is_none() && slot.read(second).is_some());
     }
 }

@@ -45,14 +45,14 @@ pub(crate) struct Memory {
 
 impl Memory {
     /// `overhead` is how much longer a stored payload is than the caller's.
-    pub(crate) fn new(options: &PolicyOptions, manual_clock: bool, overhead: usize) -> Memory {
-        Memory {
+    pub(crate) fn new(options: &PolicyOptions, manual_clock: bool, overhead: usize) -> Result<Memory> {
+        Ok(Memory {
             generation: fork_mark::generation(),
             manual_ms: manual_clock.then(|| AtomicI64::new(clock::wall_ms())),
             policy: Policy::new(options),
             counters: Counters::default(),
-            sessions: SessionTable::new(overhead),
-        }
+            sessions: SessionTable::new(overhead)?,
+        })
     }
 
     /// The fast path of create: without a principal only one shard is involved.
@@ -329,7 +329,7 @@ mod tests {
 
     fn immortal() -> Memory {
         let options = PolicyOptions { timeout: Some(FOREVER), idle_timeout: Some(FOREVER), ..PolicyOptions::default() };
-        Memory::new(&options, true, 0)
+        Memory::new(&options, true, 0).unwrap()
     }
 
     fn key(n: u128) -> LookupKey {

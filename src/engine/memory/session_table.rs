@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     aliases::OldKeys,
-    alloc::pool::Pool,
+    alloc::{mapping::MappedSlice, pool::Pool},
     principals::PrincipalIndex,
     quota::{Quota, Usage},
     shard::{RemovalBudget, RemovedSession, RemovedSessions, Shard},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     engine::Context,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Result},
     session::{alias::AliasWalk, header::RecordHeader, key::LookupKey, policy::StepTime},
     stats::Count,
     sync::backoff_mutex::{BackoffMutex, BackoffMutexGuard},
@@ -32,7 +32,7 @@ const SHARDS: RangeInclusive<usize> = 32..=64;
 const VISITS_PER_CREATE: u32 = 4;
 
 pub(super) struct SessionTable {
-    shards: Box<[ShardLock]>,
+    shards: MappedSlice<ShardLock>,
     pub principals: PrincipalIndex,
     pub quota: Quota,
     pub pool: Arc<Pool>,
@@ -65,19 +65,19 @@ impl ShardLock {
 }
 
 impl SessionTable {
-    pub(super) fn new(overhead: usize) -> SessionTable {
+    pub(super) fn new(overhead: usize) -> Result<SessionTable> {
         let processors = available_parallelism().map_or(*SHARDS.start(), |processors| processors.get());
         let shards = (4 * processors).next_power_of_two().clamp(*SHARDS.start(), *SHARDS.end());
         let pool = Pool::new();
-        let shard = |_| ShardLock(BackoffMutex::new(Shard::new(Arc::clone(&pool))));
-        SessionTable {
-            shards: (0..shards).map(shard).collect(),
+        let shard = || ShardLock(BackoffMutex::new(Shard::new(Arc::clone(&pool))));
+        Ok(SessionTable {
+            shards: MappedSlice::new(shards, shard).ok_or_else(Error::no_memory)?,
             principals: PrincipalIndex::default(),
             quota: Quota::default(),
             pool,
             overhead,
             sweeps: AtomicUsize::new(0),
-        }
+        })
     }
 
     /// The length of the caller's payload of which `stored_len` bytes are stored.
