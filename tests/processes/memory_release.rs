@@ -1,13 +1,13 @@
-//! A `memory:` store gives the memory of deleted sessions back to the system when it is swept. It measures the memory of
-//! its process, so it has one of its own.
+//! A `memory:` store gives the memory of deleted sessions back to the system when it is swept, and all of its memory when it
+//! is closed. The tests measure the memory of their process, so each has one of its own.
 
 use sss::{Options, Sid, Store};
 
 use crate::process::{ends_well, part};
 
 suite! {
-    tests: [sweeps_release_memory_in_steps],
-    parts: [fill_and_sweep],
+    tests: [sweeps_release_memory_in_steps, closed_stores_release_memory],
+    parts: [fill_and_sweep, open_and_close],
 }
 
 const SESSIONS: usize = 40_000;
@@ -56,4 +56,22 @@ fn fill_and_sweep(_: &[String]) {
         // The ids were on the heap, which keeps what it had.
         assert!(held < before + ALL / 3, "{held} bytes are left of {full}");
     }
+}
+
+fn closed_stores_release_memory() {
+    ends_well(part("memory_release::open_and_close", &[]).spawn().unwrap());
+}
+
+fn open_and_close(_: &[String]) {
+    let before = resident();
+    let open = || {
+        let store = Store::open("memory:").unwrap();
+        (0..10).for_each(|_| drop(store.create(b"x", &Options::default()).unwrap()));
+        store
+    };
+    let stores: Vec<Store> = (0..1000).map(|_| open()).collect();
+    let full = resident() - before;
+    drop(stores);
+    let left = resident().saturating_sub(before);
+    assert!(left <= full / 2, "{left} bytes of {full} are left");
 }

@@ -39,6 +39,8 @@ pub(super) struct Region {
     pub resident: u32,
     /// Free chunks without pages: never touched, or given back to the kernel.
     pub released: u32,
+    /// Whether the kernel may back it with a huge page.
+    huge: bool,
 }
 
 /// Free chunks of one region whose pages are about to be given back. Meanwhile they count as neither resident nor released.
@@ -87,10 +89,8 @@ impl Region {
         unsafe {
             libc::madvise(memory, REGION_SIZE, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = huge;
         keep_private(memory, REGION_SIZE);
-        NonNull::new(memory.cast()).map(|memory| Region { memory, resident: 0, released: ALL_CHUNKS })
+        NonNull::new(memory.cast()).map(|memory| Region { memory, resident: 0, released: ALL_CHUNKS, huge })
     }
 
     /// Makes the kernel provide the pages of an unused region now (Linux 5.14). Where it cannot, it does so at first use.
@@ -157,6 +157,17 @@ impl Region {
     pub(super) fn put_released(&mut self, chunks: &ChunkSet) {
         debug_assert_eq!(self.memory, chunks.region, "chunks of another region");
         self.released |= chunks.chunks;
+        self.forgo_huge_page();
+    }
+
+    /// A huge page would fill the gaps again: at the first use of a released chunk, or when the kernel collapses small pages.
+    fn forgo_huge_page(&mut self) {
+        #[cfg(target_os = "linux")]
+        if self.huge {
+            // SAFETY: the region is mapped, and this advice does not change its contents.
+            unsafe { libc::madvise(self.memory.as_ptr().cast(), REGION_SIZE, libc::MADV_NOHUGEPAGE) };
+        }
+        self.huge = false;
     }
 }
 

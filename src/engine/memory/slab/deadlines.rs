@@ -12,7 +12,8 @@ const FREE: i64 = i64::MAX;
 const NEVER: i64 = i64::MAX - 1;
 
 pub(super) struct Deadlines {
-    columns: Vec<Box<[i64]>>,
+    /// As long as the chunk's slots were ever used.
+    columns: Vec<Vec<i64>>,
     /// A lower bound of each column.
     earliest: Vec<i64>,
     /// A lower bound of all columns.
@@ -33,30 +34,36 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
-    pub(super) fn add_chunk(&mut self, chunk: usize, slots: usize) -> Result<()> {
-        let mut column = Vec::new();
-        let reserved = column.try_reserve_exact(slots).and_then(|()| {
-            self.columns.try_reserve(1)?;
-            self.earliest.try_reserve(1)
-        });
-        reserved.map_err(|_| Error::no_memory())?;
-        column.resize(slots, FREE);
+    pub(super) fn add_chunk(&mut self, chunk: usize) -> Result<()> {
         if chunk == self.columns.len() {
-            self.columns.push(Box::default());
+            let reserved = self.columns.try_reserve(1).and_then(|()| self.earliest.try_reserve(1));
+            reserved.map_err(|_| Error::no_memory())?;
+            self.columns.push(Vec::new());
             self.earliest.push(NEVER);
         }
-        self.columns[chunk] = column.into_boxed_slice();
-        self.earliest[chunk] = NEVER;
         Ok(())
     }
 
     pub(super) fn remove_chunk(&mut self, chunk: usize) {
-        self.columns[chunk] = Box::default();
+        self.columns[chunk] = Vec::new();
         self.earliest[chunk] = NEVER;
     }
 
+    /// Makes room for a slot of a chunk that has `slots` in all.
+    pub(super) fn reserve(&mut self, chunk: usize, index: usize, slots: usize) -> Result<()> {
+        let column = &mut self.columns[chunk];
+        if index >= column.len() {
+            if index >= column.capacity() {
+                let capacity = (2 * index).max(4).min(slots);
+                column.try_reserve_exact(capacity - column.len()).map_err(|_| Error::no_memory())?;
+            }
+            column.resize(index + 1, FREE);
+        }
+        Ok(())
+    }
+
     pub(super) fn is_live(&self, chunk: usize, index: usize) -> bool {
-        self.columns[chunk][index] != FREE
+        self.columns[chunk].get(index).is_some_and(|&scheduled| scheduled != FREE)
     }
 
     pub(super) fn scheduled(&self, chunk: usize, index: usize) -> i64 {
@@ -130,8 +137,9 @@ mod tests {
     fn filled(chunks: usize, deadline: impl Fn(usize) -> i64) -> Deadlines {
         let mut deadlines = Deadlines::default();
         for chunk in 0..chunks {
-            deadlines.add_chunk(chunk, SLOTS).unwrap();
+            deadlines.add_chunk(chunk).unwrap();
             for index in 0..SLOTS {
+                deadlines.reserve(chunk, index, SLOTS).unwrap();
                 deadlines.schedule(chunk, index, deadline(chunk * SLOTS + index));
             }
         }

@@ -239,6 +239,10 @@ impl Slab {
         if self.allocator.is_full(class) {
             self.add_chunk(class, Pool::allocate)?;
         }
+        if let Some(next) = self.allocator.peek_next(class) {
+            let index = self.allocator.index_in_chunk(next);
+            self.deadlines.reserve(next.chunk(), index, self.allocator.slots_in(next.chunk()))?;
+        }
         let chunks = &mut self.chunks;
         let slot = self.allocator.allocate(class, |slot| {
             // The link to the next free slot is all that a free slot holds.
@@ -259,7 +263,7 @@ impl Slab {
         self.chunks.try_reserve(1).map_err(|_| Error::no_memory())?;
         let chunk = allocate(&self.pool).ok_or_else(Error::no_memory)?;
         let number = self.allocator.add_chunk(class)?;
-        if let Err(error) = self.deadlines.add_chunk(number, self.allocator.slots_in(number)) {
+        if let Err(error) = self.deadlines.add_chunk(number) {
             self.allocator.remove_chunk(number);
             return Err(error);
         }
