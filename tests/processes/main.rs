@@ -25,6 +25,7 @@ mod lmdb_crash;
 mod lmdb_damage;
 mod lmdb_fork;
 mod lmdb_full;
+mod lmdb_instructions;
 mod lmdb_locks;
 mod lmdb_power;
 mod lmdb_readers;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             lmdb_damage::SUITE,
             lmdb_fork::SUITE,
             lmdb_full::SUITE,
+            lmdb_instructions::SUITE,
             lmdb_locks::SUITE,
             lmdb_power::SUITE,
             lmdb_readers::SUITE,
