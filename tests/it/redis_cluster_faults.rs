@@ -1,0 +1,243 @@
+//! A Cluster of which one server is full or down: what is on the others goes on, a renewal that fails leaves its session, and what
+//! ends sessions ends all that it can reach.
+
+use crate::common::{PLAIN, cluster::Cluster, found, grace, kind, of};
+use sss::{Access, ErrorKind, Options, Sid, Store};
+
+const GONE: Option<ErrorKind> = Some(ErrorKind::NotFound);
+
+/// The name of the key of a session.
+fn key_name(store: &Store, sid: &Sid, prefix: &str) -> String {
+    use std::fmt::Write;
+    let reference = store.reference(sid).unwrap().0;
+    // Base64url without padding, by hand: the tests need it here only.
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in reference.chunks(3) {
+        let bits = chunk.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for i in 0..=chunk.len() {
+            let digit = DIGITS[(bits >> (18 - 6 * i) & 63) as usize] as char;
+            write!(text, "{digit}").unwrap();
+        }
+    }
+    format!("{prefix}s:{{{text}}}")
+}
+
+fn set_on_all(cluster: &Cluster, name: &str, value: &str) {
+    for server in &cluster.servers {
+        assert_eq!(server.ask(&["CONFIG", "SET", name, value]).unwrap(), "+OK\r\n");
+    }
+}
+
+/// Renews many sessions, of which some renewals fail with this error: the session is then under its old id.
+fn renew_all(store: &Store, sids: &[Sid], options: &Options, failure: &[ErrorKind]) -> usize {
+    let mut failed = 0;
+    for sid in sids {
+        match store.renew(sid, Some(b"renewed"), options) {
+            Ok((new, _)) => {
+                assert_eq!(store.get(&new, Access::Peek).unwrap().0, b"renewed");
+                let old = found(store.get(sid, Access::Peek)).map(|(payload, _)| payload);
+                assert_eq!(old.is_some(), !options.grace.is_zero());
+            }
+            Err(error) => {
+                assert!(failure.contains(&error.kind()), "{error}");
+                assert_eq!(store.get(sid, Access::Slide).unwrap().0, b"hello", "after {error}");
+                failed += 1;
+            }
+        }
+    }
+    failed
+}
+
+fn create_many(store: &Store, count: usize, options: &Options) -> Vec<Sid> {
+    (0..count).map(|_| store.create(b"hello", options).unwrap().0).collect()
+}
+
+#[test]
+fn renew_to_full_server_keeps_session() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=5s")).unwrap();
+    for options in [PLAIN, grace(60_000), of(b"alice")] {
+        let sids = create_many(&store, 60, &PLAIN);
+        assert_eq!(cluster.servers[1].ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap(), "+OK\r\n");
+        let failed = renew_all(&store, &sids, &options, &[ErrorKind::Full]);
+        assert!(failed > 0 && failed < sids.len() || options.grace.is_zero(), "{failed}");
+        assert_eq!(cluster.servers[1].ask(&["CONFIG", "SET", "maxmemory", "0"]).unwrap(), "+OK\r\n");
+    }
+    store.revoke(b"alice", None).unwrap();
+}
+
+#[test]
+fn renew_to_dead_server_keeps_session() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=2s")).unwrap();
+    let sids = create_many(&store, 60, &PLAIN);
+    let names: Vec<String> = sids.iter().map(|sid| key_name(&store, sid, "sss:")).collect();
+    cluster.servers[1].kill();
+    let reachable: Vec<Sid> = sids
+        .into_iter()
+        .zip(&names)
+        .filter(|(_, name)| cluster.server_of(name).is_some())
+        .map(|(sid, _)| sid)
+        .collect();
+    assert!(reachable.len() > 20);
+    let failed = renew_all(&store, &reachable, &PLAIN, &[ErrorKind::Unavailable, ErrorKind::Timeout]);
+    assert!(failed > 0 && failed < reachable.len(), "{failed} of {}", reachable.len());
+}
+
+#[test]
+fn renew_without_replicas_keeps_session() {
+    let cluster = Cluster::without_replicas();
+    let writer = Store::open(&cluster.url("")).unwrap();
+    let store = Store::open(&cluster.url("wait=1&deadline=600ms")).unwrap();
+    for options in [PLAIN, grace(60_000)] {
+        let sids = create_many(&writer, 4, &PLAIN);
+        assert_eq!(renew_all(&store, &sids, &options, &[ErrorKind::Unavailable, ErrorKind::Timeout]), 4);
+        for sid in &sids {
+            writer.put(sid, b"still writable", &PLAIN).unwrap();
+        }
+    }
+}
+
+#[test]
+fn revoke_needs_no_memory() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=5s")).unwrap();
+    let sids = create_many(&store, 60, &of(b"alice"));
+    set_on_all(&cluster, "maxmemory", "1");
+    assert_eq!(kind(&store.create(b"x", &PLAIN)), Some(ErrorKind::Full));
+    store.delete(&sids[1]).unwrap();
+    assert_eq!(store.revoke(b"alice", Some(sids[0].as_ref())).unwrap(), 58);
+    assert_eq!(sids.iter().filter(|sid| found(store.get(sid, Access::Slide)).is_some()).count(), 1);
+    assert_eq!(store.revoke(b"alice", None).unwrap(), 1);
+    assert_eq!(kind(&store.get(&sids[0], Access::Slide)), GONE);
+}
+
+#[test]
+fn revoke_ends_all_reachable_sessions() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=5s")).unwrap();
+    let users: Vec<String> = (0..4).map(|user| format!("user {user}")).collect();
+    let sessions: Vec<(&String, Vec<(Sid, String)>)> = users
+        .iter()
+        .map(|user| {
+            let sids = create_many(&store, 40, &of(user.as_bytes()));
+            let names: Vec<String> = sids.iter().map(|sid| key_name(&store, sid, "sss:")).collect();
+            (user, sids.into_iter().zip(names).collect())
+        })
+        .collect();
+    cluster.servers[2].kill();
+    let mut incomplete = 0;
+    for (user, sessions) in &sessions {
+        let error = store.revoke(user.as_bytes(), None).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+        if !error.to_string().contains("could be reached") {
+            continue; // The index is on the server that is down.
+        }
+        incomplete += 1;
+        for (sid, name) in sessions {
+            if cluster.server_of(name).is_some() {
+                assert_eq!(kind(&store.get(sid, Access::Peek)), GONE, "{error}");
+            }
+        }
+    }
+    assert!(incomplete > 0, "some index is on the servers that are up");
+}
+
+#[test]
+fn principal_limit_does_not_fail_writes() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=5s&max_per_principal=3")).unwrap();
+    let users: Vec<String> = (0..12).map(|user| format!("user {user}")).collect();
+    let mut sids = Vec::new();
+    for user in &users {
+        for _ in 0..3 {
+            let (sid, _) = store.create(b"hello", &of(user.as_bytes())).unwrap();
+            let name = key_name(&store, &sid, "sss:");
+            sids.push((sid, name));
+        }
+    }
+    cluster.servers[0].kill();
+    let mut created = 0;
+    for user in &users {
+        for _ in 0..4 {
+            match store.create(b"hello", &of(user.as_bytes())) {
+                Ok((sid, _)) => {
+                    assert_eq!(store.get(&sid, Access::Peek).unwrap().0, b"hello");
+                    created += 1;
+                }
+                // The session or the index would be on the server that is down.
+                Err(error) => {
+                    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+                }
+            }
+        }
+    }
+    assert!(created > 5, "{created}");
+    // Of these some were ended by the limit.
+    for (sid, name) in sids.iter().filter(|(_, name)| cluster.server_of(name).is_some()) {
+        match kind(&store.renew(sid, None, &PLAIN)) {
+            None | GONE => {}
+            Some(ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                assert_eq!(store.get(sid, Access::Peek).unwrap().0, b"hello", "{name}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// What a slot is while a reshard is under way, or was left open: moving from its server to the next one.
+fn open_migration(cluster: &Cluster, name: &str) -> (usize, usize) {
+    let from = cluster.server_of(name).unwrap();
+    let to = (from + 1) % 3;
+    let slot = cluster.servers[from].ask(&["CLUSTER", "KEYSLOT", name]).unwrap()[1..].trim().to_owned();
+    let set = |at: usize, what: &str, other: usize| {
+        let answer = cluster.servers[at].ask(&["CLUSTER", "SETSLOT", &slot, what, &cluster.id(other)]).unwrap();
+        assert_eq!(answer, "+OK\r\n");
+    };
+    set(to, "IMPORTING", from);
+    set(from, "MIGRATING", to);
+    (from, to)
+}
+
+fn migrate(cluster: &Cluster, from: usize, to: usize, name: &str) {
+    let port = cluster.servers[to].port.to_string();
+    let answer = cluster.servers[from].ask(&["MIGRATE", "127.0.0.1", &port, name, "0", "5000"]).unwrap();
+    assert_eq!(answer, "+OK\r\n");
+}
+
+#[test]
+fn open_migration_hides_no_session() {
+    let cluster = Cluster::without_replicas();
+    let store = Store::open(&cluster.url("deadline=2s")).unwrap();
+    for is_migrated in [false, true] {
+        let (old, _) = store.create(b"hello", &of(b"alice")).unwrap();
+        let old_name = key_name(&store, &old, "sss:");
+        let (new, _) = store.renew(&old, None, &grace(60_000)).unwrap();
+        let (other, _) = store.create(b"hello", &of(b"alice")).unwrap();
+        let other_name = key_name(&store, &other, "sss:");
+        for name in [&old_name, &other_name] {
+            let (from, to) = open_migration(&cluster, name);
+            if is_migrated {
+                // A server that has never seen a script.
+                assert_eq!(cluster.servers[to].ask(&["SCRIPT", "FLUSH"]).unwrap(), "+OK\r\n");
+                migrate(&cluster, from, to, name);
+            }
+        }
+        for _ in 0..3 {
+            assert_eq!(store.get(&old, Access::Slide).unwrap().0, b"hello", "the old id in its grace time");
+            assert_eq!(store.get(&new, Access::Slide).unwrap().0, b"hello");
+            assert_eq!(store.get(&other, Access::Slide).unwrap().0, b"hello");
+            assert_eq!(store.get(&other, Access::Peek).unwrap().0, b"hello");
+        }
+        store.put(&other, b"more", &PLAIN).unwrap();
+        let (renewed, _) = store.renew(&other, None, &grace(60_000)).unwrap();
+        assert_eq!(store.get(&other, Access::Peek).unwrap().0, b"more");
+        assert_eq!(kind(&store.put(&other, b"x", &PLAIN)), GONE);
+        assert_eq!(store.list(b"alice").unwrap().len(), 2);
+        store.delete(&renewed).unwrap();
+        assert_eq!(kind(&store.get(&other, Access::Peek)), GONE);
+        assert_eq!(store.revoke(b"alice", None).unwrap(), 1);
+        assert_eq!(kind(&store.get(&old, Access::Slide)), GONE);
+    }
+}
