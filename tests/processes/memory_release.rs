@@ -6,8 +6,8 @@ use sss::{Options, Sid, Store};
 use crate::process::{ends_well, part};
 
 suite! {
-    tests: [sweeps_release_memory_in_steps, closed_stores_release_memory],
-    parts: [fill_and_sweep, open_and_close],
+    tests: [sweeps_release_memory_in_steps, small_rest_of_large_store_is_small, closed_stores_release_memory],
+    parts: [fill_and_sweep, shrink, open_and_close],
 }
 
 const SESSIONS: usize = 40_000;
@@ -56,6 +56,30 @@ fn fill_and_sweep(_: &[String]) {
         // The ids were on the heap, which keeps what it had.
         assert!(held < before + ALL / 3, "{held} bytes are left of {full}");
     }
+}
+
+fn small_rest_of_large_store_is_small() {
+    ends_well(part("memory_release::shrink", &[]).spawn().unwrap());
+}
+
+/// Payloads of all sizes, so that there are slots of all sizes.
+fn shrink(_: &[String]) {
+    const KEPT: usize = 500;
+    let store = Store::open("memory:").unwrap();
+    let payload = vec![7; 8000];
+    let create = |i: usize| store.create(&payload[..i * 7919 % payload.len()], &Options::default()).unwrap().0;
+    let before = resident();
+    let kept: Vec<Sid> = (0..KEPT).map(create).collect();
+    let fresh = resident() - before;
+    let others: Vec<Sid> = (KEPT..SESSIONS).map(create).collect();
+    let full = resident() - before;
+    others.iter().for_each(|sid| store.delete(sid).unwrap());
+    drop(others);
+    (0..1000).for_each(|_| assert_eq!(store.sweep(1000).unwrap(), 0));
+    let left = resident() - before;
+    // The pool keeps some chunks, the heap what the ids had.
+    assert!(left <= 2 * fresh + full / 16, "{left} bytes of {full} are left, a new store takes {fresh}");
+    assert!(kept.iter().all(|sid| store.touch(sid).is_ok()));
 }
 
 fn closed_stores_release_memory() {

@@ -379,7 +379,7 @@ mod tests {
         let mut keys_of = |count: usize| -> Vec<(u128, usize)> {
             (0..count).map(|_| (random.random::<u128>(), random.random_range(0..8_000))).collect()
         };
-        let keys = keys_of(20_000);
+        let keys = keys_of(1_250);
         let resident = |kept: &[(u128, usize)], removed: &[(u128, usize)]| {
             let pool = Pool::new();
             let mut shard = Shard::new(Arc::clone(&pool));
@@ -390,9 +390,10 @@ mod tests {
                 while pool.trim() > 0 {}
             }
             check_all(&shard, &kept.iter().copied().collect());
+            assert!(shard.slab.chunks_in_use() <= kept.len());
             pool.resident_bytes()
         };
-        let (kept, removed) = keys.split_at(100);
+        let (kept, removed) = keys.split_at(16);
         let fresh = resident(kept, &[]);
         let shrunk = resident(kept, removed);
         assert!(shrunk <= 2 * fresh + (3 << 20), "{shrunk} bytes, {fresh} in a new store");

@@ -42,6 +42,7 @@ pub(crate) struct Pool {
 /// closes and its memory is unmapped.
 pub(crate) struct Chunk {
     memory: RawChunk,
+    was_resident: bool,
     pool: Arc<Pool>,
 }
 
@@ -71,10 +72,8 @@ impl Pool {
             let region = Region::map(false)?;
             self.add(&mut regions, region)?;
         }
-        let prefer_resident = regions.resident > 0;
-        let memory = regions.take(prefer_resident)?;
-        self.free.fetch_sub(1, Ordering::Relaxed);
-        Some(Chunk { memory, pool: Arc::clone(self) })
+        let resident = regions.resident > 0;
+        self.take(&mut regions, resident)
     }
 
     /// A chunk without pages: it takes only the memory that is touched. `None` if there is no memory.
@@ -84,9 +83,13 @@ impl Pool {
             let region = Region::map(false)?;
             self.add(&mut regions, region)?;
         }
-        let memory = regions.take(false)?;
+        self.take(&mut regions, false)
+    }
+
+    fn take(self: &Arc<Pool>, regions: &mut Regions, resident: bool) -> Option<Chunk> {
+        let memory = regions.take(resident)?;
         self.free.fetch_sub(1, Ordering::Relaxed);
-        Some(Chunk { memory, pool: Arc::clone(self) })
+        Some(Chunk { memory, was_resident: resident, pool: Arc::clone(self) })
     }
 
     fn free(&self, chunk: &RawChunk) {
@@ -159,6 +162,11 @@ impl Pool {
 }
 
 impl Chunk {
+    /// Whether its pages were in memory when it was allocated.
+    pub(crate) fn was_resident(&self) -> bool {
+        self.was_resident
+    }
+
     /// Fetches the cache lines of a slot all at once. The position of its payload stands in its first line, so without this
     /// the others would be requested only once that has arrived: one more miss for every use.
     #[inline]

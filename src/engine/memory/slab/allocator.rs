@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// The largest size class: two slots per chunk. A session that needs more keeps its payload elsewhere.
 pub(super) const MAX_SLOT_SIZE: usize = CHUNK_SIZE / 2;
 
-/// A chunk is hollow if at least so many bytes of it were used and are free now.
+/// A chunk is hollow if at least so many bytes of it are free and have pages in memory.
 const MIN_HOLLOW: usize = 8 << 10;
 /// The end of a list of free slots.
 const NONE: u16 = u16::MAX;
@@ -47,6 +47,8 @@ struct ChunkState {
     live: u16,
     /// Slots from this one on have never been used.
     never_used: u16,
+    /// As many slots have pages in memory: all, or those that were used.
+    resident: u16,
     /// The first in the list of the free slots that were used before.
     first_free: u16,
 }
@@ -114,8 +116,8 @@ impl SlotAllocator {
         self.classes.get(class).is_none_or(|class| class.partial.is_empty())
     }
 
-    /// Adds a chunk to a class, and returns its number.
-    pub(super) fn add_chunk(&mut self, class: usize) -> Result<usize> {
+    /// Adds a chunk to a class, and returns its number. `is_resident`: all of its pages are in memory.
+    pub(super) fn add_chunk(&mut self, class: usize, is_resident: bool) -> Result<usize> {
         let units = slot_size_of(class) / UNIT;
         let reserved = self.chunks.try_reserve(1).and_then(|()| {
             // So that freeing slots and chunks never allocates.
@@ -133,12 +135,14 @@ impl SlotAllocator {
         if number == self.chunks.len() {
             self.chunks.push(ChunkState::default());
         }
+        let slots = (UNITS_PER_CHUNK / units) as u16;
         self.chunks[number] = ChunkState {
             class: class as u8,
             units: units as u16,
-            slots: (UNITS_PER_CHUNK / units) as u16,
+            slots,
             live: 0,
             never_used: 0,
+            resident: if is_resident { slots } else { 0 },
             first_free: NONE,
         };
         self.classes[class].partial.push(number as u32);
@@ -161,6 +165,7 @@ impl SlotAllocator {
             chunk.first_free = next_free(slot);
         } else {
             chunk.never_used += 1;
+            chunk.resident = chunk.resident.max(chunk.never_used);
         }
         debug_assert!(index < chunk.slots && chunk.live < chunk.slots, "a partial chunk has no free slot");
         chunk.live += 1;
@@ -192,7 +197,7 @@ impl SlotAllocator {
         let next_free = std::mem::replace(&mut chunk.first_free, index);
         chunk.live -= 1;
         class.live -= 1;
-        self.may_compact |= class.is_sparse(chunk.slots.into()) || (class.chunks == 1 && chunk.is_hollow());
+        self.may_compact |= class.is_sparse(chunk.slots.into()) || class.has_hollow_chunk(chunk);
         // The last chunk with room stays: adding and removing one for a single session costs more than it holds.
         let is_spare = !is_draining && class.partial.len() == 1;
         FreedSlot { next_free, remove_chunk: chunk.live == 0 && !is_spare }
@@ -265,9 +270,9 @@ impl SlotAllocator {
 }
 
 impl ChunkState {
-    /// At least half of the slots that were ever used are free. Their pages stay in memory as long as the chunk exists.
+    /// At least half of what it has in memory is free, and stays there as long as the chunk exists.
     fn is_hollow(&self) -> bool {
-        let free = usize::from(self.never_used - self.live);
+        let free = usize::from(self.resident - self.live);
         free >= usize::from(self.live) && free * usize::from(self.units) * UNIT >= MIN_HOLLOW
     }
 }
@@ -276,8 +281,7 @@ impl SizeClass {
     /// The emptiest chunk of a sparse class, or a hollow one that is the only one.
     fn pick_chunk_to_drain(&mut self, chunks: &[ChunkState], slots_per_chunk: usize) -> Option<u32> {
         if let [only] = self.partial[..]
-            && self.chunks == 1
-            && chunks[only as usize].is_hollow()
+            && self.has_hollow_chunk(&chunks[only as usize])
         {
             return self.partial.pop();
         }
@@ -286,6 +290,11 @@ impl SizeClass {
         }
         let emptiest = (0..self.partial.len()).min_by_key(|&i| chunks[self.partial[i] as usize].live)?;
         Some(self.partial.swap_remove(emptiest))
+    }
+
+    /// Its only chunk is hollow, or no session is in it.
+    fn has_hollow_chunk(&self, chunk: &ChunkState) -> bool {
+        self.chunks == 1 && (chunk.live == 0 || chunk.is_hollow())
     }
 
     /// Less than three quarters of its slots are used, and at least a chunk could be spared.

@@ -262,7 +262,7 @@ impl Slab {
     fn add_chunk(&mut self, class: usize, allocate: fn(&Arc<Pool>) -> Option<Chunk>) -> Result<()> {
         self.chunks.try_reserve(1).map_err(|_| Error::no_memory())?;
         let chunk = allocate(&self.pool).ok_or_else(Error::no_memory)?;
-        let number = self.allocator.add_chunk(class)?;
+        let number = self.allocator.add_chunk(class, chunk.was_resident())?;
         if let Err(error) = self.deadlines.add_chunk(number) {
             self.allocator.remove_chunk(number);
             return Err(error);
