@@ -1,8 +1,9 @@
 /*
  * sss.h - libsss, a server-side session store.
  *
- * The client holds an id of 128 characters. The session stays in the store, where it can be read, updated, renewed,
- * revoked and expired. It ends at min(created + timeout, last use + idle timeout), and no call brings it back.
+ * The client holds an id of 128 characters. The session stays in the store, where it can be read,
+ * updated, renewed, revoked and expired. It ends at min(created + timeout, last use + idle
+ * timeout), and no call brings it back.
  *
  *     sss_store store;
  *     char sid[SSS_SID_SIZE], payload[4096];
@@ -12,29 +13,34 @@
  *     if (sss_get(store, sid, SSS_SID_LEN, 0, payload, sizeof payload, &len, NULL) != SSS_OK) return 1;
  *
  * Conventions, for every function
- * - Status: 0 is success, negative a failure. Treat an unknown number as a failure: later versions may add some.
- *   sss_last_error has one line of text for the calling thread's last failure.
- * - Arguments: the handle, inputs (pointer, then size_t), options, outputs. Inputs are read during the call only and
- *   need no final NUL. (NULL, 0) is empty; (NULL, n) is INVALID.
- * - Outputs are written on success only, except *len with TOO_SMALL. An output may be NULL unless it is said to be
- *   required.
- * - A session id may be any bytes. Unknown, malformed, expired and deleted ids are all NOT_FOUND, take the same time
- *   and leave nothing behind. An id is a secret: log the reference (sss_ref) instead.
- * - Structs that begin with size are set up by their _INIT macro. Shorter structs of older callers work; a non-zero
- *   member that this library does not know is UNSUPPORTED.
- * - Threads: any function may be called from any thread at any time. Each call on one session is one atomic step, also
- *   between processes. The library starts no threads, installs no signal handlers and calls nothing back. pthread_cancel
- *   has no effect inside a call; asynchronous cancellation must be off.
- * - Fork: in a forked child a "memory:" handle returns FORKED; handles of "lmdb:" and "redis:" stores work there.
+ * - Status: 0 is success, negative a failure. Treat an unknown number as a failure: later versions
+ *   may add some. sss_last_error has one line of text for the calling thread's last failure.
+ * - Arguments: the handle, inputs (pointer, then size_t), options, outputs. Inputs are read during
+ *   the call only and need no final NUL. (NULL, 0) is empty; (NULL, n) is INVALID.
+ * - Outputs are written on success only, except *len with TOO_SMALL. An output may be NULL unless
+ *   it is said to be required.
+ * - A session id may be any bytes. Unknown, malformed, expired and deleted ids are all NOT_FOUND,
+ *   take the same time and leave nothing behind. An id is a secret: log the reference (sss_ref)
+ *   instead.
+ * - Structs that begin with size are set up by their _INIT macro. Shorter structs of older callers
+ *   work; a non-zero member that this library does not know is UNSUPPORTED.
+ * - Threads: any function may be called from any thread at any time. Each call on one session is
+ *   one atomic step, also between processes. The library starts no threads, installs no signal
+ *   handlers and calls nothing back. pthread_cancel has no effect inside a call; asynchronous
+ *   cancellation must be off.
+ * - Fork: in a forked child a "memory:" handle returns FORKED; handles of "lmdb:" and "redis:"
+ *   stores work there.
  * - Blocking: see sss_may_block.
- * - Engine errors: a call on an "lmdb:" store may also return IO, CORRUPT, BUSY, NOMEM, and a write FULL. A call on a
- *   "redis:" store may also return UNAVAILABLE, TIMEOUT, CORRUPT, and a write FULL. None of them means that the session has
- *   ended: answer with status 503 and keep the client's cookie. After UNAVAILABLE or TIMEOUT a write may have happened.
- * - Memory: only sss_buf is freed by the caller. Where memory for a caller's data is missing, the call returns NOMEM and
- *   changes nothing. A panic inside the library is caught and returned as PANIC.
+ * - Engine errors: a call on an "lmdb:" store may also return IO, CORRUPT, BUSY, NOMEM, and a write
+ *   FULL. A call on a "redis:" store may also return UNAVAILABLE, TIMEOUT, CORRUPT, and a write
+ *   FULL. None of them means that the session has ended: answer with status 503 and keep the
+ *   client's cookie. After UNAVAILABLE or TIMEOUT a write may have happened.
+ * - Memory: only sss_buf is freed by the caller. Where memory for a caller's data is missing, the
+ *   call returns NOMEM and changes nothing. A panic inside the library is caught and returned as
+ *   PANIC.
  * - Undefined behaviour is possible only through pointers or lengths that are wrong.
- * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step moves, in an "lmdb:" store
- *   from the machine's clock, in a "redis:" store from the server's.
+ * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step
+ *   moves, in an "lmdb:" store from the machine's clock, in a "redis:" store from the server's.
  *
  * Generated from src/capi by cbindgen: do not edit.
  */
@@ -149,13 +155,19 @@
 /** sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block. */
 #define SSS_BLOCKS_READS 1u
 
-/** sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may block. */
+/**
+ * sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may
+ * block.
+ */
 #define SSS_BLOCKS_WRITES 2u
 
 /** 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some). */
 typedef int32_t sss_status;
 
-/** A handle to an open store. Zero is not a handle, and the number of a closed handle is not used again. */
+/**
+ * A handle to an open store. Zero is not a handle, and the number of a closed handle is not used
+ * again.
+ */
 typedef uint64_t sss_store;
 
 /** What a write sets besides the payload. Start with SSS_OPTIONS_INIT, which changes nothing. */
@@ -165,20 +177,25 @@ typedef struct {
     /** 0 or SSS_CLEAR_PRINCIPAL. */
     uint32_t flags;
     /**
-     * Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER: none; 0: the store's (in
-     * put and renew: unchanged); SSS_INHERIT: the store's from now on; any other value below 0: ends at once.
+     * Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER:
+     * none; 0: the store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on;
+     * any other value below 0: ends at once.
      */
     int64_t timeout_ms;
     /** Idle timeout in milliseconds from the last use, with the same special values. */
     int64_t idle_timeout_ms;
-    /** The user that the session belongs to: any bytes, at least one. NULL: none (in put and renew: unchanged). */
+    /**
+     * The user that the session belongs to: any bytes, at least one. NULL: none (in put and renew:
+     * unchanged).
+     */
     const void *principal;
     /** The length of principal in bytes. */
     size_t principal_len;
     /**
-     * sss_renew only: for how many milliseconds the old id may still read, but not past the session's absolute deadline.
-     * 0: it ends at once. For requests under way when ids are rotated; not for a login, because an attacker may know the
-     * old id. At most the last 64 ids of a session read it.
+     * sss_renew only: for how many milliseconds the old id may still read, but not past the
+     * session's absolute deadline. 0: it ends at once. For requests under way when ids are
+     * rotated; not for a login, because an attacker may know the old id. At most the last 64 ids
+     * of a session read it.
      */
     int64_t grace_ms;
 } sss_options;
@@ -290,42 +307,43 @@ extern int pthread_setcancelstate(int state, int *old_state);
  *   deadline=500ms       redis: limit of a call's duration; for more options see docs/redis.md
  *   clock=manual         time moves by sss_advance_clock only: for tests
  *
- * A store that is open already keeps its settings; a stricter timeout or limit holds for all its handles from then on.
- * The URL is url_len bytes of UTF-8. store is required.
+ * A store that is open already keeps its settings; a stricter timeout or limit holds for all its
+ * handles from then on. The URL is url_len bytes of UTF-8. store is required.
  *
- * Errors: URL (the text names the part), EXISTS (open with another clock, seal or durability, or created with another
- * seal or without the secret_file), INVALID, RANDOM, BUSY (65536 stores are open; lmdb: another process has been opening
- * it for a minute), IO (the directory or a file cannot be used), FULL (no disk space for max_bytes), CORRUPT (the files are
- * damaged or not of libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared).
- * Threads: any. Since 0.1.
+ * Errors: URL (the text names the part), EXISTS (open with another clock, seal or durability, or
+ * created with another seal or without the secret_file), INVALID, RANDOM, BUSY (65536 stores are
+ * open; lmdb: another process has been opening it for a minute), IO (the directory or a file
+ * cannot be used), FULL (no disk space for max_bytes), CORRUPT (the files are damaged or not of
+ * libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared). Threads:
+ * any. Since 0.1.
  */
-sss_status sss_open(const char *url,
-                    size_t url_len,
-                    sss_store *store);
+sss_status sss_open(const char *url, size_t url_len, sss_store *store);
 
 /**
- * Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which otherwise opens "memory:".
- * The same URL again is not an error.
+ * Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which
+ * otherwise opens "memory:". The same URL again is not an error.
  *
- * In a forked child SSS_GLOBAL is the parent's store if that is lmdb: or redis:. If it is memory:, calls on SSS_GLOBAL
- * return FORKED until the child calls this function itself.
+ * In a forked child SSS_GLOBAL is the parent's store if that is lmdb: or redis:. If it is memory:,
+ * calls on SSS_GLOBAL return FORKED until the child calls this function itself.
  *
  * Errors: EXISTS (open with another URL), and those of sss_open. Threads: any. Since 0.1.
  */
-sss_status sss_open_global(const char *url,
-                           size_t url_len);
+sss_status sss_open_global(const char *url, size_t url_len);
 
 /**
- * Closes a handle. Waits for the calls of other threads on the handle; later calls return HANDLE. The last handle of a
- * memory: store ends the store and wipes its payloads. The last process that closes an lmdb: store writes it to disk first.
+ * Closes a handle. Waits for the calls of other threads on the handle; later calls return HANDLE.
+ * The last handle of a memory: store ends the store and wipes its payloads. The last process that
+ * closes an lmdb: store writes it to disk first.
  *
- * Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process). Threads: any. Since 0.1.
+ * Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process). Threads:
+ * any. Since 0.1.
  */
 sss_status sss_close(sss_store store);
 
 /**
- * Reports which per-session calls may block on another process, a disk or a network: *flags is 0, or SSS_BLOCKS_READS and
- * SSS_BLOCKS_WRITES combined, and does not change while the handle is open. Other per-session calls take microseconds.
+ * Reports which per-session calls may block on another process, a disk or a network: *flags is 0,
+ * or SSS_BLOCKS_READS and SSS_BLOCKS_WRITES combined, and does not change while the handle is
+ * open. Other per-session calls take microseconds.
  *
  *   memory:                     0
  *   lmdb:                       SSS_BLOCKS_WRITES: one write at a time on the host. A process that is stopped in the middle
@@ -333,9 +351,9 @@ sss_status sss_close(sss_store store);
  *   lmdb: durability=power      both: writes wait for the disk, and reads write that the session was used
  *   redis:                      both, for no longer than the URL's deadline
  *
- * For runtimes with a global lock or with scheduler threads of their own, which a blocking call must not hold: Python,
- * Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every engine.
- * flags is required.
+ * For runtimes with a global lock or with scheduler threads of their own, which a blocking call
+ * must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and
+ * sss_revoke may take long with every engine. flags is required.
  *
  * Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
  */
@@ -343,11 +361,14 @@ sss_status sss_may_block(sss_store store,
                          uint32_t *flags);
 
 /**
- * Creates a session and writes its id: 128 characters of base64url and a NUL. Give the id to the client only.
+ * Creates a session and writes its id: 128 characters of base64url and a NUL. Give the id to the
+ * client only.
  *
- * The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be NULL. sid is required.
+ * The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be
+ * NULL. sid is required.
  *
- * Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any. Since 0.1.
+ * Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any.
+ * Since 0.1.
  */
 sss_status sss_create(sss_store store,
                       const void *data,
@@ -357,15 +378,16 @@ sss_status sss_create(sss_store store,
                       sss_meta *meta);
 
 /**
- * Copies the payload of a session into buf, and slides its idle deadline; with SSS_PEEK in flags it does not slide.
+ * Copies the payload of a session into buf, and slides its idle deadline; with SSS_PEEK in flags
+ * it does not slide.
  *
- * *len is the length of the payload. If cap is less, the status is TOO_SMALL: *len is what is needed, nothing is copied and
- * the session does not slide. len and meta may be NULL.
+ * *len is the length of the payload. If cap is less, the status is TOO_SMALL: *len is what is
+ * needed, nothing is copied and the session does not slide. len and meta may be NULL.
  *
  * During the grace time of a renewal the old id reads the session too, without sliding it.
  *
- * Errors: NOT_FOUND, TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed also CORRUPT, NOMEM.
- * Threads: any. Since 0.1.
+ * Errors: NOT_FOUND, TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed also CORRUPT,
+ * NOMEM. Threads: any. Since 0.1.
  */
 sss_status sss_get(sss_store store,
                    const char *sid,
@@ -377,8 +399,8 @@ sss_status sss_get(sss_store store,
                    sss_meta *meta);
 
 /**
- * Like sss_get, with the payload in memory of the library. It is independent of the store; free it with sss_buf_free
- * exactly once. buf is required; meta may be NULL.
+ * Like sss_get, with the payload in memory of the library. It is independent of the store; free it
+ * with sss_buf_free exactly once. buf is required; meta may be NULL.
  *
  * Errors: those of sss_get except TOO_SMALL, and NOMEM. Threads: any. Since 0.1.
  */
@@ -390,19 +412,21 @@ sss_status sss_get_buf(sss_store store,
                        sss_meta *meta);
 
 /**
- * Wipes and frees what sss_get_buf returned, and empties the struct, so that a second call does nothing. NULL does nothing.
- * Do not free a copy of the struct. Threads: any, but one at a time for one struct. Since 0.1.
+ * Wipes and frees what sss_get_buf returned, and empties the struct, so that a second call does
+ * nothing. NULL does nothing. Do not free a copy of the struct. Threads: any, but one at a time
+ * for one struct. Since 0.1.
  */
 void sss_buf_free(sss_buf *buf);
 
 /**
  * Replaces the payload of a live session, slides its idle deadline, and adds one to its version.
  *
- * Never creates and never resurrects a session: after a delete, an expiry or a revoke the status is NOT_FOUND, even if that
- * happened at the same time. opts and meta may be NULL.
+ * Never creates and never resurrects a session: after a delete, an expiry or a revoke the status
+ * is NOT_FOUND, even if that happened at the same time. opts and meta may be NULL.
  *
- * Errors: NOT_FOUND, TOO_LARGE, FULL (max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE, FORKED, NOMEM; if
- * sealed also CORRUPT (the record that it would replace). Threads: any. Since 0.1.
+ * Errors: NOT_FOUND, TOO_LARGE, FULL (max_bytes; the old payload stays), INVALID, UNSUPPORTED,
+ * HANDLE, FORKED, NOMEM; if sealed also CORRUPT (the record that it would replace). Threads: any.
+ * Since 0.1.
  */
 sss_status sss_put(sss_store store,
                    const char *sid,
@@ -413,8 +437,8 @@ sss_status sss_put(sss_store store,
                    sss_meta *meta);
 
 /**
- * Like sss_put, but only if the session still has the version that was read (sss_meta.version), in one atomic step.
- * Otherwise the status is CONFLICT, and nothing changes.
+ * Like sss_put, but only if the session still has the version that was read (sss_meta.version), in
+ * one atomic step. Otherwise the status is CONFLICT, and nothing changes.
  *
  * Errors: CONFLICT, and those of sss_put. Threads: any. Since 0.1.
  */
@@ -428,19 +452,22 @@ sss_status sss_put_if(sss_store store,
                       sss_meta *meta);
 
 /**
- * Slides the idle deadline of a session like sss_get, without reading the payload. meta may be NULL.
+ * Slides the idle deadline of a session like sss_get, without reading the payload. meta may be
+ * NULL.
  *
  * Errors: NOT_FOUND, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
  */
 sss_status sss_touch(sss_store store, const char *sid, size_t sid_len, sss_meta *meta);
 
 /**
- * Gives a session a new id, in one atomic step. Call it at login, against session fixation (CWE-384).
+ * Gives a session a new id, in one atomic step. Call it at login, against session fixation
+ * (CWE-384).
  *
- * Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise the payload is replaced.
- * The principal stays unless opts change it. The old id ends when this returns; with opts->grace_ms it reads the session
- * for that long, never writes it, and ends with it. If the call fails, the session keeps its old id. opts and meta may be
- * NULL; new_sid is required.
+ * Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise
+ * the payload is replaced. The principal stays unless opts change it. The old id ends when this
+ * returns; with opts->grace_ms it reads the session for that long, never writes it, and ends with
+ * it. If the call fails, the session keeps its old id. opts and meta may be NULL; new_sid is
+ * required.
  *
  * Errors: those of sss_put, and RANDOM. Threads: any. Since 0.1.
  */
@@ -461,26 +488,27 @@ sss_status sss_renew(sss_store store,
 sss_status sss_delete(sss_store store, const char *sid, size_t sid_len);
 
 /**
- * Removes up to max expired sessions; *removed is how many, and may be NULL. Fewer than max: none is left.
+ * Removes up to max expired sessions; *removed is how many, and may be NULL. Fewer than max: none
+ * is left.
  *
- * Expired sessions are NOT_FOUND without it; it reclaims their space. Call it from a timer, for example every few seconds
- * with a max of 1000, and again at once while *removed equals max. The cost grows with what is expired, not with what is
- * live, and other threads run in between. Creating sessions removes a few expired ones as well.
+ * Expired sessions are NOT_FOUND without it; it reclaims their space. Call it from a timer, for
+ * example every few seconds with a max of 1000, and again at once while *removed equals max. The
+ * cost grows with what is expired, not with what is live, and other threads run in between.
+ * Creating sessions removes a few expired ones as well.
  *
  * Only sweeps return free memory of a memory: store to the system: up to 16 MiB for a max of 1000.
  *
  * Errors: HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_sweep(sss_store store,
-                     uint64_t max,
-                     uint64_t *removed);
+sss_status sss_sweep(sss_store store, uint64_t max, uint64_t *removed);
 
 /**
- * Lists the live sessions of a principal, the oldest first: the first cap of them are written to entries, and *count is how
- * many there are, which may be more than cap. (NULL, 0) as entries and cap only counts.
+ * Lists the live sessions of a principal, the oldest first: the first cap of them are written to
+ * entries, and *count is how many there are, which may be more than cap. (NULL, 0) as entries and
+ * cap only counts.
  *
- * For a page that shows a user their devices. An entry names its session by a reference, never by its id. Sessions do not
- * slide.
+ * For a page that shows a user their devices. An entry names its session by a reference, never by
+ * its id. Sessions do not slide.
  *
  * Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM. Threads: any. Since 0.1.
  */
@@ -492,11 +520,11 @@ sss_status sss_list(sss_store store,
                     size_t *count);
 
 /**
- * Ends all sessions of a principal; *count is how many were live, and may be NULL. Every session that sss_create or
- * sss_renew had returned before this call is ended when it returns.
+ * Ends all sessions of a principal; *count is how many were live, and may be NULL. Every session
+ * that sss_create or sss_renew had returned before this call is ended when it returns.
  *
- * except_sid excludes the session that this id reads ("log out my other devices"). If it reads none of the principal's, or
- * is (NULL, 0), no session is excluded.
+ * except_sid excludes the session that this id reads ("log out my other devices"). If it reads
+ * none of the principal's, or is (NULL, 0), no session is excluded.
  *
  * Errors: INVALID (an empty principal), HANDLE, FORKED. Threads: any. Since 0.1.
  */
@@ -508,62 +536,62 @@ sss_status sss_revoke(sss_store store,
                       uint64_t *count);
 
 /**
- * Writes the public reference of a live session: the name that sss_list uses, fit for a log. It gives no access to the
- * session, and stays the same until the session is renewed. The session does not slide. ref is required.
+ * Writes the public reference of a live session: the name that sss_list uses, fit for a log. It
+ * gives no access to the session, and stays the same until the session is renewed. The session
+ * does not slide. ref is required.
  *
  * Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_ref(sss_store store,
-                   const char *sid,
-                   size_t sid_len,
-                   uint8_t ref[SSS_REF_LEN]);
+sss_status sss_ref(sss_store store, const char *sid, size_t sid_len, uint8_t ref[SSS_REF_LEN]);
 
 /**
- * Ends the session with this reference. On behalf of a user, check first that the reference is in the list of that user's
- * sessions (CWE-639).
+ * Ends the session with this reference. On behalf of a user, check first that the reference is in
+ * the list of that user's sessions (CWE-639).
  *
  * Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_delete_ref(sss_store store,
-                          const uint8_t ref[SSS_REF_LEN]);
+sss_status sss_delete_ref(sss_store store, const uint8_t ref[SSS_REF_LEN]);
 
 /**
- * Copies the counters of a store. Under concurrent use the numbers need not be of one instant. stats is required.
+ * Copies the counters of a store. Under concurrent use the numbers need not be of one instant.
+ * stats is required.
  *
  * Errors: INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
  */
 sss_status sss_stats(sss_store store, sss_stats_t *stats);
 
 /**
- * Moves the clock of a store that was opened with clock=manual forward by ms milliseconds: for tests.
+ * Moves the clock of a store that was opened with clock=manual forward by ms milliseconds: for
+ * tests.
  *
- * Errors: UNSUPPORTED (another clock), INVALID (ms is negative), HANDLE, FORKED. Threads: any. Since 0.1.
+ * Errors: UNSUPPORTED (another clock), INVALID (ms is negative), HANDLE, FORKED. Threads: any.
+ * Since 0.1.
  */
 sss_status sss_advance_clock(sss_store store, int64_t ms);
 
 /**
- * Copies the text of the calling thread's last failure: one line in English that names what was wrong, never an id, a
- * payload or a password. *len is its length; a NUL follows it in buf if cap is larger. If cap is less, the status is
- * TOO_SMALL and *len is what is needed. The text is empty before the first failure. Calls that succeed, and this one, do
- * not change it. len may be NULL.
+ * Copies the text of the calling thread's last failure: one line in English that names what was
+ * wrong, never an id, a payload or a password. *len is its length; a NUL follows it in buf if cap
+ * is larger. If cap is less, the status is TOO_SMALL and *len is what is needed. The text is empty
+ * before the first failure. Calls that succeed, and this one, do not change it. len may be NULL.
  *
- * Call it on the thread that failed, before any other function of the library: in Go under LockOSThread.
+ * Call it on the thread that failed, before any other function of the library: in Go under
+ * LockOSThread.
  *
  * Errors: TOO_SMALL, INVALID. Threads: any. Since 0.1.
  */
-sss_status sss_last_error(char *buf,
-                          size_t cap,
-                          size_t *len);
+sss_status sss_last_error(char *buf, size_t cap, size_t *len);
 
 /**
- * One short line in English for a status, also for a number that this version does not know. Never NULL, static, not to be
- * freed. Threads: any. Since 0.1.
+ * One short line in English for a status, also for a number that this version does not know. Never
+ * NULL, static, not to be freed. Threads: any. Since 0.1.
  */
 const char *sss_strerror(sss_status status);
 
 /**
- * The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with SSS_VERSION of the header: while
- * major is 0, both minor numbers must be equal. Threads: any. Since 0.1.
+ * The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with
+ * SSS_VERSION of the header: while major is 0, both minor numbers must be equal. Threads: any.
+ * Since 0.1.
  */
 uint32_t sss_version(void);
 

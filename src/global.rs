@@ -15,11 +15,11 @@ struct Global {
 
 static GLOBAL: PerProcess<OnceCell<Global>> = PerProcess::new();
 
-/// Opens the process-wide store. The same URL again is not an error; another one is [`ErrorKind::Exists`], even if the store
-/// was opened as `memory:` by its first use.
+/// Opens the process-wide store. The same URL again is not an error; another one is
+/// [`ErrorKind::Exists`], even if the store was opened as `memory:` by its first use.
 ///
-/// In a forked child the process-wide store is the parent's if its engine can be used there. Otherwise calls return
-/// [`ErrorKind::Forked`] until the child calls this function itself.
+/// In a forked child the process-wide store is the parent's if its engine can be used there.
+/// Otherwise calls return [`ErrorKind::Forked`] until the child calls this function itself.
 pub fn open_global(url: &str) -> Result<()> {
     if opened(url)?.url == url {
         Ok(())

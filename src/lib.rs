@@ -1,5 +1,5 @@
-//! A server-side session store. The client holds an unguessable id of 128 characters; the session stays in the store, where
-//! it can be read, updated, renewed, revoked and expired.
+//! A server-side session store. The client holds an unguessable id of 128 characters; the session
+//! stays in the store, where it can be read, updated, renewed, revoked and expired.
 //!
 //! ```
 //! use sss::{Access, Options, Store};

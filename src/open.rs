@@ -1,4 +1,5 @@
-//! From a store URL to its engine and its keys: the one place that knows every engine, and which of them this build has.
+//! From a store URL to its engine and its keys: the one place that knows every engine, and which of
+//! them this build has.
 
 use crate::{
     crypto::{aead, keys::StoreKeys},

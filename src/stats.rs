@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::session::key::LookupKey;
 
-/// A snapshot of a store's counters. They only grow, except `sessions` and `bytes`. Under concurrent use the numbers of one
-/// snapshot need not be of the same instant.
+/// A snapshot of a store's counters. They only grow, except `sessions` and `bytes`. Under
+/// concurrent use the numbers of one snapshot need not be of the same instant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -46,7 +46,8 @@ pub(crate) struct EngineUsage {
     pub misses: u64,
 }
 
-/// What is counted here. Hits and misses only where reads take no lock: else the engine counts them under it.
+/// What is counted here. Hits and misses only where reads take no lock: else the engine counts them
+/// under it.
 #[derive(Clone, Copy)]
 pub(crate) enum Count {
     Created,

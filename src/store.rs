@@ -1,5 +1,5 @@
-//! `Store`: every rule of the contract that does not depend on the engine. Generates and hashes ids, checks arguments and
-//! limits, encrypts and counts; the atomic steps are the engine's.
+//! `Store`: every rule of the contract that does not depend on the engine. Generates and hashes
+//! ids, checks arguments and limits, encrypts and counts; the atomic steps are the engine's.
 
 use std::{
     collections::HashMap,
@@ -71,15 +71,18 @@ impl fmt::Debug for Principal<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// The session's absolute timeout, counted from its creation. `None`: unchanged; in `create` the store's.
+    /// The session's absolute timeout, counted from its creation. `None`: unchanged; in `create`
+    /// the store's.
     pub timeout: Option<Timeout>,
-    /// The session's idle timeout, counted from its last use. `None`: unchanged; in `create` the store's.
+    /// The session's idle timeout, counted from its last use. `None`: unchanged; in `create` the
+    /// store's.
     pub idle_timeout: Option<Timeout>,
     /// The principal that the session belongs to.
     pub principal: Principal<'a>,
-    /// `renew` only: how long the old id may still read, but not past the session's absolute deadline. Zero: it ends at
-    /// once. For requests under way when ids are rotated; not for a login, because an attacker may know the old id.
-    /// At most the last 64 ids of a session read it.
+    /// `renew` only: how long the old id may still read, but not past the session's absolute
+    /// deadline. Zero: it ends at once. For requests under way when ids are rotated; not for a
+    /// login, because an attacker may know the old id. At most the last 64 ids of a session read
+    /// it.
     pub grace: Duration,
 }
 
@@ -117,16 +120,19 @@ impl<'a> Options<'a> {
 
 /// A handle to a session store.
 ///
-/// A clone is another handle to the same store. Dropping the last handle closes the store; a `memory:` store is then wiped.
+/// A clone is another handle to the same store. Dropping the last handle closes the store; a
+/// `memory:` store is then wiped.
 ///
-/// Any number of threads may call all methods at once. Each call on one session is one atomic step. `list` and `revoke` fix
-/// their set of sessions at one moment and then visit each session; `sweep` works in many small steps.
+/// Any number of threads may call all methods at once. Each call on one session is one atomic step.
+/// `list` and `revoke` fix their set of sessions at one moment and then visit each session; `sweep`
+/// works in many small steps.
 ///
-/// In a process that was forked after the store was opened, every method of a `memory:` store returns
-/// [`ErrorKind::Forked`]. An `lmdb:` or `redis:` store works there: the child's first call opens it again.
+/// In a process that was forked after the store was opened, every method of a `memory:` store
+/// returns [`ErrorKind::Forked`]. An `lmdb:` or `redis:` store works there: the child's first call
+/// opens it again.
 ///
-/// Session ids may be any bytes. If they are not the id of a live session, methods return [`ErrorKind::NotFound`],
-/// whatever the reason.
+/// Session ids may be any bytes. If they are not the id of a live session, methods return
+/// [`ErrorKind::NotFound`], whatever the reason.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -148,13 +154,14 @@ impl From<Opened> for Store {
 }
 
 impl Store {
-    /// Opens the store that the URL names, and creates it if it does not exist. docs/deployment.md describes the URL.
+    /// Opens the store that the URL names, and creates it if it does not exist. docs/deployment.md
+    /// describes the URL.
     ///
-    /// A store that is open already keeps its settings; a stricter timeout or limit in the URL holds for all its handles from
-    /// then on. Another `clock` or `seal` is [`ErrorKind::Exists`].
+    /// A store that is open already keeps its settings; a stricter timeout or limit in the URL
+    /// holds for all its handles from then on. Another `clock` or `seal` is [`ErrorKind::Exists`].
     ///
-    /// Errors: `Url` (the message names the part of the URL), `Exists`, `Invalid`, `Random`, `Busy`, `Io`, `Full`, `Corrupt`,
-    /// `Unsupported`.
+    /// Errors: `Url` (the message names the part of the URL), `Exists`, `Invalid`, `Random`,
+    /// `Busy`, `Io`, `Full`, `Corrupt`, `Unsupported`.
     pub fn open(url: &str) -> Result<Store> {
         static NAMED: PerProcess<Mutex<HashMap<String, Weak<Inner>>>> = PerProcess::new();
         let url = Url::parse(url)?;
@@ -171,11 +178,12 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a store that exists, with the settings that it has: for tools that must not change it. Options in the URL apply
-    /// except `durability`. Without the store's `secret_file`, calls that decrypt a payload return [`ErrorKind::Corrupt`];
-    /// all others work.
+    /// Opens a store that exists, with the settings that it has: for tools that must not change it.
+    /// Options in the URL apply except `durability`. Without the store's `secret_file`, calls that
+    /// decrypt a payload return [`ErrorKind::Corrupt`]; all others work.
     ///
-    /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for `memory:`.
+    /// Errors: those of [`open`](Store::open); `Io` if there is no store, `Unsupported` for
+    /// `memory:`.
     pub fn open_existing(url: &str) -> Result<Store> {
         open::open_existing(&Url::parse(url)?).map(Store::from)
     }
@@ -201,8 +209,9 @@ impl Store {
         Ok(self)
     }
 
-    /// Which per-session calls may block: for callers that hold a global lock or a scheduler's thread of their runtime.
-    /// Opening and closing a store, `sweep`, `list`, `revoke` and `check` may take long with every engine.
+    /// Which per-session calls may block: for callers that hold a global lock or a scheduler's
+    /// thread of their runtime. Opening and closing a store, `sweep`, `list`, `revoke` and `check`
+    /// may take long with every engine.
     pub fn may_block(&self) -> Blocking {
         self.0.engine.may_block()
     }
@@ -217,9 +226,10 @@ impl Store {
         Ok(self.0.engine.enter()?.policy.limits().max_per_principal)
     }
 
-    /// Whether a payload that `get` returns is certain to be one that this library stored: payloads never leave this process,
-    /// or they are sealed. If not, deserializers must not trust it. (Without a `secret_file`, write access to the store and
-    /// knowledge of an id suffice to seal a payload.)
+    /// Whether a payload that `get` returns is certain to be one that this library stored: payloads
+    /// never leave this process, or they are sealed. If not, deserializers must not trust it.
+    /// (Without a `secret_file`, write access to the store and knowledge of an id suffice to seal a
+    /// payload.)
     pub fn authenticates(&self) -> bool {
         self.0.keys.authenticates()
     }
@@ -251,10 +261,11 @@ impl Store {
         })
     }
 
-    /// Lends the payload of a session to `f`, so that it is copied once, straight to its destination.
+    /// Lends the payload of a session to `f`, so that it is copied once, straight to its
+    /// destination.
     ///
-    /// A lock is held during the call: `f` must be short and must not call the store. If `f` fails, the session does not
-    /// slide, and its error is returned.
+    /// A lock is held during the call: `f` must be short and must not call the store. If `f` fails,
+    /// the session does not slide, and its error is returned.
     pub fn read<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
@@ -264,8 +275,9 @@ impl Store {
         self.read_up_to(sid, access, usize::MAX, f)
     }
 
-    /// `read`, but only if the payload has no more than `max_len` bytes. Otherwise it returns `TooSmall` before decrypting, and
-    /// the session does not slide. For callers that must not spend long here.
+    /// `read`, but only if the payload has no more than `max_len` bytes. Otherwise it returns
+    /// `TooSmall` before decrypting, and the session does not slide. For callers that must not
+    /// spend long here.
     pub fn read_up_to<R, E: From<Error>>(
         &self,
         sid: impl AsRef<[u8]>,
@@ -308,15 +320,17 @@ impl Store {
         })
     }
 
-    /// Replaces the payload of a live session, and slides it. Never creates and never resurrects a session: one that was
-    /// deleted, revoked or has expired is `NotFound`, even if that happened at the same time.
+    /// Replaces the payload of a live session, and slides it. Never creates and never resurrects a
+    /// session: one that was deleted, revoked or has expired is `NotFound`, even if that happened
+    /// at the same time.
     ///
     /// Errors: `NotFound`, `TooLarge`, `Full`, `Invalid`, `NoMem`, `Corrupt`.
     pub fn put(&self, sid: impl AsRef<[u8]>, payload: &[u8], options: &Options) -> Result<Meta> {
         self.put_at(sid.as_ref(), None, payload, options)
     }
 
-    /// `put`, but only if the session still has this version. Otherwise it returns `Conflict`, and nothing changes.
+    /// `put`, but only if the session still has this version. Otherwise it returns `Conflict`, and
+    /// nothing changes.
     pub fn put_if(&self, sid: impl AsRef<[u8]>, version: u64, payload: &[u8], options: &Options) -> Result<Meta> {
         self.put_at(sid.as_ref(), Some(version), payload, options)
     }
@@ -338,11 +352,12 @@ impl Store {
         self.run_counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
     }
 
-    /// Gives a session a new id, in one atomic step. Call it at login, against session fixation (CWE-384).
+    /// Gives a session a new id, in one atomic step. Call it at login, against session fixation
+    /// (CWE-384).
     ///
-    /// Creation time and absolute deadline stay. So do the payload (`None`) and the principal unless they are given. The old
-    /// id ends, or with a grace time reads the session for that long and never writes it. If the call fails, the session
-    /// keeps its old id.
+    /// Creation time and absolute deadline stay. So do the payload (`None`) and the principal
+    /// unless they are given. The old id ends, or with a grace time reads the session for that long
+    /// and never writes it. If the call fails, the session keeps its old id.
     ///
     /// Errors: those of [`put`](Store::put), and `Random`.
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
@@ -371,7 +386,8 @@ impl Store {
         self.delete_key(|| self.key(sid))
     }
 
-    /// Ends the session with this reference. On behalf of a user, check first that it is in the user's list (CWE-639).
+    /// Ends the session with this reference. On behalf of a user, check first that it is in the
+    /// user's list (CWE-639).
     pub fn delete_ref(&self, reference: &Ref) -> Result<()> {
         self.delete_key(|| LookupKey::from(reference))
     }
@@ -387,9 +403,11 @@ impl Store {
 
     /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: none is left.
     ///
-    /// The cost grows with what is expired, not with what is live, and other threads run in between.
+    /// The cost grows with what is expired, not with what is live, and other threads run in
+    /// between.
     ///
-    /// Only sweeps return free memory of a `memory:` store to the system: up to 16 MiB for a `max` of 1000.
+    /// Only sweeps return free memory of a `memory:` store to the system: up to 16 MiB for a `max`
+    /// of 1000.
     pub fn sweep(&self, max: u64) -> Result<u64> {
         self.run_counted(|cx| self.0.engine.sweep(cx, max))
     }
@@ -403,11 +421,11 @@ impl Store {
         })
     }
 
-    /// Ends all sessions of a principal, and returns how many were live. Every session that `create` or `renew` had returned
-    /// before this call is ended when it returns.
+    /// Ends all sessions of a principal, and returns how many were live. Every session that
+    /// `create` or `renew` had returned before this call is ended when it returns.
     ///
-    /// `except` excludes the session that this id reads ("log out my other devices"). If it reads none of the principal's, no
-    /// session is excluded.
+    /// `except` excludes the session that this id reads ("log out my other devices"). If it reads
+    /// none of the principal's, no session is excluded.
     pub fn revoke(&self, principal: &[u8], except: Option<&[u8]>) -> Result<u64> {
         self.run_counted(|cx| {
             let except = except.map(|sid| self.key(sid));
@@ -425,8 +443,9 @@ impl Store {
         self.run_counted(|cx| Ok(cx.counters.snapshot(&self.0.engine.usage(cx)?)))
     }
 
-    /// Checks the whole store for inconsistencies, and returns a line for each; none if it is sound. For operators: it takes a
-    /// while, blocks no other call, and shows no id and no payload.
+    /// Checks the whole store for inconsistencies, and returns a line for each; none if it is
+    /// sound. For operators: it takes a while, blocks no other call, and shows no id and no
+    /// payload.
     ///
     /// Errors: `Unsupported` for `memory:`.
     pub fn check(&self) -> Result<Vec<String>> {
@@ -441,7 +460,8 @@ impl Store {
 
     /// Runs a step: in a forked child it may end here.
     fn run<T, E: From<Error>>(&self, step: impl FnOnce(&Context) -> Result<T, E>) -> Result<T, E> {
-        // By reference: a processor that moves what it has just written in smaller parts waits for all of them.
+        // By reference: a processor that moves what it has just written in smaller parts waits for
+        // all of them.
         match self.0.engine.enter() {
             Ok(ref cx) => step(cx),
             Err(error) => Err(error.into()),
@@ -500,8 +520,8 @@ impl Store {
         })
     }
 
-    /// Calls `store` with a new id until it is not taken, and counts it. A collision of 768 random bits is not expected to
-    /// happen; if it does, nothing is overwritten.
+    /// Calls `store` with a new id until it is not taken, and counts it. A collision of 768 random
+    /// bits is not expected to happen; if it does, nothing is overwritten.
     fn insert_with_new_id(
         &self,
         cx: &Context,

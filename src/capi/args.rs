@@ -1,7 +1,9 @@
-//! Arguments from C: the only pointer arithmetic of the library. Each helper names the argument that is wrong.
+//! Arguments from C: the only pointer arithmetic of the library. Each helper names the argument
+//! that is wrong.
 //!
-//! Structs that begin with `size` follow the kernel's rule for extensible structs: a shorter one from an older caller
-//! counts as if it ended in zeros, a longer one is accepted if what this library does not know is zero.
+//! Structs that begin with `size` follow the kernel's rule for extensible structs: a shorter one
+//! from an older caller counts as if it ended in zeros, a longer one is accepted if what this
+//! library does not know is zero.
 
 use std::{
     ffi::{c_char, c_void},
@@ -100,7 +102,8 @@ pub(super) fn access(flags: u32) -> Result<Access> {
 /// A struct of which `T` is the part that this library knows, and whose first member is its `size`.
 ///
 /// # Safety
-/// The implementor is `repr(C)`, begins with `size: u32`, has no padding, and any bytes are a valid value.
+/// The implementor is `repr(C)`, begins with `size: u32`, has no padding, and any bytes are a valid
+/// value.
 pub(super) unsafe trait Extensible: Copy {
     const NAME: &'static str;
 }
@@ -164,7 +167,8 @@ impl<T: Extensible> Out<T> {
         let len = self.size.min(size_of::<T>()).saturating_sub(SIZE_FIELD);
         if len > 0 {
             let from = (&raw const value).cast::<u8>();
-            // SAFETY: both sides have at least SIZE_FIELD + len bytes, as checked by `new`; `value` is our own.
+            // SAFETY: both sides have at least SIZE_FIELD + len bytes, as checked by `new`; `value`
+            // is our own.
             unsafe { ptr::copy_nonoverlapping(from.add(SIZE_FIELD), self.at.cast::<u8>().add(SIZE_FIELD), len) };
         }
     }

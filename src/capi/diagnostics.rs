@@ -1,4 +1,5 @@
-//! What tells about the library itself: counters, texts of failures, versions, and the clock of tests.
+//! What tells about the library itself: counters, texts of failures, versions, and the clock of
+//! tests.
 
 use std::{
     ffi::{CStr, c_char},
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::error::{ErrorKind, SSS_OK};
 
-/// Copies the counters of a store. Under concurrent use the numbers need not be of one instant. stats is required.
+/// Copies the counters of a store. Under concurrent use the numbers need not be of one instant.
+/// stats is required.
 ///
 /// Errors: INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -27,20 +29,23 @@ pub unsafe extern "C" fn sss_stats(store: sss_store, stats: *mut sss_stats_t) ->
     })
 }
 
-/// Moves the clock of a store that was opened with clock=manual forward by ms milliseconds: for tests.
+/// Moves the clock of a store that was opened with clock=manual forward by ms milliseconds: for
+/// tests.
 ///
-/// Errors: UNSUPPORTED (another clock), INVALID (ms is negative), HANDLE, FORKED. Threads: any. Since 0.1.
+/// Errors: UNSUPPORTED (another clock), INVALID (ms is negative), HANDLE, FORKED. Threads: any.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_advance_clock(store: sss_store, ms: i64) -> sss_status {
     guard(|| resolve(store)?.advance_clock(ms))
 }
 
-/// Copies the text of the calling thread's last failure: one line in English that names what was wrong, never an id, a
-/// payload or a password. *len is its length; a NUL follows it in buf if cap is larger. If cap is less, the status is
-/// TOO_SMALL and *len is what is needed. The text is empty before the first failure. Calls that succeed, and this one, do
-/// not change it. len may be NULL.
+/// Copies the text of the calling thread's last failure: one line in English that names what was
+/// wrong, never an id, a payload or a password. *len is its length; a NUL follows it in buf if cap
+/// is larger. If cap is less, the status is TOO_SMALL and *len is what is needed. The text is empty
+/// before the first failure. Calls that succeed, and this one, do not change it. len may be NULL.
 ///
-/// Call it on the thread that failed, before any other function of the library: in Go under LockOSThread.
+/// Call it on the thread that failed, before any other function of the library: in Go under
+/// LockOSThread.
 ///
 /// Errors: TOO_SMALL, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -55,7 +60,8 @@ pub unsafe extern "C" fn sss_last_error(buf: *mut c_char, cap: usize, len: *mut 
         if cap < text.len() {
             return ErrorKind::TooSmall.code();
         }
-        // SAFETY: buf has cap bytes, by the caller's promise; the text is no longer, and the NUL fits if it is shorter.
+        // SAFETY: buf has cap bytes, by the caller's promise; the text is no longer, and the NUL
+        // fits if it is shorter.
         unsafe {
             ptr::copy_nonoverlapping(text.as_ptr(), buf.cast(), text.len());
             if cap > text.len() {
@@ -66,8 +72,8 @@ pub unsafe extern "C" fn sss_last_error(buf: *mut c_char, cap: usize, len: *mut 
     })
 }
 
-/// One short line in English for a status, also for a number that this version does not know. Never NULL, static, not to be
-/// freed. Threads: any. Since 0.1.
+/// One short line in English for a status, also for a number that this version does not know. Never
+/// NULL, static, not to be freed. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn sss_strerror(status: sss_status) -> *const c_char {
     const UNKNOWN: &CStr = c"unknown status";
@@ -78,8 +84,9 @@ pub extern "C" fn sss_strerror(status: sss_status) -> *const c_char {
     guard_or(UNKNOWN, text).as_ptr()
 }
 
-/// The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with SSS_VERSION of the header: while
-/// major is 0, both minor numbers must be equal. Threads: any. Since 0.1.
+/// The version of the library that is loaded: major<<16 | minor<<8 | patch. Compare it with
+/// SSS_VERSION of the header: while major is 0, both minor numbers must be equal. Threads: any.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn sss_version() -> u32 {
     const fn number(text: &str) -> u32 {

@@ -1,5 +1,6 @@
-//! What stands between every exported function and its caller. Panics are caught, the thread cannot be cancelled inside, and
-//! a failure becomes its status number, with its message kept for `sss_last_error` of the same thread.
+//! What stands between every exported function and its caller. Panics are caught, the thread cannot
+//! be cancelled inside, and a failure becomes its status number, with its message kept for
+//! `sss_last_error` of the same thread.
 
 use std::{
     borrow::Cow,
@@ -46,7 +47,8 @@ fn failed(error: Error) -> sss_status {
 }
 
 fn catch<T>(body: impl FnOnce() -> T) -> Option<T> {
-    // Unwind-safe: the store changes its state last, and calls no foreign code that may panic under a lock.
+    // Unwind-safe: the store changes its state last, and calls no foreign code that may panic under
+    // a lock.
     let run = AssertUnwindSafe(|| {
         #[cfg(test)]
         tests::panic_if_asked();

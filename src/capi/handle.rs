@@ -1,17 +1,18 @@
-//! The table of handles. A handle is a number that is checked on every use, so that a stale, closed, made-up or foreign one is
-//! an error and never undefined behaviour.
+//! The table of handles. A handle is a number that is checked on every use, so that a stale,
+//! closed, made-up or foreign one is an error and never undefined behaviour.
 //!
 //! ```text
 //! 63        48 47                      16 15      0
 //! |  instance  |       generation        |  slot  |
 //! ```
-//! `instance` is random per process (and per copy of the library), never 0, never all ones, and not that of an ancestor.
-//! `generation` counts how often the slot was filled and emptied, so it is odd while the slot holds a store. A slot whose
-//! generation would wrap is not reused.
+//! `instance` is random per process (and per copy of the library), never 0, never all ones, and not
+//! that of an ancestor. `generation` counts how often the slot was filled and emptied, so it is odd
+//! while the slot holds a store. A slot whose generation would wrap is not reused.
 //!
-//! A forked child starts with a table of its own and reads the inherited ones without a lock, so it never waits for a thread
-//! that exists only in its parent. An inherited handle works where the engine can be used in a child: its slot has an entry
-//! for each child, which opens the store again into its own.
+//! A forked child starts with a table of its own and reads the inherited ones without a lock, so it
+//! never waits for a thread that exists only in its parent. An inherited handle works where the
+//! engine can be used in a child: its slot has an entry for each child, which opens the store again
+//! into its own.
 
 use std::{
     ops::Deref,
@@ -186,8 +187,8 @@ impl Table {
     }
 }
 
-/// In one piece of several pages, so that slots, which stay for ever, keep no freed memory of stores from being given back.
-/// Not on the stack, which may be small.
+/// In one piece of several pages, so that slots, which stay for ever, keep no freed memory of
+/// stores from being given back. Not on the stack, which may be small.
 fn new_chunk() -> Box<[Slot; SLOTS_PER_CHUNK]> {
     let slots: Vec<Slot> = (0..SLOTS_PER_CHUNK).map(|_| Slot::default()).collect();
     match slots.try_into() {
@@ -226,7 +227,8 @@ impl<'a> SlotEntry<'a> {
             return Err(closed());
         }
         if locked.get().is_none() && self.is_inherited {
-            // A lock that cannot be had was held at the fork by a thread of the parent that was closing the handle.
+            // A lock that cannot be had was held at the fork by a thread of the parent that was
+            // closing the handle.
             let ancestors = std::iter::once(&self.slot.store).chain(self.slot.reopened.inherited());
             let stores = ancestors.filter_map(|store| store.try_get()?);
             locked.replace(stores.filter_map(|store| store.reopen_after_fork()).last());

@@ -1,8 +1,9 @@
-//! The C ABI: the only place with C types and raw pointers. Each exported function checks its arguments, resolves the
-//! handle and calls [`Store`](crate::Store); `include/sss.h` is generated from here by cbindgen, so the comments on
-//! the functions are written for a C programmer.
+//! The C ABI: the only place with C types and raw pointers. Each exported function checks its
+//! arguments, resolves the handle and calls [`Store`](crate::Store); `include/sss.h` is generated
+//! from here by cbindgen, so the comments on the functions are written for a C programmer.
 //!
-//! Every body is `guard(|| …)`: no panic crosses the boundary, and a failure leaves its line for `sss_last_error`.
+//! Every body is `guard(|| …)`: no panic crosses the boundary, and a failure leaves its line for
+//! `sss_last_error`.
 #![allow(unsafe_code)]
 // What a C caller has to promise is said once, in the conventions at the top of the header.
 #![allow(clippy::missing_safety_doc)]

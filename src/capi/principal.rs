@@ -10,11 +10,12 @@ use super::{
 };
 use crate::session::key::Ref;
 
-/// Lists the live sessions of a principal, the oldest first: the first cap of them are written to entries, and *count is how
-/// many there are, which may be more than cap. (NULL, 0) as entries and cap only counts.
+/// Lists the live sessions of a principal, the oldest first: the first cap of them are written to
+/// entries, and *count is how many there are, which may be more than cap. (NULL, 0) as entries and
+/// cap only counts.
 ///
-/// For a page that shows a user their devices. An entry names its session by a reference, never by its id. Sessions do not
-/// slide.
+/// For a page that shows a user their devices. An entry names its session by a reference, never by
+/// its id. Sessions do not slide.
 ///
 /// Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -46,11 +47,11 @@ pub unsafe extern "C" fn sss_list(
     })
 }
 
-/// Ends all sessions of a principal; *count is how many were live, and may be NULL. Every session that sss_create or
-/// sss_renew had returned before this call is ended when it returns.
+/// Ends all sessions of a principal; *count is how many were live, and may be NULL. Every session
+/// that sss_create or sss_renew had returned before this call is ended when it returns.
 ///
-/// except_sid excludes the session that this id reads ("log out my other devices"). If it reads none of the principal's, or
-/// is (NULL, 0), no session is excluded.
+/// except_sid excludes the session that this id reads ("log out my other devices"). If it reads
+/// none of the principal's, or is (NULL, 0), no session is excluded.
 ///
 /// Errors: INVALID (an empty principal), HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -75,8 +76,9 @@ pub unsafe extern "C" fn sss_revoke(
     })
 }
 
-/// Writes the public reference of a live session: the name that sss_list uses, fit for a log. It gives no access to the
-/// session, and stays the same until the session is renewed. The session does not slide. ref is required.
+/// Writes the public reference of a live session: the name that sss_list uses, fit for a log. It
+/// gives no access to the session, and stays the same until the session is renewed. The session
+/// does not slide. ref is required.
 ///
 /// Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 ///
@@ -94,8 +96,8 @@ pub unsafe extern "C" fn sss_ref(store: sss_store, sid: *const c_char, sid_len: 
     })
 }
 
-/// Ends the session with this reference. On behalf of a user, check first that the reference is in the list of that user's
-/// sessions (CWE-639).
+/// Ends the session with this reference. On behalf of a user, check first that the reference is in
+/// the list of that user's sessions (CWE-639).
 ///
 /// Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 ///

@@ -15,11 +15,14 @@ use super::{
 };
 use crate::error::{Error, ErrorKind};
 
-/// Creates a session and writes its id: 128 characters of base64url and a NUL. Give the id to the client only.
+/// Creates a session and writes its id: 128 characters of base64url and a NUL. Give the id to the
+/// client only.
 ///
-/// The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be NULL. sid is required.
+/// The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be
+/// NULL. sid is required.
 ///
-/// Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any. Since 0.1.
+/// Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any.
+/// Since 0.1.
 ///
 /// cbindgen:ptrs-as-arrays=[[sid; SSS_SID_SIZE]]
 #[unsafe(no_mangle)]
@@ -44,15 +47,16 @@ pub unsafe extern "C" fn sss_create(
     })
 }
 
-/// Copies the payload of a session into buf, and slides its idle deadline; with SSS_PEEK in flags it does not slide.
+/// Copies the payload of a session into buf, and slides its idle deadline; with SSS_PEEK in flags
+/// it does not slide.
 ///
-/// *len is the length of the payload. If cap is less, the status is TOO_SMALL: *len is what is needed, nothing is copied and
-/// the session does not slide. len and meta may be NULL.
+/// *len is the length of the payload. If cap is less, the status is TOO_SMALL: *len is what is
+/// needed, nothing is copied and the session does not slide. len and meta may be NULL.
 ///
 /// During the grace time of a renewal the old id reads the session too, without sliding it.
 ///
-/// Errors: NOT_FOUND, TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed also CORRUPT, NOMEM.
-/// Threads: any. Since 0.1.
+/// Errors: NOT_FOUND, TOO_SMALL, INVALID, UNSUPPORTED, HANDLE, FORKED; if sealed also CORRUPT,
+/// NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_get(
     store: sss_store,
@@ -82,7 +86,8 @@ pub unsafe extern "C" fn sss_get(
                 return Err(Error::fixed(ErrorKind::TooSmall, "buf is smaller than the payload"));
             }
             if needed > 0 {
-                // SAFETY: buf has cap bytes, by the caller's promise, and the payload is the store's own memory.
+                // SAFETY: buf has cap bytes, by the caller's promise, and the payload is the
+                // store's own memory.
                 unsafe { ptr::copy_nonoverlapping(payload.as_ptr(), buf.cast(), needed) };
             }
             Ok(*meta)
@@ -96,8 +101,8 @@ pub unsafe extern "C" fn sss_get(
     })
 }
 
-/// Like sss_get, with the payload in memory of the library. It is independent of the store; free it with sss_buf_free
-/// exactly once. buf is required; meta may be NULL.
+/// Like sss_get, with the payload in memory of the library. It is independent of the store; free it
+/// with sss_buf_free exactly once. buf is required; meta may be NULL.
 ///
 /// Errors: those of sss_get except TOO_SMALL, and NOMEM. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -124,19 +129,22 @@ pub unsafe extern "C" fn sss_get_buf(
     })
 }
 
-/// Wipes and frees what sss_get_buf returned, and empties the struct, so that a second call does nothing. NULL does nothing.
-/// Do not free a copy of the struct. Threads: any, but one at a time for one struct. Since 0.1.
+/// Wipes and frees what sss_get_buf returned, and empties the struct, so that a second call does
+/// nothing. NULL does nothing. Do not free a copy of the struct. Threads: any, but one at a time
+/// for one struct. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_buf_free(buf: *mut sss_buf) {
     guard_or((), || {
         if buf.is_null() {
             return;
         }
-        // SAFETY: not NULL; the caller's promise that it is a struct filled by sss_get_buf, or empty.
+        // SAFETY: not NULL; the caller's promise that it is a struct filled by sss_get_buf, or
+        // empty.
         let taken = unsafe { buf.replace(sss_buf { data: ptr::null(), len: 0, owner: ptr::null_mut() }) };
         if !taken.owner.is_null() {
             let data = ptr::slice_from_raw_parts_mut(taken.owner.cast::<u8>(), taken.len);
-            // SAFETY: made by Box::into_raw in sss_get_buf with this length, and taken out of the struct above.
+            // SAFETY: made by Box::into_raw in sss_get_buf with this length, and taken out of the
+            // struct above.
             let mut data = unsafe { Box::from_raw(data) };
             data.zeroize();
         }
@@ -145,11 +153,12 @@ pub unsafe extern "C" fn sss_buf_free(buf: *mut sss_buf) {
 
 /// Replaces the payload of a live session, slides its idle deadline, and adds one to its version.
 ///
-/// Never creates and never resurrects a session: after a delete, an expiry or a revoke the status is NOT_FOUND, even if that
-/// happened at the same time. opts and meta may be NULL.
+/// Never creates and never resurrects a session: after a delete, an expiry or a revoke the status
+/// is NOT_FOUND, even if that happened at the same time. opts and meta may be NULL.
 ///
-/// Errors: NOT_FOUND, TOO_LARGE, FULL (max_bytes; the old payload stays), INVALID, UNSUPPORTED, HANDLE, FORKED, NOMEM; if
-/// sealed also CORRUPT (the record that it would replace). Threads: any. Since 0.1.
+/// Errors: NOT_FOUND, TOO_LARGE, FULL (max_bytes; the old payload stays), INVALID, UNSUPPORTED,
+/// HANDLE, FORKED, NOMEM; if sealed also CORRUPT (the record that it would replace). Threads: any.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_put(
     store: sss_store,
@@ -170,8 +179,8 @@ pub unsafe extern "C" fn sss_put(
     })
 }
 
-/// Like sss_put, but only if the session still has the version that was read (sss_meta.version), in one atomic step.
-/// Otherwise the status is CONFLICT, and nothing changes.
+/// Like sss_put, but only if the session still has the version that was read (sss_meta.version), in
+/// one atomic step. Otherwise the status is CONFLICT, and nothing changes.
 ///
 /// Errors: CONFLICT, and those of sss_put. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -195,7 +204,8 @@ pub unsafe extern "C" fn sss_put_if(
     })
 }
 
-/// Slides the idle deadline of a session like sss_get, without reading the payload. meta may be NULL.
+/// Slides the idle deadline of a session like sss_get, without reading the payload. meta may be
+/// NULL.
 ///
 /// Errors: NOT_FOUND, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -214,12 +224,14 @@ pub unsafe extern "C" fn sss_touch(
     })
 }
 
-/// Gives a session a new id, in one atomic step. Call it at login, against session fixation (CWE-384).
+/// Gives a session a new id, in one atomic step. Call it at login, against session fixation
+/// (CWE-384).
 ///
-/// Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise the payload is replaced.
-/// The principal stays unless opts change it. The old id ends when this returns; with opts->grace_ms it reads the session
-/// for that long, never writes it, and ends with it. If the call fails, the session keeps its old id. opts and meta may be
-/// NULL; new_sid is required.
+/// Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise
+/// the payload is replaced. The principal stays unless opts change it. The old id ends when this
+/// returns; with opts->grace_ms it reads the session for that long, never writes it, and ends with
+/// it. If the call fails, the session keeps its old id. opts and meta may be NULL; new_sid is
+/// required.
 ///
 /// Errors: those of sss_put, and RANDOM. Threads: any. Since 0.1.
 ///
@@ -262,11 +274,13 @@ pub unsafe extern "C" fn sss_delete(store: sss_store, sid: *const c_char, sid_le
     })
 }
 
-/// Removes up to max expired sessions; *removed is how many, and may be NULL. Fewer than max: none is left.
+/// Removes up to max expired sessions; *removed is how many, and may be NULL. Fewer than max: none
+/// is left.
 ///
-/// Expired sessions are NOT_FOUND without it; it reclaims their space. Call it from a timer, for example every few seconds
-/// with a max of 1000, and again at once while *removed equals max. The cost grows with what is expired, not with what is
-/// live, and other threads run in between. Creating sessions removes a few expired ones as well.
+/// Expired sessions are NOT_FOUND without it; it reclaims their space. Call it from a timer, for
+/// example every few seconds with a max of 1000, and again at once while *removed equals max. The
+/// cost grows with what is expired, not with what is live, and other threads run in between.
+/// Creating sessions removes a few expired ones as well.
 ///
 /// Only sweeps return free memory of a memory: store to the system: up to 16 MiB for a max of 1000.
 ///

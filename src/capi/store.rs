@@ -36,14 +36,15 @@ use crate::{
 ///   deadline=500ms       redis: limit of a call's duration; for more options see docs/redis.md
 ///   clock=manual         time moves by sss_advance_clock only: for tests
 ///
-/// A store that is open already keeps its settings; a stricter timeout or limit holds for all its handles from then on.
-/// The URL is url_len bytes of UTF-8. store is required.
+/// A store that is open already keeps its settings; a stricter timeout or limit holds for all its
+/// handles from then on. The URL is url_len bytes of UTF-8. store is required.
 ///
-/// Errors: URL (the text names the part), EXISTS (open with another clock, seal or durability, or created with another
-/// seal or without the secret_file), INVALID, RANDOM, BUSY (65536 stores are open; lmdb: another process has been opening
-/// it for a minute), IO (the directory or a file cannot be used), FULL (no disk space for max_bytes), CORRUPT (the files are
-/// damaged or not of libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared).
-/// Threads: any. Since 0.1.
+/// Errors: URL (the text names the part), EXISTS (open with another clock, seal or durability, or
+/// created with another seal or without the secret_file), INVALID, RANDOM, BUSY (65536 stores are
+/// open; lmdb: another process has been opening it for a minute), IO (the directory or a file
+/// cannot be used), FULL (no disk space for max_bytes), CORRUPT (the files are damaged or not of
+/// libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared). Threads:
+/// any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mut sss_store) -> sss_status {
     guard(|| {
@@ -56,11 +57,11 @@ pub unsafe extern "C" fn sss_open(url: *const c_char, url_len: usize, store: *mu
     })
 }
 
-/// Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which otherwise opens "memory:".
-/// The same URL again is not an error.
+/// Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which
+/// otherwise opens "memory:". The same URL again is not an error.
 ///
-/// In a forked child SSS_GLOBAL is the parent's store if that is lmdb: or redis:. If it is memory:, calls on SSS_GLOBAL
-/// return FORKED until the child calls this function itself.
+/// In a forked child SSS_GLOBAL is the parent's store if that is lmdb: or redis:. If it is memory:,
+/// calls on SSS_GLOBAL return FORKED until the child calls this function itself.
 ///
 /// Errors: EXISTS (open with another URL), and those of sss_open. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -71,17 +72,20 @@ pub unsafe extern "C" fn sss_open_global(url: *const c_char, url_len: usize) -> 
     })
 }
 
-/// Closes a handle. Waits for the calls of other threads on the handle; later calls return HANDLE. The last handle of a
-/// memory: store ends the store and wipes its payloads. The last process that closes an lmdb: store writes it to disk first.
+/// Closes a handle. Waits for the calls of other threads on the handle; later calls return HANDLE.
+/// The last handle of a memory: store ends the store and wipes its payloads. The last process that
+/// closes an lmdb: store writes it to disk first.
 ///
-/// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process). Threads: any. Since 0.1.
+/// Errors: HANDLE, FORKED, UNSUPPORTED (SSS_GLOBAL stays open as long as the process). Threads:
+/// any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
     guard(|| handle::close(store))
 }
 
-/// Reports which per-session calls may block on another process, a disk or a network: *flags is 0, or SSS_BLOCKS_READS and
-/// SSS_BLOCKS_WRITES combined, and does not change while the handle is open. Other per-session calls take microseconds.
+/// Reports which per-session calls may block on another process, a disk or a network: *flags is 0,
+/// or SSS_BLOCKS_READS and SSS_BLOCKS_WRITES combined, and does not change while the handle is
+/// open. Other per-session calls take microseconds.
 ///
 ///   memory:                     0
 ///   lmdb:                       SSS_BLOCKS_WRITES: one write at a time on the host. A process that is stopped in the middle
@@ -89,9 +93,9 @@ pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
 ///   lmdb: durability=power      both: writes wait for the disk, and reads write that the session was used
 ///   redis:                      both, for no longer than the URL's deadline
 ///
-/// For runtimes with a global lock or with scheduler threads of their own, which a blocking call must not hold: Python,
-/// Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and sss_revoke may take long with every engine.
-/// flags is required.
+/// For runtimes with a global lock or with scheduler threads of their own, which a blocking call
+/// must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and
+/// sss_revoke may take long with every engine. flags is required.
 ///
 /// Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

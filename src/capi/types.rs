@@ -1,4 +1,5 @@
-//! The types and numbers of the C ABI. Their layout is fixed; structs that begin with `size` may grow at the end.
+//! The types and numbers of the C ABI. Their layout is fixed; structs that begin with `size` may
+//! grow at the end.
 #![allow(non_camel_case_types)]
 
 use std::ffi::c_void;
@@ -11,7 +12,8 @@ use crate::{
 /// 0 for success, negative for a failure (one of `SSS_E_*`; later versions may add some).
 pub type sss_status = i32;
 
-/// A handle to an open store. Zero is not a handle, and the number of a closed handle is not used again.
+/// A handle to an open store. Zero is not a handle, and the number of a closed handle is not used
+/// again.
 pub type sss_store = u64;
 
 /// The process-wide store: opened by sss_open_global, or as "memory:" by its first use.
@@ -31,7 +33,8 @@ pub const SSS_CLEAR_PRINCIPAL: u32 = 1;
 
 /// sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block.
 pub const SSS_BLOCKS_READS: u32 = 1;
-/// sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may block.
+/// sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may
+/// block.
 pub const SSS_BLOCKS_WRITES: u32 = 2;
 
 /// What a write sets besides the payload. Start with SSS_OPTIONS_INIT, which changes nothing.
@@ -42,18 +45,21 @@ pub struct sss_options {
     pub size: u32,
     /// 0 or SSS_CLEAR_PRINCIPAL.
     pub flags: u32,
-    /// Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER: none; 0: the store's (in
-    /// put and renew: unchanged); SSS_INHERIT: the store's from now on; any other value below 0: ends at once.
+    /// Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER:
+    /// none; 0: the store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on;
+    /// any other value below 0: ends at once.
     pub timeout_ms: i64,
     /// Idle timeout in milliseconds from the last use, with the same special values.
     pub idle_timeout_ms: i64,
-    /// The user that the session belongs to: any bytes, at least one. NULL: none (in put and renew: unchanged).
+    /// The user that the session belongs to: any bytes, at least one. NULL: none (in put and renew:
+    /// unchanged).
     pub principal: *const c_void,
     /// The length of principal in bytes.
     pub principal_len: usize,
-    /// sss_renew only: for how many milliseconds the old id may still read, but not past the session's absolute deadline.
-    /// 0: it ends at once. For requests under way when ids are rotated; not for a login, because an attacker may know the
-    /// old id. At most the last 64 ids of a session read it.
+    /// sss_renew only: for how many milliseconds the old id may still read, but not past the
+    /// session's absolute deadline. 0: it ends at once. For requests under way when ids are
+    /// rotated; not for a login, because an attacker may know the old id. At most the last 64 ids
+    /// of a session read it.
     pub grace_ms: i64,
 }
 

@@ -1,6 +1,6 @@
-//! Authenticated encryption of stored data (AES-256-GCM) under a key that only a session's id gives, combined with the
-//! server's secret if there is one. The caller names the associated data, to which the ciphertext is bound.
-//! docs/FORMAT.md describes the result byte by byte:
+//! Authenticated encryption of stored data (AES-256-GCM) under a key that only a session's id
+//! gives, combined with the server's secret if there is one. The caller names the associated data,
+//! to which the ciphertext is bound. docs/FORMAT.md describes the result byte by byte:
 //!
 //! ```text
 //! sealed = format (1) | id of the server's secret (4) | nonce (12) | ciphertext | tag (16)
@@ -26,7 +26,8 @@ pub(crate) const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 /// The stack that the cipher uses, and some more: it works on 64 blocks at a time.
 const CIPHER_STACK_LEN: usize = 8 << 10;
 
-/// Random: a counter such as a session's version would be used twice when two writers race (NIST SP 800-38D, 8.2.2).
+/// Random: a counter such as a session's version would be used twice when two writers race (NIST SP
+/// 800-38D, 8.2.2).
 pub(crate) type Nonce = [u8; NONCE_LEN];
 
 pub(crate) fn random_nonce() -> Result<Nonce> {
@@ -35,7 +36,8 @@ pub(crate) fn random_nonce() -> Result<Nonce> {
     Ok(nonce)
 }
 
-/// The key of one session's data. It exists only while the id is presented, and on the heap: moving it leaves no copy.
+/// The key of one session's data. It exists only while the id is presented, and on the heap: moving
+/// it leaves no copy.
 pub(crate) struct DataKey<'a> {
     session_secret: Box<ZeroizeOnDrop<[u8; 32]>>,
     keyring: &'a Keyring,
@@ -109,8 +111,8 @@ impl<'a> DataKey<'a> {
         Ok(DataKey::new(session_secret, self.keyring))
     }
 
-    /// The cipher of a text that names this secret. A text without one is not opened where the store has secrets: anyone
-    /// with write access to the store could have made it.
+    /// The cipher of a text that names this secret. A text without one is not opened where the
+    /// store has secrets: anyone with write access to the store could have made it.
     fn cipher_for(&self, secret_id: &[u8]) -> Result<Aes256Gcm> {
         if self.keyring.is_empty() && secret_id == [0; SECRET_ID_LEN] {
             return Ok(self.cipher(None));

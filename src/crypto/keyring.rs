@@ -5,12 +5,14 @@ use super::zeroize::ZeroizeOnDrop;
 /// The length of the id that tells the secrets of a keyring apart.
 pub(crate) const SECRET_ID_LEN: usize = 4;
 
-/// The server's secrets: the first one encrypts, all of them decrypt. Empty: the session id alone gives the key.
+/// The server's secrets: the first one encrypts, all of them decrypt. Empty: the session id alone
+/// gives the key.
 #[derive(Default)]
 pub(crate) struct Keyring(Vec<Secret>);
 
 pub(super) struct Secret {
-    /// Stored with everything that this secret encrypts. Derived from the secret, and never all zeros.
+    /// Stored with everything that this secret encrypts. Derived from the secret, and never all
+    /// zeros.
     pub id: [u8; SECRET_ID_LEN],
     pub key: ZeroizeOnDrop<[u8; 32]>,
 }

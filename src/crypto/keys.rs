@@ -1,6 +1,6 @@
-//! Turns session ids and principals into the keys that engines see: keyed hashes under secrets that never leave the store.
-//! A client that chooses ids or principals cannot choose where they are stored, and no lookup tells how close a guess was
-//! (CVE-2019-16782).
+//! Turns session ids and principals into the keys that engines see: keyed hashes under secrets that
+//! never leave the store. A client that chooses ids or principals cannot choose where they are
+//! stored, and no lookup tells how close a guess was (CVE-2019-16782).
 
 use siphasher::sip128::SipHasher13;
 
@@ -36,10 +36,12 @@ impl Digest {
 
 /// The secrets that turn ids and principals into keys: one set for each store.
 pub(crate) enum StoreKeys {
-    /// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012): a pseudo-random function, and at 41 ns for an id
-    /// the fastest one measured. It is enough where the secrets live and die with the process.
+    /// SipHash-1-3 with 128 bits of output (Aumasson, Bernstein 2012): a pseudo-random function,
+    /// and at 41 ns for an id the fastest one measured. It is enough where the secrets live and die
+    /// with the process.
     SipHash { session: ZeroizeOnDrop<[u8; 16]>, principal: ZeroizeOnDrop<[u8; 16]> },
-    /// Keyed BLAKE3: one step gives the lookup key and the session's secret, and neither reveals the other.
+    /// Keyed BLAKE3: one step gives the lookup key and the session's secret, and neither reveals
+    /// the other.
     Blake3 {
         session: ZeroizeOnDrop<[u8; 32]>,
         principal: ZeroizeOnDrop<[u8; 32]>,

@@ -1,5 +1,5 @@
-//! Random bytes, keyed hashes, authenticated encryption and the wiping of secrets. Works on bytes: it knows neither
-//! sessions nor records.
+//! Random bytes, keyed hashes, authenticated encryption and the wiping of secrets. Works on bytes:
+//! it knows neither sessions nor records.
 
 pub(crate) mod aead;
 pub(crate) mod keyring;

@@ -1,4 +1,5 @@
-//! Random bytes, always straight from the operating system: a generator in user space repeats its output after `fork`.
+//! Random bytes, always straight from the operating system: a generator in user space repeats its
+//! output after `fork`.
 
 use rand::{TryRng, rngs::SysRng};
 

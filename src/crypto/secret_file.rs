@@ -1,6 +1,7 @@
-//! The file with the server's secrets, which `secret_file=` names: one secret a line, 64 hex digits (`openssl rand -hex 32`).
-//! The first one seals, all of them open: to change the secret without logging anyone out, put the new one in front and
-//! take the old one away when the last session under it has ended.
+//! The file with the server's secrets, which `secret_file=` names: one secret a line, 64 hex digits
+//! (`openssl rand -hex 32`). The first one seals, all of them open: to change the secret without
+//! logging anyone out, put the new one in front and take the old one away when the last session
+//! under it has ended.
 
 use std::{io, os::unix::fs::MetadataExt, path::Path};
 

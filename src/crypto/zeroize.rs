@@ -1,4 +1,5 @@
-//! Secret bytes that are wiped when they are dropped, and the stack below a call that handles secrets.
+//! Secret bytes that are wiped when they are dropped, and the stack below a call that handles
+//! secrets.
 
 use std::{
     hint::black_box,
@@ -7,11 +8,12 @@ use std::{
 
 use zeroize::Zeroize;
 
-/// Bytes (an array or a vector) that are zeroed on drop, as one slice. `zeroize::Zeroizing` visits arrays and vectors byte
-/// by byte, which for an id takes as long as hashing it, and for a payload longer than decrypting it.
+/// Bytes (an array or a vector) that are zeroed on drop, as one slice. `zeroize::Zeroizing` visits
+/// arrays and vectors byte by byte, which for an id takes as long as hashing it, and for a payload
+/// longer than decrypting it.
 ///
-/// Moving the value leaves a copy behind, so fill it in place. Of a vector the current contents are wiped, not what an
-/// earlier reallocation left.
+/// Moving the value leaves a copy behind, so fill it in place. Of a vector the current contents are
+/// wiped, not what an earlier reallocation left.
 pub(crate) struct ZeroizeOnDrop<T: AsMut<[u8]>>(T);
 
 impl<T: AsMut<[u8]>> ZeroizeOnDrop<T> {
@@ -40,8 +42,8 @@ impl<T: AsMut<[u8]>> Drop for ZeroizeOnDrop<T> {
     }
 }
 
-/// Runs `f`, and wipes the `LEN` bytes of stack that it used. Hashes and ciphers leave blocks of their input in their frames.
-/// tests/c/secrets.c fails if `LEN` is not enough in a release build.
+/// Runs `f`, and wipes the `LEN` bytes of stack that it used. Hashes and ciphers leave blocks of
+/// their input in their frames. tests/c/secrets.c fails if `LEN` is not enough in a release build.
 pub(crate) fn with_stack_wiped<const LEN: usize, T>(f: impl FnOnce() -> T) -> T {
     let result = in_own_frame(f);
     wipe_stack::<LEN>();

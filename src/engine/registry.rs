@@ -1,6 +1,6 @@
-//! The stores that this process has open, for engines whose stores are shared: all handles of a process to one store use
-//! the same open store, and a forked child never uses nor closes what it inherited. It knows nothing of how a store is
-//! opened.
+//! The stores that this process has open, for engines whose stores are shared: all handles of a
+//! process to one store use the same open store, and a forked child never uses nor closes what it
+//! inherited. It knows nothing of how a store is opened.
 
 #![allow(unsafe_code)] // One ManuallyDrop.
 
@@ -18,14 +18,15 @@ use crate::{
 
 /// The open stores `S` of one engine, each found by its identity `I`. A static.
 pub(crate) struct Registry<I, S> {
-    /// Each process has its own. The list that a child inherits is neither locked nor dropped there.
+    /// Each process has its own. The list that a child inherits is neither locked nor dropped
+    /// there.
     stores: PerProcess<Mutex<Stores<I, S>>>,
 }
 
 type Stores<I, S> = Vec<(I, Arc<S>)>;
 
-/// A handle to a store in a registry. The store is dropped with its last handle, but never by a forked child, to which its
-/// files, locks and connections do not belong.
+/// A handle to a store in a registry. The store is dropped with its last handle, but never by a
+/// forked child, to which its files, locks and connections do not belong.
 pub(crate) struct OpenStore<I: 'static, S: 'static> {
     registry: &'static Registry<I, S>,
     store: ManuallyDrop<Arc<S>>,
@@ -38,11 +39,11 @@ impl<I: PartialEq, S> Registry<I, S> {
         Registry { stores: PerProcess::new() }
     }
 
-    /// The store with this identity: the one that is open, if `attach` accepts the settings that are asked for, or a new one
-    /// made by `open`.
+    /// The store with this identity: the one that is open, if `attach` accepts the settings that
+    /// are asked for, or a new one made by `open`.
     ///
-    /// The registry is locked meanwhile, and while a store is dropped, so that no store is opened while another thread opens
-    /// or closes it.
+    /// The registry is locked meanwhile, and while a store is dropped, so that no store is opened
+    /// while another thread opens or closes it.
     pub(crate) fn open(
         &'static self,
         identity: I,
@@ -62,7 +63,8 @@ impl<I: PartialEq, S> Registry<I, S> {
         Ok(OpenStore { registry: self, store: ManuallyDrop::new(store), generation: generation() })
     }
 
-    /// Calls `f` with each store that this process has open, unless another thread opens or closes one now.
+    /// Calls `f` with each store that this process has open, unless another thread opens or closes
+    /// one now.
     pub(crate) fn try_for_each(&'static self, f: impl FnMut(&S)) {
         let stores = match self.stores.get().try_lock() {
             Ok(stores) => stores,
@@ -105,7 +107,8 @@ impl<I, S> Drop for OpenStore<I, S> {
     }
 }
 
-/// `EXISTS`: the store is open in this process or in another one, with another setting than is asked for.
+/// `EXISTS`: the store is open in this process or in another one, with another setting than is
+/// asked for.
 pub(crate) fn check_setting<T: PartialEq>(name: &str, asked: T, is: T) -> Result<()> {
     if asked == is {
         return Ok(());

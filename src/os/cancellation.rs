@@ -1,5 +1,5 @@
-//! Cancellation of threads by `pthread_cancel`. A cancelled thread unwinds its stack from inside a system call, which Rust
-//! code must not see: the process would abort, or a lock would stay closed.
+//! Cancellation of threads by `pthread_cancel`. A cancelled thread unwinds its stack from inside a
+//! system call, which Rust code must not see: the process would abort, or a lock would stay closed.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -22,7 +22,8 @@ impl CancellationDisabled {
     #[inline]
     pub(crate) fn new() -> CancellationDisabled {
         let mut old_state = 0;
-        // SAFETY: `old_state` is valid for writing, and the call has no other effect than on this thread's state.
+        // SAFETY: `old_state` is valid for writing, and the call has no other effect than on this
+        // thread's state.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &mut old_state) };
         CancellationDisabled { old_state }
     }

@@ -1,5 +1,5 @@
-//! The clock of a store, in milliseconds: time since boot, wall time, or a manual clock for tests. The engine chooses, because
-//! it knows whether other processes must see the same time.
+//! The clock of a store, in milliseconds: time since boot, wall time, or a manual clock for tests.
+//! The engine chooses, because it knows whether other processes must see the same time.
 #![allow(unsafe_code)] // clock_gettime
 
 use std::{
@@ -9,13 +9,14 @@ use std::{
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The last moment of a manual clock. It is before `FOREVER` and before the moment just before that, at which engines
-/// schedule sessions that never end: neither may ever be due.
+/// The last moment of a manual clock. It is before `FOREVER` and before the moment just before
+/// that, at which engines schedule sessions that never end: neither may ever be due.
 pub(crate) const LAST_MS: i64 = i64::MAX - 2;
 
 #[derive(Clone, Copy)]
 pub(crate) enum Clock<'a> {
-    /// Time since boot: no clock step moves it, and it goes on while the machine sleeps. For one process.
+    /// Time since boot: no clock step moves it, and it goes on while the machine sleeps. For one
+    /// process.
     BootTime,
     /// Unix time: what several processes or hosts have in common.
     Wall,
@@ -28,8 +29,8 @@ pub(crate) fn wall_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(0)
 }
 
-/// A clock that need not count while the machine sleeps. Linux's coarse one costs a quarter of the others, and advances once
-/// in a timer tick (1 to 10 ms).
+/// A clock that need not count while the machine sleeps. Linux's coarse one costs a quarter of the
+/// others, and advances once in a timer tick (1 to 10 ms).
 #[cfg(target_os = "linux")]
 const AWAKE_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(target_os = "linux"))]
@@ -43,15 +44,17 @@ const BOOT_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
 
 const NS_PER_MS: i64 = 1_000_000;
 
-/// The time on `AWAKE_CLOCK` at which the two values below were measured last: once in each of its ticks.
+/// The time on `AWAKE_CLOCK` at which the two values below were measured last: once in each of its
+/// ticks.
 static MEASURED_AT_MS: AtomicI64 = AtomicI64::new(i64::MIN);
-/// How far `BOOT_CLOCK` is ahead of `AWAKE_CLOCK`: for how long the machine has slept. Never decreases.
+/// How far `BOOT_CLOCK` is ahead of `AWAKE_CLOCK`: for how long the machine has slept. Never
+/// decreases.
 static SLEPT_MS: AtomicI64 = AtomicI64::new(0);
 /// How far wall time is ahead of `BOOT_CLOCK`.
 static WALL_OFFSET_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Smaller changes of the wall time's offset are ignored, so that the times of a session do not vary between calls while the
-/// system adjusts its clock gradually.
+/// Smaller changes of the wall time's offset are ignored, so that the times of a session do not
+/// vary between calls while the system adjusts its clock gradually.
 const MIN_WALL_STEP_MS: i64 = 1000;
 
 /// Milliseconds since boot, as fast as the coarse clock: there is no coarse CLOCK_BOOTTIME.
@@ -70,8 +73,8 @@ fn measure(awake_ms: i64) {
     let before = clock_ns(libc::CLOCK_MONOTONIC);
     let boot = clock_ns(BOOT_CLOCK);
     let after = clock_ns(libc::CLOCK_MONOTONIC);
-    // The difference is between these bounds, and they are far apart only if the thread was interrupted. The lower one is
-    // never too much, and the next measurement corrects it.
+    // The difference is between these bounds, and they are far apart only if the thread was
+    // interrupted. The lower one is never too much, and the next measurement corrects it.
     let at_least = (boot - after).div_euclid(NS_PER_MS);
     let at_most = (boot - before).div_euclid(NS_PER_MS);
     if !(at_least..=at_most).contains(&SLEPT_MS.load(Ordering::Relaxed)) {
@@ -89,7 +92,8 @@ fn measure(awake_ms: i64) {
 #[allow(clippy::unnecessary_cast)] // Both fields are shorter on 32-bit systems.
 fn clock_ns(id: libc::clockid_t) -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec to write to. The call cannot fail, because the system has this clock.
+    // SAFETY: `now` is a valid timespec to write to. The call cannot fail, because the system has
+    // this clock.
     unsafe { libc::clock_gettime(id, &mut now) };
     now.tv_sec as i64 * 1_000_000_000 + now.tv_nsec as i64
 }

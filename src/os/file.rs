@@ -7,11 +7,12 @@ use std::{
     path::Path,
 };
 
-/// Appends the content of a regular file of at most `max_len` bytes to `content`, and returns what is known of the file.
-/// Another kind of file, or a longer one, is `InvalidInput` with a text that goes after the name of the file.
+/// Appends the content of a regular file of at most `max_len` bytes to `content`, and returns what
+/// is known of the file. Another kind of file, or a longer one, is `InvalidInput` with a text that
+/// goes after the name of the file.
 ///
-/// A FIFO does not block it and a device is not read. Room for all of it is reserved first, because growing would leave
-/// copies of secrets behind.
+/// A FIFO does not block it and a device is not read. Room for all of it is reserved first, because
+/// growing would leave copies of secrets behind.
 pub(crate) fn read_small_regular_file(path: &Path, max_len: u64, content: &mut Vec<u8>) -> io::Result<Metadata> {
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

@@ -1,5 +1,6 @@
-//! Detects `fork` without a system call and without a lock: a page that the kernel zeroes in a forked child. A child can
-//! then refuse inherited state at once, because a lock that a thread of the parent held at the fork never opens there.
+//! Detects `fork` without a system call and without a lock: a page that the kernel zeroes in a
+//! forked child. A child can then refuse inherited state at once, because a lock that a thread of
+//! the parent held at the fork never opens there.
 #![allow(unsafe_code)]
 
 use std::{
@@ -9,7 +10,8 @@ use std::{
 
 use once_cell::race::OnceBox;
 
-/// The number of this process among its ancestors: never zero, and different from the number of every ancestor.
+/// The number of this process among its ancestors: never zero, and different from the number of
+/// every ancestor.
 pub(crate) fn generation() -> u32 {
     static MARK: OnceBox<ForkMark> = OnceBox::new();
     let mark = MARK.get_or_init(|| Box::new(ForkMark::new())).get();
@@ -31,7 +33,8 @@ fn next_generation(mark: &AtomicU32) -> u32 {
     }
 }
 
-/// A number that is zero in a process that has just been forked, whatever the parent had stored there.
+/// A number that is zero in a process that has just been forked, whatever the parent had stored
+/// there.
 struct ForkMark(NonNull<AtomicU32>);
 
 // SAFETY: it points at an atomic in memory that is never unmapped.
@@ -46,8 +49,8 @@ impl ForkMark {
     }
 
     fn get(&self) -> &AtomicU32 {
-        // SAFETY: points at a live, aligned AtomicU32 for the rest of the process's life (see `wiped_page` and
-        // `with_handler`); a wiped page reads as zero, which is a valid AtomicU32.
+        // SAFETY: points at a live, aligned AtomicU32 for the rest of the process's life (see
+        // `wiped_page` and `with_handler`); a wiped page reads as zero, which is a valid AtomicU32.
         unsafe { self.0.as_ref() }
     }
 

@@ -1,5 +1,5 @@
-//! What is taken straight from the operating system and the processor: clocks, small files, the detection of `fork`,
-//! prefetching. Knows nothing of sessions.
+//! What is taken straight from the operating system and the processor: clocks, small files, the
+//! detection of `fork`, prefetching. Knows nothing of sessions.
 
 #[cfg(feature = "capi")]
 pub(crate) mod cancellation;

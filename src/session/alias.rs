@@ -1,5 +1,5 @@
-//! The old id of a session that was renewed with a grace time: for that long it reads what the new id's key holds, and
-//! never writes it.
+//! The old id of a session that was renewed with a grace time: for that long it reads what the new
+//! id's key holds, and never writes it.
 
 use super::{
     header::{ASSOCIATED_DATA_FORMAT, RecordHeader, SealedKind, StoredRecord, concat_exact},
@@ -14,15 +14,16 @@ use crate::{
     error::{Error, Result},
 };
 
-/// The old ids of one session that read it at most. With one more the oldest ends before its grace time is over, so that
-/// endless renewals do not make a store grow.
+/// The old ids of one session that read it at most. With one more the oldest ends before its grace
+/// time is over, so that endless renewals do not make a store grow.
 pub(crate) const MAX_ALIASES: usize = 64;
 
 /// What a renewal leaves under the old id.
 pub(crate) struct Grace<'a> {
     /// For how many milliseconds the old id reads; 0: not at all.
     pub ms: i64,
-    /// The old and the new id's data key, if the store seals: the new one is sealed under the old one.
+    /// The old and the new id's data key, if the store seals: the new one is sealed under the old
+    /// one.
     pub keys: Option<(&'a DataKey<'a>, &'a DataKey<'a>, Nonce)>,
 }
 
@@ -38,8 +39,8 @@ impl Grace<'_> {
         Ok(Grace { ms: self.ms, keys })
     }
 
-    /// The old id's alias, if there is a grace time. It does not outlast the absolute deadline that the session has
-    /// according to `header`, so that its space is reclaimed.
+    /// The old id's alias, if there is a grace time. It does not outlast the absolute deadline that
+    /// the session has according to `header`, so that its space is reclaimed.
     pub(crate) fn alias(
         &self,
         old: LookupKey,
@@ -118,7 +119,8 @@ impl AliasWalk {
 
 const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 32 + 8;
 
-/// The decrypted payload of a record that was reached over these aliases with the data key of the first one's id.
+/// The decrypted payload of a record that was reached over these aliases with the data key of the
+/// first one's id.
 pub(crate) fn open_through(
     alias_chain: &[Alias],
     data_key: &DataKey,

@@ -1,5 +1,6 @@
-//! The binary format of sessions and aliases outside the process: one versioned format for every shared engine.
-//! docs/FORMAT.md describes it, and tests/vectors.txt has examples. Numbers are little-endian.
+//! The binary format of sessions and aliases outside the process: one versioned format for every
+//! shared engine. docs/FORMAT.md describes it, and tests/vectors.txt has examples. Numbers are
+//! little-endian.
 
 use super::{
     alias::Alias,
@@ -73,7 +74,8 @@ fn counted_from_at(flags: u8) -> usize {
     HEADER + if flags & HAS_PRINCIPAL != 0 { PRINCIPAL } else { 0 }
 }
 
-/// The length of the stored payload in a record that has this start and length; `None` if it is not a record.
+/// The length of the stored payload in a record that has this start and length; `None` if it is not
+/// a record.
 pub(crate) fn stored_len(start: &[u8], record_len: usize) -> Option<usize> {
     match *start.first_chunk()? {
         [FORMAT, flags] => record_len.checked_sub(header_len(flags)),
@@ -86,7 +88,8 @@ pub(crate) fn payload_len(stored_len: usize, sealed: bool) -> u64 {
     stored_len.saturating_sub(if sealed { OVERHEAD } else { 0 }) as u64
 }
 
-/// Writes everything but the payload into `out`, which has the length `record_len`, and returns the part for the payload.
+/// Writes everything but the payload into `out`, which has the length `record_len`, and returns the
+/// part for the payload.
 pub(crate) fn encode<'a>(
     header: &RecordHeader,
     engine_fields: &EngineFields,
@@ -124,7 +127,8 @@ pub(crate) fn patch_header(record: &mut [u8], last_seen: i64, engine_fields: &En
     Ok(())
 }
 
-/// The record in `bytes`. It must be sealed if the store seals and must not be otherwise: a record that differs was planted.
+/// The record in `bytes`. It must be sealed if the store seals and must not be otherwise: a record
+/// that differs was planted.
 pub(crate) fn decode(bytes: &[u8], sealed: bool) -> Result<Record<'_>> {
     let (&[format, flags], true) = (bytes.first_chunk().ok_or_else(Error::corrupt_record)?, bytes.len() >= HEADER)
     else {

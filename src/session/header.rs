@@ -1,5 +1,6 @@
-//! What a session's record begins with, and what callers learn from it. The header says when a session was created and last
-//! used, by which timeouts it ends and to which principal it belongs; encrypted payloads are bound to it.
+//! What a session's record begins with, and what callers learn from it. The header says when a
+//! session was created and last used, by which timeouts it ends and to which principal it belongs;
+//! encrypted payloads are bound to it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,8 +42,8 @@ impl Meta {
         system_time(self.last_seen_ms)
     }
 
-    /// When the session ends unless it is used before: the earlier of its absolute and its idle deadline; `None` if it
-    /// has neither.
+    /// When the session ends unless it is used before: the earlier of its absolute and its idle
+    /// deadline; `None` if it has neither.
     pub fn expires(&self) -> Option<SystemTime> {
         (self.expires_ms != FOREVER).then(|| system_time(self.expires_ms))
     }
@@ -78,8 +79,8 @@ pub struct Entry {
 pub(crate) struct RecordHeader {
     pub version: u64,
     pub created: i64,
-    /// Where the absolute timeout begins, if that is before `created`: the clock was ahead at the creation, and this is when it
-    /// was found to be right. Otherwise `created`.
+    /// Where the absolute timeout begins, if that is before `created`: the clock was ahead at the
+    /// creation, and this is when it was found to be right. Otherwise `created`.
     pub counted_from: i64,
     pub last_seen: i64,
     /// The session's own timeouts; 0 follows the store.
@@ -87,18 +88,19 @@ pub(crate) struct RecordHeader {
     pub principal: Option<PrincipalKey>,
 }
 
-/// By how much the times of a record may be ahead of the clock: hosts and cached clocks differ a little.
+/// By how much the times of a record may be ahead of the clock: hosts and cached clocks differ a
+/// little.
 const MAX_CLOCK_LEAD_MS: i64 = 10_000;
 
 impl RecordHeader {
-    /// Whether the session was created or used while the clock was ahead of what it says now. It would live longer than its
-    /// timeouts, by the error.
+    /// Whether the session was created or used while the clock was ahead of what it says now. It
+    /// would live longer than its timeouts, by the error.
     pub(crate) fn is_ahead_of(&self, now: i64) -> bool {
         self.timeout_start().max(self.last_seen) > now.saturating_add(MAX_CLOCK_LEAD_MS)
     }
 
-    /// The header of a session that lives no longer than its timeouts from now on. The creation time stays, because an
-    /// encrypted payload is bound to it.
+    /// The header of a session that lives no longer than its timeouts from now on. The creation
+    /// time stays, because an encrypted payload is bound to it.
     pub(crate) fn pulled_back_to(self, now: i64) -> RecordHeader {
         let counted_from = self.timeout_start().min(now);
         RecordHeader { counted_from, last_seen: self.last_seen.min(now), ..self }
@@ -135,7 +137,8 @@ impl RecordHeader {
         Entry { reference: key.into(), payload_len, meta: self.meta(store) }
     }
 
-    /// Encrypts the payload of a record with this header into `out`, which is `aead::OVERHEAD` longer.
+    /// Encrypts the payload of a record with this header into `out`, which is `aead::OVERHEAD`
+    /// longer.
     pub(crate) fn seal(
         &self,
         data_key: &DataKey,
@@ -147,8 +150,8 @@ impl RecordHeader {
         data_key.seal(nonce, &self.associated_data(key), payload, out)
     }
 
-    /// What an encrypted payload is bound to. The last use is not part of it, because a get writes it; it is bounded by the
-    /// absolute deadline, which is.
+    /// What an encrypted payload is bound to. The last use is not part of it, because a get writes
+    /// it; it is bounded by the absolute deadline, which is.
     fn associated_data(&self, key: &LookupKey) -> [u8; ASSOCIATED_DATA_LEN] {
         concat_exact([
             &[ASSOCIATED_DATA_FORMAT, SealedKind::Payload as u8],
@@ -195,7 +198,8 @@ pub(crate) struct StoredRecord<'a> {
 }
 
 impl StoredRecord<'_> {
-    /// The decrypted payload; `CORRUPT` if it, the header or the key was changed since it was sealed.
+    /// The decrypted payload; `CORRUPT` if it, the header or the key was changed since it was
+    /// sealed.
     pub(crate) fn open(&self, data_key: &DataKey) -> Result<ZeroizeOnDrop<Vec<u8>>> {
         data_key.open(&self.header.associated_data(&self.key), self.payload)
     }

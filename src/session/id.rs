@@ -1,5 +1,5 @@
-//! Session ids: how one is generated. Nothing parses an id: it is only hashed (see `crypto::keys`), and an id that was never
-//! generated is not found.
+//! Session ids: how one is generated. Nothing parses an id: it is only hashed (see `crypto::keys`),
+//! and an id that was never generated is not found.
 
 use std::fmt;
 
@@ -16,8 +16,9 @@ pub const SID_LEN: usize = 128;
 /// 768 bits. OWASP ASVS 5.0 7.2.3 asks for at least 128.
 const RANDOM_LEN: usize = 96;
 
-/// A session id: 96 bytes of the operating system's randomness as 128 characters of base64url (RFC 4648 section 5,
-/// without padding). It is a bearer token: it belongs into a cookie or header and nowhere else.
+/// A session id: 96 bytes of the operating system's randomness as 128 characters of base64url (RFC
+/// 4648 section 5, without padding). It is a bearer token: it belongs into a cookie or header and
+/// nowhere else.
 ///
 /// It is wiped when dropped, and `Debug` does not show it.
 // On the heap: moving it must not leave copies on the stack.
@@ -57,8 +58,9 @@ impl fmt::Debug for Sid {
     }
 }
 
-/// The id that a client sent, as it is hashed. Bytes of another length become an id that cannot have been minted, so that a
-/// malformed id costs the same hash and the same lookup as a well-formed one.
+/// The id that a client sent, as it is hashed. Bytes of another length become an id that cannot
+/// have been minted, so that a malformed id costs the same hash and the same lookup as a
+/// well-formed one.
 #[inline]
 pub(crate) fn normalize(sid: &[u8]) -> &[u8] {
     const MALFORMED: &[u8] = &[0; SID_LEN];

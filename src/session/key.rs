@@ -1,4 +1,5 @@
-//! The keys that engines see instead of ids and principals: keyed hashes of them, which `crypto::keys` computes.
+//! The keys that engines see instead of ids and principals: keyed hashes of them, which
+//! `crypto::keys` computes.
 
 use std::{fmt, str::FromStr};
 
@@ -7,10 +8,11 @@ use crate::{
     error::{Error, ErrorKind, Result},
 };
 
-/// The public reference of a session: names it in a list of devices or in a log, but gives no access to it.
+/// The public reference of a session: names it in a list of devices or in a log, but gives no
+/// access to it.
 ///
-/// 32 opaque bytes. A reference stays the same for as long as the session keeps its id, and has a meaning only in the
-/// store that returned it.
+/// 32 opaque bytes. A reference stays the same for as long as the session keeps its id, and has a
+/// meaning only in the store that returned it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ref(pub [u8; 32]);
 
@@ -45,8 +47,8 @@ impl FromStr for Ref {
     }
 }
 
-/// The key of a session in its engine, and its public reference. Engines of one process use 128 bits of it, and the rest is
-/// zero; shared engines use all 256.
+/// The key of a session in its engine, and its public reference. Engines of one process use 128
+/// bits of it, and the rest is zero; shared engines use all 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LookupKey(pub u128, pub u128);
 

@@ -1,4 +1,5 @@
-//! The rules that a store's URL sets: timeouts and limits. All deadline arithmetic is here, and only here.
+//! The rules that a store's URL sets: timeouts and limits. All deadline arithmetic is here, and
+//! only here.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
@@ -60,7 +61,8 @@ pub(crate) const IDLE_TIMEOUT_MS: i64 = 600_000;
 /// The default longest payload: 1 MiB.
 pub(crate) const MAX_PAYLOAD: u64 = 1 << 20;
 
-/// Both timeouts in milliseconds. In a session's record 0 stands for the store's timeout; a negative one has always ended.
+/// Both timeouts in milliseconds. In a session's record 0 stands for the store's timeout; a
+/// negative one has always ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timeouts {
     pub absolute: i64,
@@ -83,8 +85,9 @@ impl Timeouts {
     }
 }
 
-/// When a step happens, and the timeouts in force. An engine reads the clock inside the atomic step, under the step's locks:
-/// a slow thread that read it before would revive a session that other threads have seen expired.
+/// When a step happens, and the timeouts in force. An engine reads the clock inside the atomic
+/// step, under the step's locks: a slow thread that read it before would revive a session that
+/// other threads have seen expired.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepTime {
     pub now: i64,
@@ -110,7 +113,8 @@ pub(crate) struct PolicyOptions {
     pub max_per_principal: Option<u64>,
 }
 
-/// The policy in force. Atomics, because another open of the store may tighten it during use, in this process or another.
+/// The policy in force. Atomics, because another open of the store may tighten it during use, in
+/// this process or another.
 #[repr(C)]
 pub(crate) struct Policy {
     timeout: AtomicI64,

@@ -1,5 +1,6 @@
-//! A write to a session, as the engines get it: `create`, `put`, `put_if` and `renew` are all this. The rules about
-//! versions and principals, and how the stored payload is made, are written once here.
+//! A write to a session, as the engines get it: `create`, `put`, `put_if` and `renew` are all this.
+//! The rules about versions and principals, and how the stored payload is made, are written once
+//! here.
 
 use super::{
     header::{RecordHeader, StoredRecord},
@@ -12,7 +13,8 @@ use crate::{
 };
 
 /// What a write does to the principal.
-// A tag of one byte: otherwise it fills the 16 of the alignment, and a reader stalls on bytes that were written one by one.
+// A tag of one byte: otherwise it fills the 16 of the alignment, and a reader stalls on bytes that
+// were written one by one.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PrincipalChange {
@@ -65,8 +67,9 @@ impl Write<'_> {
         }
     }
 
-    /// `CORRUPT` if the record that is replaced was edited or planted. Without this check, the parts of its header that stay
-    /// would be sealed with the new payload and be genuine from then on.
+    /// `CORRUPT` if the record that is replaced was edited or planted. Without this check, the
+    /// parts of its header that stay would be sealed with the new payload and be genuine from then
+    /// on.
     pub(crate) fn check_genuine(&self, old: &StoredRecord) -> Result<()> {
         match self.current_key {
             Some(data_key) if self.content.is_new() => old.open(data_key).map(|_| ()),
@@ -83,9 +86,10 @@ impl Write<'_> {
     }
 }
 
-/// What a write stores. Its length is known before; if the store seals, its bytes are known only together with the
-/// record's header and key.
-// A tag of a whole word: otherwise the bytes of a nonce follow it directly, and are moved one by one.
+/// What a write stores. Its length is known before; if the store seals, its bytes are known only
+/// together with the record's header and key.
+// A tag of a whole word: otherwise the bytes of a nonce follow it directly, and are moved one by
+// one.
 #[repr(u64)]
 pub(crate) enum Content<'a> {
     /// A new payload, as it is.
@@ -99,8 +103,8 @@ pub(crate) enum Content<'a> {
 }
 
 impl Content<'_> {
-    /// The same with a new nonce, for another attempt where other processes may have seen the first one: two texts under one
-    /// nonce would reveal the key that authenticates them.
+    /// The same with a new nonce, for another attempt where other processes may have seen the first
+    /// one: two texts under one nonce would reveal the key that authenticates them.
     pub(crate) fn with_fresh_nonce(&self) -> Result<Content<'_>> {
         Ok(match self {
             Content::Plain(payload) => Content::Plain(payload),
@@ -120,7 +124,8 @@ impl Content<'_> {
         matches!(self, Content::Kept | Content::Resealed(..))
     }
 
-    /// The number of bytes that will be stored; `old_len` is how many are stored now, if it `needs_old_payload`.
+    /// The number of bytes that will be stored; `old_len` is how many are stored now, if it
+    /// `needs_old_payload`.
     pub(crate) fn stored_len(&self, old_len: usize) -> usize {
         match self {
             Content::Plain(payload) => payload.len(),
@@ -129,7 +134,8 @@ impl Content<'_> {
         }
     }
 
-    /// Writes the bytes to be stored under `key` with `header` into `out`; `old` is the record that they replace.
+    /// Writes the bytes to be stored under `key` with `header` into `out`; `old` is the record that
+    /// they replace.
     pub(crate) fn write_to(
         &self,
         key: &LookupKey,

@@ -1,6 +1,7 @@
-//! A mutex for data that is held for microseconds, such as one shard. It is only ever tried: a thread that does not get it
-//! spins, then sleeps for growing moments between its tries. It must not wait inside parking_lot, whose table of waiting
-//! threads is one for the process: a fork copies it with the parent's threads in it, and a child that waits there may hang.
+//! A mutex for data that is held for microseconds, such as one shard. It is only ever tried: a
+//! thread that does not get it spins, then sleeps for growing moments between its tries. It must
+//! not wait inside parking_lot, whose table of waiting threads is one for the process: a fork
+//! copies it with the parent's threads in it, and a child that waits there may hang.
 
 use std::{
     hint, thread,
@@ -10,10 +11,11 @@ use std::{
 use parking_lot::Mutex;
 pub(crate) use parking_lot::MutexGuard as BackoffMutexGuard;
 
-/// How long a thread spins before it sleeps. Most holds take less than a microsecond and some take tens of them (a table is
-/// split, the holder is interrupted), while a sleep costs about 50. Spinning for no longer than a sleep takes costs at most
-/// twice the optimum (Karlin, Li, Manasse, Owicki: "Empirical Studies of Competitive Spinning for a Shared-Memory
-/// Multiprocessor", SOSP 1991).
+/// How long a thread spins before it sleeps. Most holds take less than a microsecond and some take
+/// tens of them (a table is split, the holder is interrupted), while a sleep costs about 50.
+/// Spinning for no longer than a sleep takes costs at most twice the optimum (Karlin, Li, Manasse,
+/// Owicki: "Empirical Studies of Competitive Spinning for a Shared-Memory Multiprocessor", SOSP
+/// 1991).
 const SPIN: Duration = Duration::from_micros(20);
 
 /// Tries between two looks at the clock.

@@ -4,8 +4,8 @@ use once_cell::race::OnceBox;
 
 use crate::os::fork_mark::generation;
 
-/// A value of which every process has its own. After a fork the child starts with a new one, and the inherited one is
-/// neither locked, changed nor freed. Access takes no lock.
+/// A value of which every process has its own. After a fork the child starts with a new one, and
+/// the inherited one is neither locked, changed nor freed. Access takes no lock.
 #[derive(Default)]
 pub(crate) struct PerProcess<T> {
     first: OnceBox<Node<T>>,
@@ -33,7 +33,8 @@ impl<T: Default> PerProcess<T> {
         &node.value
     }
 
-    /// The ancestors' values, as they were at the fork. Only their lock-free parts may be looked at.
+    /// The ancestors' values, as they were at the fork. Only their lock-free parts may be looked
+    /// at.
     pub(crate) fn inherited(&self) -> impl Iterator<Item = &T> {
         let generation = generation();
         std::iter::successors(self.first.get(), |node| node.after_fork.get())

@@ -1,7 +1,8 @@
-//! A readers-writer lock for a value that every call reads and that rarely changes. Readers of an ordinary lock all write
-//! into it, so two threads that only read get less done than one. Here each thread reads through one of several locks, on
-//! cache lines of its own, and a writer takes all of them. A writer may wait for a whole call, so the locks are the
-//! standard library's, which also keep new readers from overtaking it for ever.
+//! A readers-writer lock for a value that every call reads and that rarely changes. Readers of an
+//! ordinary lock all write into it, so two threads that only read get less done than one. Here each
+//! thread reads through one of several locks, on cache lines of its own, and a writer takes all of
+//! them. A writer may wait for a whole call, so the locks are the standard library's, which also
+//! keep new readers from overtaking it for ever.
 
 use std::sync::{
     RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
@@ -25,8 +26,8 @@ pub type ShardedLockReadGuard<'a, T> = RwLockReadGuard<'a, T>;
 pub struct ShardedLockWriteGuard<'a, T>([RwLockWriteGuard<'a, T>; SHARDS]);
 
 impl<T: Clone> ShardedLock<T> {
-    /// The value, which does not change while the guard lives. The thread must not call this again meanwhile: with a writer
-    /// waiting in between, it would wait for ever.
+    /// The value, which does not change while the guard lives. The thread must not call this again
+    /// meanwhile: with a writer waiting in between, it would wait for ever.
     #[inline]
     pub fn read(&self) -> ShardedLockReadGuard<'_, T> {
         ignore_poison(self.0[own_shard()].0.read())
@@ -38,7 +39,8 @@ impl<T: Clone> ShardedLock<T> {
         ShardedLockWriteGuard(std::array::from_fn(|i| ignore_poison(self.0[i].0.write())))
     }
 
-    /// A copy of the value, unless it is being changed. Does not wait: after a fork the writer may be a thread of the parent.
+    /// A copy of the value, unless it is being changed. Does not wait: after a fork the writer may
+    /// be a thread of the parent.
     pub fn try_get(&self) -> Option<T> {
         self.0.iter().find_map(|shard| match shard.0.try_read() {
             Ok(value) => Some(value.clone()),

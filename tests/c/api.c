@@ -1,5 +1,6 @@
 /* api.c: what each function on a single session promises: results, optional and required outputs, times on a manual
- * clock. Must not repeat the rules of the store that the conformance files have; the C face is the subject. */
+ * clock. Must not repeat the rules of the store that the conformance files have; the C face is the
+ * subject. */
 #include "test_store.h"
 
 #define MANUAL "memory:?clock=manual&timeout=10s&idle_timeout=5s"

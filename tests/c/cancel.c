@@ -1,5 +1,6 @@
 /* cancel.c: pthread_cancel has no effect inside a call of the library: the thread ends at its next cancellation point
- * outside, and what it did inside is whole. Each round has an alarm through its child: a hang is a failure. */
+ * outside, and what it did inside is whole. Each round has an alarm through its child: a hang is a
+ * failure. */
 #include "test_store.h"
 
 enum { CHILD_SECONDS = 60, THREADS = 4 };

@@ -1,6 +1,7 @@
 /* check.h: what every C test shares: checks that print file, line and the library's own error text, a test list,
- * and counts that survive a fork (children count into the same page). Must not hide a failure: a crashed or hanging
- * child is one, and a test without a single check is one too. Include it first, it sets the feature macros. */
+ * and counts that survive a fork (children count into the same page). Must not hide a failure: a
+ * crashed or hanging child is one, and a test without a single check is one too. Include it first,
+ * it sets the feature macros. */
 #ifndef CHECK_H
 #define CHECK_H
 #ifndef _DEFAULT_SOURCE

@@ -1,6 +1,6 @@
 /* clock.c: the clock of memory: stores. It goes on while the machine sleeps and is not moved by steps of the wall clock;
- * wall times are told by the present offset. This program takes the place of the system's clock_gettime, so that the
- * library sees a machine that sleeps, and a wall clock that is set. */
+ * wall times are told by the present offset. This program takes the place of the system's
+ * clock_gettime, so that the library sees a machine that sleeps, and a wall clock that is set. */
 #include "check.h"
 #include <sys/syscall.h>
 #include <time.h>

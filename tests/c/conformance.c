@@ -1,6 +1,7 @@
 /* conformance.c: runs the scenarios of tests/conformance (files on the command line) through the C API, once with
- * sss_get and once with sss_get_buf. It knows the format (README.md there) and nothing of the contract: what must
- * happen stands in the data. Also: a failing call must not have written its outputs. */
+ * sss_get and once with sss_get_buf. It knows the format (README.md there) and nothing of the
+ * contract: what must happen stands in the data. Also: a failing call must not have written its
+ * outputs. */
 #include "steps.h"
 
 /* What scenarios may need: of this driver, which has all that there are, and of the engine under test. */

@@ -1,5 +1,6 @@
 /* errors.c: every status that a caller can provoke here, required and optional outputs, sss_last_error,
- * sss_strerror, version numbers. Must not pin the wording of messages, only what they name and what they never hold. */
+ * sss_strerror, version numbers. Must not pin the wording of messages, only what they name and what
+ * they never hold. */
 #include "check.h"
 
 static const char *last_error(void) {

@@ -1,6 +1,6 @@
 /* every_call.h: each function that takes a store handle, as a table of one-argument calls that also check that a
- * failure wrote no output. Used where a handle is wrong, closing or inherited. A new function of sss.h belongs here.
- * Must not hold sss_close: whether that may be called depends on the test. */
+ * failure wrote no output. Used where a handle is wrong, closing or inherited. A new function of
+ * sss.h belongs here. Must not hold sss_close: whether that may be called depends on the test. */
 #ifndef EVERY_CALL_H
 #define EVERY_CALL_H
 #include "check.h"

@@ -1,5 +1,6 @@
 /* exit.c: lmdb: stores that are left in good order, so that also the next start of the machine finds their sessions: by
- * sss_close or at exit, by processes that end one after the other or all at the same time, as the workers of a server do. */
+ * sss_close or at exit, by processes that end one after the other or all at the same time, as the
+ * workers of a server do. */
 #include "test_store.h"
 
 enum { CHILD_SECONDS = 20, LEAVERS = 2 };

@@ -1,6 +1,6 @@
 /* fork.c: a forked child is told SSS_E_FORKED at once by everything inherited, works with stores of its own, never mints
- * an id that another process mints too, and leaves the parent unharmed; also when other threads of the parent held
- * every lock at the fork. Each child has an alarm: a hang is a failure. */
+ * an id that another process mints too, and leaves the parent unharmed; also when other threads of
+ * the parent held every lock at the fork. Each child has an alarm: a hang is a failure. */
 #include "every_call.h"
 #include <sys/syscall.h>
 

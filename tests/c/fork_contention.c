@@ -1,6 +1,7 @@
 /* fork_contention.c: forks while eight threads of the parent wait for one another inside the library; in each child eight
- * threads do the same. Nothing that the child inherits from the parent's waiting threads may make one of its own wait
- * for ever. With SSS_TEST_ENGINE the children go on with the inherited store; on memory: they open their own. */
+ * threads do the same. Nothing that the child inherits from the parent's waiting threads may make
+ * one of its own wait for ever. With SSS_TEST_ENGINE the children go on with the inherited store;
+ * on memory: they open their own. */
 #include "test_store.h"
 
 /* A payload so large that its copying under the lock keeps the other threads waiting for longer than they spin. */

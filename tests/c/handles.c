@@ -1,5 +1,6 @@
 /* handles.c: a handle that is not open is SSS_E_HANDLE from every function, always, from any thread, also while
- * another thread closes; and no handle is ever given out twice. Must not assume how a handle is built up. */
+ * another thread closes; and no handle is ever given out twice. Must not assume how a handle is
+ * built up. */
 #include "every_call.h"
 
 static void check_dead(sss_store handle) {

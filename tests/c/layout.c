@@ -1,6 +1,6 @@
 /* layout.c: the binary face of sss.h: sizes, offsets, macro values and prototypes that compiled programs rely on, checked
- * mostly by the compiler. Includes sss.h first and twice: it must need nothing before it. Change nothing here
- * without a new SONAME. */
+ * mostly by the compiler. Includes sss.h first and twice: it must need nothing before it. Change
+ * nothing here without a new SONAME. */
 #define _DEFAULT_SOURCE 1
 #include "sss.h"
 #include "sss.h"

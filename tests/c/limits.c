@@ -1,5 +1,6 @@
 /* limits.c: payload sizes, FULL and the way out of it, max_per_principal, and memory that runs out. A living session
- * is never dropped to make room. Must not depend on when exactly a create clears expired neighbours, only that it does. */
+ * is never dropped to make room. Must not depend on when exactly a create clears expired
+ * neighbours, only that it does. */
 #include "check.h"
 #include <sys/resource.h>
 

@@ -1,6 +1,7 @@
 /* processes.c: one lmdb: store of several processes, as C programs share it: a forked child uses the handles that it inherits,
- * whatever its parent's threads were doing, and neither harms the other. What memory: does there is in fork.c; what each call
- * has to do in a child is in tests/conformance/fork.txt. Each child has an alarm: a hang is a failure. */
+ * whatever its parent's threads were doing, and neither harms the other. What memory: does there is
+ * in fork.c; what each call has to do in a child is in tests/conformance/fork.txt. Each child has
+ * an alarm: a hang is a failure. */
 #include "test_store.h"
 
 enum { CHILD_SECONDS = 20, THREADS = 8 };

@@ -1,5 +1,6 @@
 /* races.c: threads race whatever ends a session against whatever uses it: nothing ever comes back, nothing that was
- * acknowledged is lost. Must not accept "usually": every round is checked, and every dead id again at the end. */
+ * acknowledged is lost. Must not accept "usually": every round is checked, and every dead id again
+ * at the end. */
 #include "team.h"
 
 #define URL "memory:?clock=manual&timeout=1000s&idle_timeout=5s"

@@ -1,6 +1,6 @@
 /* secrets.c: what calls leave behind in memory. Each call runs on a thread whose stack is ours, and that stack is searched
- * when the thread has ended. A payload lies only in pages that neither core dumps nor forked children get. Must not print
- * what it looks for. */
+ * when the thread has ended. A payload lies only in pages that neither core dumps nor forked
+ * children get. Must not print what it looks for. */
 #include "test_store.h"
 #include <fcntl.h>
 

@@ -1,5 +1,6 @@
 /* steps.h: the verbs of a conformance step: each reads its words, makes one call, and leaves in `got` what came. A call
- * that fails must not have written its outputs. Must not judge a result: that is what the checks in the data are for. */
+ * that fails must not have written its outputs. Must not judge a result: that is what the checks in
+ * the data are for. */
 #ifndef STEPS_H
 #define STEPS_H
 #include "words.h"

@@ -1,6 +1,7 @@
 /* team.h: threads that go through many rounds in step: prepare (one thread), act (all at once), verify (one thread).
- * The barrier spins, so that all act within the same microsecond; on a busy machine it yields, and a round takes as long
- * as a slice of the scheduler, a thousand times longer. So after half a minute a twentieth of the rounds must do. */
+ * The barrier spins, so that all act within the same microsecond; on a busy machine it yields, and
+ * a round takes as long as a slice of the scheduler, a thousand times longer. So after half a
+ * minute a twentieth of the rounds must do. */
 #ifndef TEAM_H
 #define TEAM_H
 #include "check.h"

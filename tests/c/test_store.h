@@ -1,6 +1,7 @@
 /* test_store.h: a store for one test: a name in memory, a directory under TMPDIR that is removed again, or a prefix in a
- * Redis server. Which engine is under test says SSS_TEST_ENGINE: memory (the default), lmdb, lmdb-power, or one of
- * redis, for which tests/processes/with_redis.rs starts the servers and says in SSS_TEST_REDIS what the URLs are. */
+ * Redis server. Which engine is under test says SSS_TEST_ENGINE: memory (the default), lmdb,
+ * lmdb-power, or one of redis, for which tests/processes/with_redis.rs starts the servers and says
+ * in SSS_TEST_REDIS what the URLs are. */
 #ifndef TEST_STORE_H
 #define TEST_STORE_H
 #include "check.h"

@@ -1,5 +1,6 @@
 /* words.h: what single words of a conformance step mean: payloads, times, options, ids, variables. The format is
- * described in tests/conformance/README.md. Every word it does not know is an error of the step, never ignored. */
+ * described in tests/conformance/README.md. Every word it does not know is an error of the step,
+ * never ignored. */
 #ifndef WORDS_H
 #define WORDS_H
 #include "test_store.h"

@@ -169,7 +169,8 @@ impl TemporaryStore {
         if self.engine.is_redis() {
             options.push(&prefix);
             if !options.iter().any(|option| option.starts_with("deadline=")) {
-                // Without optimization sealing a large payload takes a while, and the machine may be busy.
+                // Without optimization sealing a large payload takes a while, and the machine may
+                // be busy.
                 options.push("deadline=30s");
             }
             let options = options.join("&");
@@ -211,7 +212,8 @@ impl Drop for TemporaryStore {
     }
 }
 
-/// A store of its own, of the engine under test. (Its directory, if it has one, goes with the test run's.)
+/// A store of its own, of the engine under test. (Its directory, if it has one, goes with the test
+/// run's.)
 pub fn open(options: &str) -> Store {
     let place = TemporaryStore::new();
     let store = place.open(options);
@@ -255,7 +257,8 @@ impl Gate {
     }
 }
 
-/// Tells the other threads to stop when this one is done, also by a panic: a failed test must not hang.
+/// Tells the other threads to stop when this one is done, also by a panic: a failed test must not
+/// hang.
 pub struct Done<'a>(pub &'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -264,7 +267,8 @@ impl Drop for Done<'_> {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine, so that a seed repeats a failure.
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine, so that a seed
+/// repeats a failure.
 pub struct Rng(pub u64);
 
 impl Rng {

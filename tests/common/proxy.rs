@@ -1,4 +1,5 @@
-//! A proxy on loopback that treats what goes through it badly: late, byte by byte, cut off, or not at all.
+//! A proxy on loopback that treats what goes through it badly: late, byte by byte, cut off, or not
+//! at all.
 
 use std::{
     io::{Read, Write},

@@ -32,7 +32,8 @@ pub fn url(sentinels: &[Server], options: &str) -> String {
     format!("redis+sentinel://{USER}:hunter2%2F%40@{}/sessions?{options}", hosts.join(","))
 }
 
-/// The URL of the ones that the tests of this process have in common, with these options. They end with the process.
+/// The URL of the ones that the tests of this process have in common, with these options. They end
+/// with the process.
 pub fn shared_url(options: &str) -> String {
     static SHARED: OnceLock<(Vec<Server>, Vec<Server>)> = OnceLock::new();
     let (_, sentinels) = SHARED.get_or_init(|| {

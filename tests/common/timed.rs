@@ -8,12 +8,12 @@ use std::{
 /// So much later than its deadline a call may end.
 pub const LATE: Duration = Duration::from_millis(50);
 
-/// So much later a call may end beside servers that are killed and started, which keep the processors busy: one that has no
-/// deadline takes longer.
+/// So much later a call may end beside servers that are killed and started, which keep the
+/// processors busy: one that has no deadline takes longer.
 pub const LATE_UNDER_LOAD: Duration = Duration::from_secs(2);
 
-/// What a call returns, and how long it took but for the time that its thread could have run and had no processor, or that
-/// the host gave the machine's processors to others.
+/// What a call returns, and how long it took but for the time that its thread could have run and
+/// had no processor, or that the host gave the machine's processors to others.
 pub fn timed<T>(call: impl FnOnce() -> T) -> (T, Duration) {
     let (lost_before, begun) = (kept_waiting() + stolen(), Instant::now());
     let done = call();

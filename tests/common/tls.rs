@@ -59,7 +59,8 @@ pub fn server(authority: &Authority, (cert, key): &(String, String), clients: &s
     (Server::start(&config), port)
 }
 
-/// The URL of the one that the tests of this process have in common, with these options. It ends with the process.
+/// The URL of the one that the tests of this process have in common, with these options. It ends
+/// with the process.
 pub fn shared_url(options: &str) -> String {
     static SHARED: OnceLock<(Server, u16, String)> = OnceLock::new();
     let (_, port, ca) = SHARED.get_or_init(|| {

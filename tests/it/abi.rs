@@ -1,5 +1,5 @@
-//! The binary interface as C programs meet it: the header is fresh, exactly the listed symbols are exported, the SONAME
-//! is right, and no export can be reached without its guard.
+//! The binary interface as C programs meet it: the header is fresh, exactly the listed symbols are
+//! exported, the SONAME is right, and no export can be reached without its guard.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -26,7 +26,8 @@ fn generated_header() -> String {
     tightened(&String::from_utf8(header).expect("the header is text"))
 }
 
-/// One-line comments on one line, none with an empty end, flags unsigned, and negative numbers in parentheses.
+/// One-line comments on one line, none with an empty end, flags unsigned, and negative numbers in
+/// parentheses.
 fn tightened(header: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in header.lines() {
@@ -66,7 +67,8 @@ fn committed_header_is_fresh() {
     assert!(committed == generated, "include/sss.h is stale: run `make header` and commit it");
 }
 
-/// Cargo's folder for the profile of this test. In `deps/` is the shared library that was compiled together with the test.
+/// Cargo's folder for the profile of this test. In `deps/` is the shared library that was compiled
+/// together with the test.
 fn profile_dir() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_sss")).parent().expect("a folder")
 }

@@ -1,5 +1,5 @@
-//! `Store::may_block`: the bindings use it to decide where to release a lock or a scheduler. Their own tests show that it is
-//! true: they stop another process in the middle of a write.
+//! `Store::may_block`: the bindings use it to decide where to release a lock or a scheduler. Their
+//! own tests show that it is true: they stop another process in the middle of a write.
 
 use crate::common::{Engine, TemporaryStore};
 use sss::Store;

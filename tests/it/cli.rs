@@ -1,4 +1,5 @@
-//! The command line, as an operator runs it: the real program on stores that this process has open, or had.
+//! The command line, as an operator runs it: the real program on stores that this process has open,
+//! or had.
 
 use std::{
     fs::File,

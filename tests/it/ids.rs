@@ -1,5 +1,6 @@
-//! Session ids: what they look like, that no two are the same, that every bit of them counts, and that nothing near an
-//! id opens anything. It cannot test that they are unguessable; that they come from the operating system is src/sid.rs.
+//! Session ids: what they look like, that no two are the same, that every bit of them counts, and
+//! that nothing near an id opens anything. It cannot test that they are unguessable; that they come
+//! from the operating system is src/sid.rs.
 
 use std::collections::HashSet;
 
@@ -34,8 +35,9 @@ fn ids_are_unique_and_uniform() {
         }
         assert!(ids.insert(id), "an id was given twice");
     }
-    // 100,000 ids put 1562 of each symbol into each position, give or take 39 (one standard deviation). Ten of them
-    // is once in 10^19 runs, and a symbol or position that is preferred shows at once.
+    // 100,000 ids put 1562 of each symbol into each position, give or take 39 (one standard
+    // deviation). Ten of them is once in 10^19 runs, and a symbol or position that is preferred
+    // shows at once.
     let (expected, most) = (MANY as f64 / 64.0, 10.0 * (MANY as f64 / 64.0 * 63.0 / 64.0).sqrt());
     for (position, counts) in counts.iter().enumerate() {
         assert_eq!(ALPHABET.iter().map(|&c| counts[c as usize]).sum::<u32>() as usize, MANY, "alphabet at {position}");

@@ -1,5 +1,6 @@
-//! Threads against limits, versions and counters: no limit is ever passed, put_if has one winner, and after any history
-//! the accounts are exact. What threads do to sessions that end is in races.rs.
+//! Threads against limits, versions and counters: no limit is ever passed, put_if has one winner,
+//! and after any history the accounts are exact. What threads do to sessions that end is in
+//! races.rs.
 
 use std::{
     collections::HashMap,
@@ -84,7 +85,8 @@ fn max_per_principal_is_never_exceeded() {
     assert_eq!(store.stats().unwrap().errors, 0);
 }
 
-/// Either the touch came first, and then another session was the least recently used one; or it was too late.
+/// Either the touch came first, and then another session was the least recently used one; or it was
+/// too late.
 #[test]
 fn max_per_principal_spares_recently_used() {
     let store = open("clock=manual&timeout=infinity&idle_timeout=infinity&max_per_principal=2");
@@ -136,7 +138,8 @@ fn max_sessions_is_never_exceeded() {
     assert_eq!((store.stats().unwrap().sessions, store.stats().unwrap().bytes), (0, 0));
 }
 
-/// One place is taken by a session that is over: there is room, even while another thread is clearing it.
+/// One place is taken by a session that is over: there is room, even while another thread is
+/// clearing it.
 #[test]
 fn create_succeeds_during_concurrent_sweep() {
     let store = open("clock=manual&max_sessions=1&timeout=1h&idle_timeout=infinity");
@@ -240,7 +243,8 @@ fn put_if_loses_no_update() {
     assert_eq!((u64::from_le_bytes(payload.try_into().unwrap()), meta.version()), (total, total + 1));
 }
 
-/// A reader sees one payload, never parts of two, and the version that belongs to it, and time never goes back.
+/// A reader sees one payload, never parts of two, and the version that belongs to it, and time
+/// never goes back.
 #[test]
 fn get_pairs_payload_with_version() {
     let store = open("");
@@ -297,8 +301,8 @@ fn counters_lose_no_event() {
     assert_eq!(store.get(&sid, Access::Peek).unwrap().1.version(), events + 1);
 }
 
-/// Every kind of call from several threads, with sessions that expire on the way. In the end every session that can be
-/// reached is counted once, nothing else is, and every counter adds up.
+/// Every kind of call from several threads, with sessions that expire on the way. In the end every
+/// session that can be reached is counted once, nothing else is, and every counter adds up.
 #[test]
 fn usage_matches_model_after_random_history() {
     for limits in

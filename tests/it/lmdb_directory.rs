@@ -1,5 +1,6 @@
-//! The directory of an `lmdb:` store: what is in it counts only if it is this library's, this user's, and was not torn by a
-//! machine that stopped. Whatever is refused is left as it was, and the text says what it is.
+//! The directory of an `lmdb:` store: what is in it counts only if it is this library's, this
+//! user's, and was not torn by a machine that stopped. Whatever is refused is left as it was, and
+//! the text says what it is.
 
 use std::{
     fs,
@@ -13,7 +14,8 @@ use sss::{Access, ErrorKind, Sid, Store};
 
 const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "state.shm"];
 
-/// Where the slots begin in state.shm, and where it says in which of its lives the machine was, and that all is on the disk.
+/// Where the slots begin in state.shm, and where it says in which of its lives the machine was, and
+/// that all is on the disk.
 const SLOTS: usize = 8 << 10;
 const BOOT: usize = 8;
 const CLEAN: usize = 24;
@@ -41,7 +43,8 @@ fn holds(place: &TemporaryStore, sid: &Sid) {
     assert_eq!(place.open("").get(sid, Access::Peek).unwrap().0, b"hello");
 }
 
-/// The only test of this file that such a machine passes: `cargo test --target i686-unknown-linux-gnu --test it lmdb_directory::open_refuses_32`.
+/// The only test of this file that such a machine passes: `cargo test --target
+/// i686-unknown-linux-gnu --test it lmdb_directory::open_refuses_32`.
 #[test]
 #[cfg(not(target_pointer_width = "64"))]
 fn open_refuses_32_bit_machine() {

@@ -1,5 +1,6 @@
-//! A read of `lmdb:` that does not come to its end, as when its thread or process is stopped in the middle of it: what it
-//! looks at is kept for it, so that writers find less and less room. They wait for it, and at last name the process in an error.
+//! A read of `lmdb:` that does not come to its end, as when its thread or process is stopped in the
+//! middle of it: what it looks at is kept for it, so that writers find less and less room. They
+//! wait for it, and at last name the process in an error.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -8,7 +9,8 @@ use sss::{Access, ErrorKind, Store};
 
 const ENGINES: [Engine; 2] = [Engine::Lmdb, Engine::LmdbPower];
 
-/// Runs `work` while another thread is in the middle of a read, which ends after `work` or when `longest` is over.
+/// Runs `work` while another thread is in the middle of a read, which ends after `work` or when
+/// `longest` is over.
 fn beside_a_read<T>(store: &Store, longest: Duration, work: impl FnOnce() -> T) -> T {
     let (sid, _) = store.create(b"held", &PLAIN).unwrap();
     let (begun, has_begun) = mpsc::channel();

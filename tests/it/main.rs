@@ -1,6 +1,7 @@
-//! The tests that need one process only, in one binary, a module for each subject. `cargo test --test it MODULE::` runs a
-//! module; SSS_TEST_ENGINE chooses the engine of those that work on any (default: memory). Tests that kill or fork
-//! processes or look at the state of a whole process are in tests/processes/.
+//! The tests that need one process only, in one binary, a module for each subject. `cargo test
+//! --test it MODULE::` runs a module; SSS_TEST_ENGINE chooses the engine of those that work on any
+//! (default: memory). Tests that kill or fork processes or look at the state of a whole process are
+//! in tests/processes/.
 
 #[path = "../common/mod.rs"]
 mod common;

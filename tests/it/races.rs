@@ -1,6 +1,6 @@
-//! Threads against each other on the same sessions: what has ended never comes back, whatever calls were under way.
-//! Each round lets two or three calls overlap and then looks at what must hold whatever their order was; nothing here
-//! depends on which one wins.
+//! Threads against each other on the same sessions: what has ended never comes back, whatever calls
+//! were under way. Each round lets two or three calls overlap and then looks at what must hold
+//! whatever their order was; nothing here depends on which one wins.
 
 use std::{
     sync::{
@@ -150,7 +150,8 @@ fn revoke_spares_exception_during_renew() {
                 || use_session(&store, mine.as_ref(), how).unwrap_or_else(|| panic!("{how}: it was to be spared")),
             );
             assert_gone(&store, &other, how);
-            // After a renewal without grace the id that was to be spared names nothing: then nothing is spared.
+            // After a renewal without grace the id that was to be spared names nothing: then
+            // nothing is spared.
             let spared = found(store.get(&new, Access::Peek)).is_some();
             assert!(spared || how == "renew", "{how}");
             assert_eq!(revoked, if spared { 1 } else { 2 }, "{how}");
@@ -160,8 +161,8 @@ fn revoke_spares_exception_during_renew() {
     assert_empty(&store);
 }
 
-/// "Whatever create or renew had returned before revoke was called is dead when it returns", with several threads that
-/// never stop creating, renewing and writing.
+/// "Whatever create or renew had returned before revoke was called is dead when it returns", with
+/// several threads that never stop creating, renewing and writing.
 #[test]
 fn revoke_ends_everything_returned_before() {
     let store = open("");
@@ -249,7 +250,8 @@ fn renew_keeps_concurrent_put() {
     assert_empty(&store);
 }
 
-/// A thread that began before the deadline and is slow must not bring back what another one has already seen dead.
+/// A thread that began before the deadline and is slow must not bring back what another one has
+/// already seen dead.
 #[test]
 fn expired_session_stays_dead() {
     for how in USES {
@@ -327,7 +329,8 @@ fn sweep_spares_touched_session() {
     assert_empty(&store);
 }
 
-/// What begins under the old timeout while another handle sets a shorter one is swept by the shorter one.
+/// What begins under the old timeout while another handle sets a shorter one is swept by the
+/// shorter one.
 #[test]
 fn sweep_finds_shortened_timeouts() {
     for round in 0..ROUNDS / 2 {
@@ -364,7 +367,8 @@ fn list_includes_sessions_during_renew() {
     assert_eq!(wrong, 0, "of {} lists", ROUNDS * 20);
 }
 
-/// Within its grace time an old id reads the session, however often that is renewed again meanwhile.
+/// Within its grace time an old id reads the session, however often that is renewed again
+/// meanwhile.
 #[test]
 fn old_id_reads_during_renew() {
     let store = open("");

@@ -1,5 +1,5 @@
-//! Whatever may end up in a log shows no id, no payload, no principal and no password: Debug and Display of everything
-//! public, and the message of every failure that can be had.
+//! Whatever may end up in a log shows no id, no payload, no principal and no password: Debug and
+//! Display of everything public, and the message of every failure that can be had.
 
 use crate::common::{OptionsMs, PLAIN, of, open};
 use sss::{Access, Error, ErrorKind, Principal, Store};

@@ -1,5 +1,6 @@
-//! Promises of the Rust API that the conformance files cannot state: lent payloads, named stores, the real clock, bounds
-//! on memory, extreme numbers. Threads are in races.rs and limits.rs, secrecy in secrets.rs.
+//! Promises of the Rust API that the conformance files cannot state: lent payloads, named stores,
+//! the real clock, bounds on memory, extreme numbers. Threads are in races.rs and limits.rs,
+//! secrecy in secrets.rs.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

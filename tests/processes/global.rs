@@ -1,4 +1,5 @@
-//! The process-wide store. There is one in a process, so each test looks at it in a process of its own.
+//! The process-wide store. There is one in a process, so each test looks at it in a process of its
+//! own.
 
 use crate::common::ToPlain;
 use sss::{Access, ErrorKind, Options, global, open_global};

@@ -1,6 +1,7 @@
-//! A process that uses an `lmdb:` store is forked, whatever its threads are at: the child uses the handle that it has
-//! inherited, the parent keeps its own, and neither hangs. `make torture` does the same more often. (What each call has
-//! to do in a child is in conformance/fork.txt; C programs do the same in c/processes.c.)
+//! A process that uses an `lmdb:` store is forked, whatever its threads are at: the child uses the
+//! handle that it has inherited, the parent keeps its own, and neither hangs. `make torture` does
+//! the same more often. (What each call has to do in a child is in conformance/fork.txt; C programs
+//! do the same in c/processes.c.)
 #![allow(unsafe_code)]
 
 use std::{
@@ -104,8 +105,8 @@ fn child_forked_during_write_works() {
     }
 }
 
-/// Looser settings hold as soon as no other process has the store open: neither after an orderly end of the parent nor after it was
-/// killed may a child that runs on count in its place.
+/// Looser settings hold as soon as no other process has the store open: neither after an orderly
+/// end of the parent nor after it was killed may a child that runs on count in its place.
 fn idle_child_does_not_keep_store_open() {
     for how in ["close", "be killed"] {
         let place = TemporaryStore::of(Engine::Lmdb);
@@ -123,7 +124,8 @@ fn idle_child_does_not_keep_store_open() {
     }
 }
 
-/// The part: opens a store, and forks a child that tells its number and does nothing with the store.
+/// The part: opens a store, and forks a child that tells its number and does nothing with the
+/// store.
 fn fork_and_wait(args: &[String]) {
     let [url, how] = args else { panic!("not the arguments: {args:?}") };
     let store = Store::open(url).unwrap();

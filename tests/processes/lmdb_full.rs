@@ -1,5 +1,6 @@
-//! An `lmdb:` store where there is no more room: a disk that is full is an error at open and never a signal, neither then
-//! nor later; a store that is full says so, and what is cleared can be filled again as often as one likes.
+//! An `lmdb:` store where there is no more room: a disk that is full is an error at open and never
+//! a signal, neither then nor later; a store that is full says so, and what is cleared can be
+//! filled again as often as one likes.
 
 use std::{
     fs,
@@ -81,8 +82,8 @@ fn used(url: &str) -> String {
     ends_well(part("lmdb_full::use_store", &[url]).spawn().unwrap())
 }
 
-/// The part: opens a store, fills and clears it. (No store is sealed here: without optimization that takes longer than
-/// everything else.)
+/// The part: opens a store, fills and clears it. (No store is sealed here: without optimization
+/// that takes longer than everything else.)
 fn use_store(args: &[String]) {
     match Store::open(&args[0]) {
         Ok(store) => {
@@ -111,7 +112,8 @@ fn fill(store: &Store, sizes: &[usize]) -> Vec<Sid> {
 }
 
 fn full_disk_is_error_not_signal() {
-    // The files of a store of 4 MiB take 4 MiB, 136 KiB and 132 KiB: around each of the three limits.
+    // The files of a store of 4 MiB take 4 MiB, 136 KiB and 132 KiB: around each of the three
+    // limits.
     let sizes = (0..20).map(|i| 4 + 16 * i).chain((0..30).map(|i| 4056 + 16 * i));
     for durability in ["process", "power"] {
         let (mut refused, mut opened) = (0, 0);
@@ -217,8 +219,8 @@ fn use_on_full_disk(args: &[String]) {
     println!("used");
 }
 
-/// Fills a store with sessions of a principal and others, replaces some so that every page has been used, and returns how
-/// many the principal has.
+/// Fills a store with sessions of a principal and others, replaces some so that every page has been
+/// used, and returns how many the principal has.
 fn fill_with_principal(store: &Store, size: usize, each: usize) -> u64 {
     let mut rng = Rng(7);
     let mut own = 0;
@@ -318,7 +320,8 @@ fn cleared_store_refills() {
                 sids.len()
             })
             .collect();
-        // A payload of many pages needs them side by side, which are harder to find than in a new file, but not more and more.
+        // A payload of many pages needs them side by side, which are harder to find than in a new
+        // file, but not more and more.
         assert!(counts.iter().all(|&count| count >= counts[0] * 2 / 3), "{engine:?}: {counts:?}");
         let (early, late) = counts[1..].split_at((counts.len() - 1) / 2);
         let mean = |counts: &[usize]| counts.iter().sum::<usize>() / counts.len();

@@ -1,8 +1,10 @@
-//! A process that uses an `lmdb:` store is killed at any instruction of a call: it is run one instruction at a time
-//! (ptrace), killed, and another process looks at the store. What the call does has happened or has not, nothing else is
-//! touched, and the store goes on. `make torture` kills at many more instructions.
+//! A process that uses an `lmdb:` store is killed at any instruction of a call: it is run one
+//! instruction at a time (ptrace), killed, and another process looks at the store. What the call
+//! does has happened or has not, nothing else is touched, and the store goes on. `make torture`
+//! kills at many more instructions.
 //!
-//! On x86-64 only: elsewhere a loop of load-exclusive and store-exclusive never ends one instruction at a time.
+//! On x86-64 only: elsewhere a loop of load-exclusive and store-exclusive never ends one
+//! instruction at a time.
 #![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};

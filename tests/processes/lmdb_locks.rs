@@ -1,5 +1,5 @@
-//! The locks of an `lmdb:` store hold whatever else its process does with the store's files, and a second copy of the
-//! library in one process is refused.
+//! The locks of an `lmdb:` store hold whatever else its process does with the store's files, and a
+//! second copy of the library in one process is refused.
 #![allow(unsafe_code)]
 
 use std::{
@@ -50,7 +50,8 @@ fn closed_descriptors_keep_locks() {
         read_all_files(place.directory());
         store
             .read(&sid, Access::Peek, |bytes, _| -> sss::Result<()> {
-                // It finds out that it is not alone, and does not use the pages again that are being read here.
+                // It finds out that it is not alone, and does not use the pages again that are
+                // being read here.
                 let output = part("lmdb_locks::rewrite", &[&url, sid.as_str()]).output().unwrap();
                 let error = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success() || error.contains("does not end a read"), "{error}");
@@ -84,7 +85,8 @@ fn second_copy_in_process_is_refused() {
     assert!(output.ends_with("closed: 0\n"), "{output}");
 }
 
-/// The part: loads two copies of the library and opens the store with both; and with the second one alone.
+/// The part: loads two copies of the library and opens the store with both; and with the second one
+/// alone.
 fn open_two_copies(args: &[String]) {
     let [url, first, second] = args else { panic!("not the arguments: {args:?}") };
     let [first, second] = [first, second].map(|path| Copy::load(path));

@@ -1,5 +1,6 @@
-//! Readers of an `lmdb:` store that are killed in the middle of a read: LMDB keeps a slot and a snapshot for each, and both
-//! are given back, so that neither readers nor writers run out of room. `make torture` does the same more often.
+//! Readers of an `lmdb:` store that are killed in the middle of a read: LMDB keeps a slot and a
+//! snapshot for each, and both are given back, so that neither readers nor writers run out of room.
+//! `make torture` does the same more often.
 
 use std::{
     io::{Write, stdout},
@@ -23,7 +24,8 @@ suite! {
     parts: [read, hold, become_it],
 }
 
-/// A payload that takes many pages (which are not sealed: without optimization that takes longer than everything else), and says whether it is whole.
+/// A payload that takes many pages (which are not sealed: without optimization that takes longer
+/// than everything else), and says whether it is whole.
 fn payload(number: u64) -> Vec<u8> {
     number.to_le_bytes().repeat(6000)
 }
@@ -128,7 +130,8 @@ fn dead_readers_free_slots() {
     assert_ne!(store.put(&sid, b"x", &PLAIN).map_err(|error| error.kind()), Err(ErrorKind::Busy));
 }
 
-/// As uWSGI does for a reload: the number of the process stays the same, so no other process can tell that its readers are gone.
+/// As uWSGI does for a reload: the number of the process stays the same, so no other process can
+/// tell that its readers are gone.
 fn exec_frees_reader_slots() {
     let place = TemporaryStore::of(Engine::Lmdb);
     let (store, url) = (place.open("seal=off"), place.url("seal=off"));
@@ -138,7 +141,8 @@ fn exec_frees_reader_slots() {
     store.get(&sid, Access::Peek).unwrap();
 }
 
-/// The part: many threads begin to read; then this process becomes the same program again, so many times.
+/// The part: many threads begin to read; then this process becomes the same program again, so many
+/// times.
 fn become_it(args: &[String]) {
     const THREADS: usize = 250;
     let [url, sid, times] = args else { panic!("not the arguments: {args:?}") };

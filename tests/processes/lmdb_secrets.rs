@@ -1,5 +1,5 @@
-//! The server's secret is changed as docs/deployment.md says, while several processes read and write: no session ends,
-//! nothing is an error, and in the end the old secret opens nothing.
+//! The server's secret is changed as docs/deployment.md says, while several processes read and
+//! write: no session ends, nothing is an error, and in the end the old secret opens nothing.
 
 use std::{
     fs,
@@ -56,10 +56,12 @@ fn secret_rotation_keeps_sessions() {
         drop(store);
         let ids = sids.iter().map(|sid| sid.as_str().to_owned()).collect::<Vec<_>>().join("\n");
         let mut workers: Vec<Child> = (0..WORKERS).map(|number| start(&url, number, &ids)).collect();
-        // As in the guide: last, then in front, then alone; and each time all are restarted, one after the other.
+        // As in the guide: last, then in front, then alone; and each time all are restarted, one
+        // after the other.
         for numbers in [&[1, 2][..], &[2, 1], &[2]] {
             if numbers == [2] {
-                // Instead of waiting for the absolute timeout: what has not been written since is written now.
+                // Instead of waiting for the absolute timeout: what has not been written since is
+                // written now.
                 let store = Store::open(&url).unwrap();
                 sids.iter().for_each(|sid| _ = store.put(sid, &payload(1), &PLAIN).unwrap());
             }

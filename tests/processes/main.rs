@@ -1,10 +1,12 @@
-//! The tests that are made of several processes, run one by one: they kill and fork processes, damage their files, and look
-//! at the state of a whole process. `cargo test --test processes MODULE::` runs a module.
+//! The tests that are made of several processes, run one by one: they kill and fork processes,
+//! damage their files, and look at the state of a whole process. `cargo test --test processes
+//! MODULE::` runs a module.
 //!
-//! `cargo test --test processes -- --with-redis COMMAND...` runs a command beside Redis servers: see with_redis.rs.
+//! `cargo test --test processes -- --with-redis COMMAND...` runs a command beside Redis servers:
+//! see with_redis.rs.
 
-/// The tests of a module, and the parts that they start as processes of their own (see process.rs): functions without
-/// arguments, and functions that take the arguments of the process.
+/// The tests of a module, and the parts that they start as processes of their own (see process.rs):
+/// functions without arguments, and functions that take the arguments of the process.
 macro_rules! suite {
     (tests: [$($test:path),* $(,)?], parts: [$($part:path),* $(,)?] $(,)?) => {
         pub const SUITE: crate::process::Suite = crate::process::Suite {

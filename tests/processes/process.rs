@@ -1,5 +1,6 @@
-//! Runs the tests of this binary one by one, and the processes that they are made of: it starts itself again as a *part*,
-//! with the name of the part and its arguments. To cargo it looks like any other test binary.
+//! Runs the tests of this binary one by one, and the processes that they are made of: it starts
+//! itself again as a *part*, with the name of the part and its arguments. To cargo it looks like
+//! any other test binary.
 #![allow(unsafe_code)]
 
 use std::{
@@ -35,7 +36,8 @@ impl Suite {
     }
 }
 
-/// The body of `main`: runs the tests whose names contain one of the arguments, or the part that this process is.
+/// The body of `main`: runs the tests whose names contain one of the arguments, or the part that
+/// this process is.
 pub fn run(args: &[String], suites: &[Suite]) -> ExitCode {
     if let [first, name, args @ ..] = args
         && first == PART
@@ -85,7 +87,8 @@ pub fn in_child(work: impl FnOnce()) {
             // SAFETY: no preconditions.
             unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
             let is_ok = catch_unwind(AssertUnwindSafe(work)).is_ok();
-            // SAFETY: no preconditions. What the parent's tests would do at exit is not for the child.
+            // SAFETY: no preconditions. What the parent's tests would do at exit is not for the
+            // child.
             unsafe { libc::_exit(i32::from(!is_ok)) };
         }
         child => {
@@ -134,7 +137,8 @@ pub fn end_of(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
-/// Whether a process ended by itself and well, and not by a signal or never: a hang is a failure. What it said.
+/// Whether a process ended by itself and well, and not by a signal or never: a hang is a failure.
+/// What it said.
 #[track_caller]
 pub fn ends_well(mut child: Child) -> String {
     let mut output = child.stdout.take().unwrap();

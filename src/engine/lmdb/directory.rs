@@ -1,4 +1,5 @@
-//! The directory of a store: which directories and file systems are accepted, and the names of the files in it.
+//! The directory of a store: which directories and file systems are accepted, and the names of the
+//! files in it.
 //!
 //! ```text
 //! data.mdb  lock.mdb      LMDB's files
@@ -31,8 +32,9 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Opens the directory, which is created if it does not exist. Refuses a directory that other users can write to or
-    /// look into, and file systems on which the promises of a store do not hold.
+    /// Opens the directory, which is created if it does not exist. Refuses a directory that other
+    /// users can write to or look into, and file systems on which the promises of a store do not
+    /// hold.
     pub(super) fn open(path: &Path) -> Result<Directory> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -40,7 +42,8 @@ impl Directory {
             }
             Err(_) => {}
             Ok(()) => {
-                // So that its name survives a power cut. Not if the parent can be written to but not read.
+                // So that its name survives a power cut. Not if the parent can be written to but
+                // not read.
                 if let Some(parent) = path.parent().and_then(|parent| File::open(parent).ok()) {
                     parent.sync_all().map_err(|error| os::failed("write the directory to disk", error))?;
                 }
@@ -65,7 +68,8 @@ impl Directory {
         if let Some(reason) = unsuitable(os::file_system(&file)?) {
             return Err(Error::new(ErrorKind::Unsupported, format!("lmdb: cannot be on {reason}")));
         }
-        // Not as it was spelled: the process may change its working directory, or the link may change.
+        // Not as it was spelled: the process may change its working directory, or the link may
+        // change.
         let path = fs::canonicalize(path).map_err(|error| os::failed("look at the directory", error))?;
         Ok(Directory { path, identity: (about.dev(), about.ino()), file })
     }
@@ -110,7 +114,8 @@ impl Directory {
     }
 }
 
-/// Whether a directory serves other purposes, as `/`, `/tmp` and `/usr` do: changing its mode would break those.
+/// Whether a directory serves other purposes, as `/`, `/tmp` and `/usr` do: changing its mode would
+/// break those.
 fn is_shared(path: &Path, mode: u32) -> bool {
     let is_own_file = |name: &OsStr| name.to_string_lossy().contains(DATA) || name == LOCK || name == STATE;
     let is_top_level = fs::canonicalize(path).is_ok_and(|path| path.components().count() <= 2);

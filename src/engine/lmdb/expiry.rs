@@ -1,5 +1,5 @@
-//! Clears what has expired, a bounded number of entries of the expiry table at a time, and brings the table up to date after
-//! a timeout was shortened.
+//! Clears what has expired, a bounded number of entries of the expiry table at a time, and brings
+//! the table up to date after a timeout was shortened.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ pub(super) fn clear_a_few(txn: &mut SessionTxn) -> Result<()> {
     clear(txn, u64::MAX, NEIGHBOURS, &time).map(drop)
 }
 
-/// Clears what is due: expired sessions, up to `max`, and aliases that have ended. A session that was used since gets its
-/// new deadline, because the table has a lower bound only.
+/// Clears what is due: expired sessions, up to `max`, and aliases that have ended. A session that
+/// was used since gets its new deadline, because the table has a lower bound only.
 fn clear(txn: &mut SessionTxn, max: u64, max_visits: u64, time: &StepTime) -> Result<u64> {
     let begun = Instant::now();
     let mut removed = 0;
@@ -66,8 +66,8 @@ fn clear(txn: &mut SessionTxn, max: u64, max_visits: u64, time: &StepTime) -> Re
     Ok(removed)
 }
 
-/// Continues the visit of all sessions that may be due earlier than the table says, or were ended in their slots alone.
-/// False: it is complete.
+/// Continues the visit of all sessions that may be due earlier than the table says, or were ended
+/// in their slots alone. False: it is complete.
 pub(super) fn reindex_batch(txn: &mut SessionTxn, max_visits: u64) -> Result<bool> {
     let Some(from) = deadline_index::reindex_from(txn.txn)? else { return Ok(false) };
     let mut next = from.to_vec();

@@ -1,12 +1,13 @@
-//! Group commit, for `durability=power`. A commit has LMDB write the data and wait for the disk, and then write the meta
-//! page without waiting for it (MDB_NOMETASYNC: a power cut undoes the last commit or does not, and never tears one). An
-//! acknowledged write has to wait for its meta page as well, and shares that wait twice:
+//! Group commit, for `durability=power`. A commit has LMDB write the data and wait for the disk,
+//! and then write the meta page without waiting for it (MDB_NOMETASYNC: a power cut undoes the last
+//! commit or does not, and never tears one). An acknowledged write has to wait for its meta page as
+//! well, and shares that wait twice:
 //!
-//! - Writes of one process that meet become one transaction: the first thread becomes the leader and runs all of them. Each
-//!   is a nested transaction, undone alone if it fails.
-//! - The next commit, of any process, waits for the whole file and so for the meta page before it. While another write is
-//!   about to be committed, no thread waits for the disk on its own. Counters in the shared memory say what is about to be
-//!   committed and what is on the disk.
+//! - Writes of one process that meet become one transaction: the first thread becomes the leader
+//!   and runs all of them. Each is a nested transaction, undone alone if it fails.
+//! - The next commit, of any process, waits for the whole file and so for the meta page before it.
+//!   While another write is about to be committed, no thread waits for the disk on its own.
+//!   Counters in the shared memory say what is about to be committed and what is on the disk.
 #![allow(unsafe_code)]
 
 use std::{
@@ -22,8 +23,8 @@ use std::{
 use super::{env::WriteTxn, handle::Handle, os};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long to rely on other writes that are about to be committed: some times as long as a disk takes. A process that died
-/// before its commit is not waited for a second time.
+/// How long to rely on other writes that are about to be committed: some times as long as a disk
+/// takes. A process that died before its commit is not waited for a second time.
 const FLUSH_WAIT: Duration = Duration::from_millis(5);
 
 /// How long the leader waits for as many writes as usual: a part of what a disk takes.
@@ -32,10 +33,11 @@ const BATCH_WINDOW: Duration = Duration::from_micros(100);
 type Write<'a> = dyn FnMut(&mut WriteTxn) -> Result<()> + Send + 'a;
 
 pub(super) struct GroupCommit {
-    /// The data file, opened a second time. The kernel reports a failed write once for each open file, so a commit, which
-    /// waits through LMDB's file, does not take the news away.
+    /// The data file, opened a second time. The kernel reports a failed write once for each open
+    /// file, so a commit, which waits through LMDB's file, does not take the news away.
     data: File,
-    // The locks are the standard library's: they have no table of waiting threads that a fork could copy half changed.
+    // The locks are the standard library's: they have no table of waiting threads that a fork could
+    // copy half changed.
     queue: Mutex<Queue>,
     /// A write was finished, or the leader is done.
     changed: Condvar,
@@ -72,11 +74,13 @@ impl GroupCommit {
         GroupCommit { data, queue: Mutex::default(), changed: Condvar::new(), flushing: Mutex::default() }
     }
 
-    /// Runs a write, alone or with others, and returns when it is committed, with the number to wait for.
+    /// Runs a write, alone or with others, and returns when it is committed, with the number to
+    /// wait for.
     pub(super) fn commit(&self, handle: &Handle, write: &mut Write) -> Result<u64> {
         handle.shm.header().commit_state.begin_write();
-        // SAFETY: only the lifetime changes. This function returns only after a leader has taken the write out of the queue
-        // and finished it, and the leader does not use it after that. Nothing in between unwinds: the leader catches panics.
+        // SAFETY: only the lifetime changes. This function returns only after a leader has taken
+        // the write out of the queue and finished it, and the leader does not use it after that.
+        // Nothing in between unwinds: the leader catches panics.
         let write = unsafe { mem::transmute::<NonNull<Write<'_>>, NonNull<Write<'static>>>(NonNull::from(write)) };
         let mut queue = self.lock();
         let ticket = queue.next_ticket;
@@ -128,7 +132,8 @@ impl GroupCommit {
 
     /// Runs all pending writes, and then is the leader no more.
     fn run_leader(&self, handle: &Handle) {
-        // Writers that were acknowledged just now are likely to be back soon, and a wait for the disk is long.
+        // Writers that were acknowledged just now are likely to be back soon, and a wait for the
+        // disk is long.
         let expected_batch = self.lock().expected_batch;
         let deadline = Instant::now() + BATCH_WINDOW;
         while self.lock().pending.len() < expected_batch && Instant::now() < deadline {

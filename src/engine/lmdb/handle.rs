@@ -1,5 +1,5 @@
-//! A store as it is open in this process: LMDB's environment, the shared memory and the locks. The last process that closes
-//! a store has everything written to the disk, and says so there.
+//! A store as it is open in this process: LMDB's environment, the shared memory and the locks. The
+//! last process that closes a store has everything written to the disk, and says so there.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -25,7 +25,8 @@ use crate::{
 const POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 pub(super) struct Handle {
-    // In the order in which they are dropped: LMDB's files are closed before the locks are released.
+    // In the order in which they are dropped: LMDB's files are closed before the locks are
+    // released.
     pub env: Env,
     pub shm: SharedMemory,
     pub locks: Locks,
@@ -51,8 +52,9 @@ impl Handle {
         Context { clock: self.clock(), policy: self.policy(), counters: &self.shm.header().counters }
     }
 
-    /// Begins the one write transaction of all processes. Before anything is written, the disk says that the store is not
-    /// complete there any more: in the same transaction, so that `close` either sees what is written or comes before it.
+    /// Begins the one write transaction of all processes. Before anything is written, the disk says
+    /// that the store is not complete there any more: in the same transaction, so that `close`
+    /// either sees what is written or comes before it.
     pub(super) fn write(&self) -> Result<WriteTxn<'_>> {
         let txn = self.env.write(&self.shm.header().writer_queue)?;
         self.claimed_pages.store(0, Ordering::Relaxed);
@@ -64,7 +66,8 @@ impl Handle {
         Ok(txn)
     }
 
-    /// Waits for the reads that are under way now, which may look at pages that were freed. False: there are none.
+    /// Waits for the reads that are under way now, which may look at pages that were freed. False:
+    /// there are none.
     pub(super) fn wait_for_readers(&self, deadline: Instant) -> Result<bool> {
         let last = self.env.last_transaction()?;
         let mut has_waited = false;
@@ -81,11 +84,13 @@ impl Handle {
         Ok(has_waited)
     }
 
-    /// Prepares for the end of this handle or of its process. The last process that comes here has everything written to
-    /// the disk. That other processes may not be gone yet does not matter: if they still write, they say so on the disk.
+    /// Prepares for the end of this handle or of its process. The last process that comes here has
+    /// everything written to the disk. That other processes may not be gone yet does not matter: if
+    /// they still write, they say so on the disk.
     pub(super) fn close(&self) -> Result<()> {
         let _guard = self.locks.begin_open_close()?;
-        // Not if a thread exits in the middle of a write, as a signal handler may: it would wait for itself.
+        // Not if a thread exits in the middle of a write, as a signal handler may: it would wait
+        // for itself.
         if self.locks.try_lock(LockRange::Open, LockMode::Exclusive)? && !WriteTxn::is_in_this_thread() {
             self.shm.note_failure(self.mark_clean())?;
         }

@@ -1,10 +1,11 @@
-//! Which processes have a store open, and which one opens or closes it now: locks of open file descriptions, on state.shm
-//! and on lock.mdb.
+//! Which processes have a store open, and which one opens or closes it now: locks of open file
+//! descriptions, on state.shm and on lock.mdb.
 //!
-//! LMDB itself locks two bytes of lock.mdb, byte 0 and that of its process id, and believes what it finds there: a process
-//! that can lock byte 0 initializes the file, and the slots of a process whose byte is free are given away. But its locks
-//! are POSIX locks, which a process loses as soon as it closes any descriptor of the file (a backup, a scan), and which do
-//! not tell two copies of this library in one process apart. So the same bytes are held here as well, by locks that are
+//! LMDB itself locks two bytes of lock.mdb, byte 0 and that of its process id, and believes what it
+//! finds there: a process that can lock byte 0 initializes the file, and the slots of a process
+//! whose byte is free are given away. But its locks are POSIX locks, which a process loses as soon
+//! as it closes any descriptor of the file (a backup, a scan), and which do not tell two copies of
+//! this library in one process apart. So the same bytes are held here as well, by locks that are
 //! lost with their own file only.
 
 use std::{
@@ -19,7 +20,8 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long to wait for another process that opens or closes the store: it checks or writes the whole file.
+/// How long to wait for another process that opens or closes the store: it checks or writes the
+/// whole file.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait for a program that looks at LMDB's files.
 const OTHER_PROGRAM_TIMEOUT: Duration = Duration::from_secs(1);
@@ -40,7 +42,8 @@ pub(super) enum LockRange {
 const ALL_PROCESSES: u64 = 0;
 
 pub(super) struct Locks {
-    // Not the file that is mapped: a mapping keeps its file open, in a forked child too, and with the file its locks.
+    // Not the file that is mapped: a mapping keeps its file open, in a forked child too, and with
+    // the file its locks.
     state: ClosedInChild,
     lmdb: ClosedInChild,
 }
@@ -58,8 +61,8 @@ impl Locks {
         &self.lmdb
     }
 
-    /// Fails if another copy of this library has the store open in this process: LMDB would take its reader slots away.
-    /// Under the guard, before LMDB opens the store.
+    /// Fails if another copy of this library has the store open in this process: LMDB would take
+    /// its reader slots away. Under the guard, before LMDB opens the store.
     pub(super) fn check_only_copy(&self) -> Result<()> {
         self.check_unlocked(own_byte(), || {
             Error::fixed(
@@ -69,8 +72,9 @@ impl Locks {
         })
     }
 
-    /// Fails if LMDB's files are open in another program, although no process is found that has the store open: LMDB would
-    /// not initialize lock.mdb. Under the guard, before LMDB opens the store.
+    /// Fails if LMDB's files are open in another program, although no process is found that has the
+    /// store open: LMDB would not initialize lock.mdb. Under the guard, before LMDB opens the
+    /// store.
     pub(super) fn check_unused(&self) -> Result<()> {
         let deadline = Instant::now() + OTHER_PROGRAM_TIMEOUT;
         loop {
@@ -95,8 +99,9 @@ impl Locks {
         os::try_lock(&self.lmdb, byte, LockMode::Unlocked).map(drop)
     }
 
-    /// Holds the bytes that LMDB has locked, in the place of LMDB. Under the guard, after LMDB has opened the store and
-    /// before a read begins: LMDB locks its bytes once, and has no reader slot yet that could be given away meanwhile.
+    /// Holds the bytes that LMDB has locked, in the place of LMDB. Under the guard, after LMDB has
+    /// opened the store and before a read begins: LMDB locks its bytes once, and has no reader slot
+    /// yet that could be given away meanwhile.
     pub(super) fn take_over_from_lmdb(&self) -> Result<()> {
         let is_shared = os::try_lock(&self.lmdb, ALL_PROCESSES, LockMode::Shared)?;
         os::release_process_locks(&self.lmdb)?;
@@ -106,7 +111,8 @@ impl Locks {
         Ok(())
     }
 
-    /// Takes, changes or releases a lock, without waiting. False: another process holds a conflicting one.
+    /// Takes, changes or releases a lock, without waiting. False: another process holds a
+    /// conflicting one.
     pub(super) fn try_lock(&self, range: LockRange, mode: LockMode) -> Result<bool> {
         os::try_lock(&self.state, range as u64, mode)
     }

@@ -1,6 +1,7 @@
-//! The engine of `lmdb:`: one store for all processes of a host, in a directory. Reads go to LMDB's map and wait for no
-//! lock; a use is noted in shared memory (`shm`); every write is one transaction (`session_txn`), one at a time for all
-//! processes. A process opens a directory once (`registry`), and a forked child opens it again.
+//! The engine of `lmdb:`: one store for all processes of a host, in a directory. Reads go to LMDB's
+//! map and wait for no lock; a use is noted in shared memory (`shm`); every write is one
+//! transaction (`session_txn`), one at a time for all processes. A process opens a directory once
+//! (`registry`), and a forked child opens it again.
 
 mod check;
 mod deadline_index;
@@ -64,12 +65,13 @@ use crate::{
 const CLEARED_IF_FULL: u64 = 64;
 /// How many sessions one transaction of a revocation ends, if there is room for it.
 const REVOKED_AT_ONCE: u64 = 64;
-/// Between the transactions of a sweep: LMDB's lock is not fair, so taking it again at once would keep other writers out.
+/// Between the transactions of a sweep: LMDB's lock is not fair, so taking it again at once would
+/// keep other writers out.
 const SWEEP_PAUSE: Duration = Duration::from_micros(50);
 /// How long a write waits for pages that a read still looks at.
 const READER_TIMEOUT: Duration = Duration::from_secs(1);
-/// With `durability=power`, the part of the idle timeout after which a use is written to the file: a session may end early
-/// by so much after a power cut, and only then.
+/// With `durability=power`, the part of the idle timeout after which a use is written to the file:
+/// a session may end early by so much after a power cut, and only then.
 const REFRESH_PART: i64 = 10;
 const MIN_REFRESH_MS: i64 = 1000;
 
@@ -84,7 +86,8 @@ pub(crate) struct Lmdb {
 /// A store that is open in this process, by the device and inode of its directory.
 type DirectoryStore = OpenStore<(u64, u64), Store>;
 
-/// While a directory is in it, this process must not open it again: LMDB's locks belong to the process.
+/// While a directory is in it, this process must not open it again: LMDB's locks belong to the
+/// process.
 static REGISTRY: Registry<(u64, u64), Store> = Registry::new();
 
 struct Store {
@@ -102,7 +105,8 @@ enum Acknowledged {
 
 /// Opens the store in a directory, or finds it if this process has it open.
 fn open_here(path: &Path, options: &OpenOptions) -> Result<DirectoryStore> {
-    // Not a Once: a child would wait for a thread that only its parent has. (Its own children inherit the handler.)
+    // Not a Once: a child would wait for a thread that only its parent has. (Its own children
+    // inherit the handler.)
     static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
     if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
         os::at_exit(close_all);
@@ -126,20 +130,21 @@ fn open_here(path: &Path, options: &OpenOptions) -> Result<DirectoryStore> {
     )
 }
 
-/// At exit, for stores that are still open: a restart of the machine must not look like a power cut. They stay open, because
-/// other threads may still use them.
+/// At exit, for stores that are still open: a restart of the machine must not look like a power
+/// cut. They stay open, because other threads may still use them.
 extern "C" fn close_all() {
     REGISTRY.try_for_each(|store| drop(store.handle.close()));
 }
 
 impl Lmdb {
-    /// Opens the store in a directory, which is created if it does not exist, and returns the store's salt.
+    /// Opens the store in a directory, which is created if it does not exist, and returns the
+    /// store's salt.
     pub(crate) fn open(path: &Path, url: &Url, has_secret: bool) -> Result<(Lmdb, [u8; SALT_LEN])> {
         Lmdb::open_with(path, OpenOptions::new(url, has_secret)).map(|(lmdb, salt, _)| (lmdb, salt))
     }
 
-    /// Opens a store that exists with the settings of its last use, except for what the URL says. Also returns whether it
-    /// seals.
+    /// Opens a store that exists with the settings of its last use, except for what the URL says.
+    /// Also returns whether it seals.
     pub(crate) fn open_existing(path: &Path, url: &Url) -> Result<(Lmdb, [u8; SALT_LEN], bool)> {
         let options = OpenOptions { keeps_settings: true, ..OpenOptions::new(url, false) };
         let (mut lmdb, salt, seals) = Lmdb::open_with(path, options)?;
@@ -232,8 +237,9 @@ impl Lmdb {
         loop {
             match self.try_write(cx, acknowledged, &mut step) {
                 Err(error) if error == file_full() && !is_last_attempt => {
-                    // If there is no reader to wait for, one more attempt is due, because it may have gone just now, and
-                    // because pages that the last transaction has freed are available after another one.
+                    // If there is no reader to wait for, one more attempt is due, because it may
+                    // have gone just now, and because pages that the last transaction has freed are
+                    // available after another one.
                     is_last_attempt = !handle.wait_for_readers(deadline)?;
                     if is_last_attempt {
                         let _ = handle.write().and_then(session_txn::commit_unchanged);
@@ -262,8 +268,8 @@ impl Lmdb {
         }
     }
 
-    /// Ends sessions in their slots alone if they could not be ended in the file for want of room. Not with
-    /// `durability=power`: the slots do not survive a power cut.
+    /// Ends sessions in their slots alone if they could not be ended in the file for want of room.
+    /// Not with `durability=power`: the slots do not survive a power cut.
     fn end_in_slots<T>(&self, cx: &Context, error: Error, end: impl FnOnce(&mut SessionTxn) -> Result<T>) -> Result<T> {
         let handle = self.handle()?;
         let is_out_of_room = error == file_full() || error.kind() == ErrorKind::Busy;
@@ -291,7 +297,8 @@ impl Lmdb {
             });
             match written {
                 Err(error) if error.kind() == ErrorKind::Full && !is_last_attempt => {
-                    // If there was nothing to clear, one more attempt is due, because other calls may have cleared it.
+                    // If there was nothing to clear, one more attempt is due, because other calls
+                    // may have cleared it.
                     is_last_attempt = self.sweep(cx, CLEARED_IF_FULL)? == 0;
                 }
                 written => return written,
@@ -326,8 +333,8 @@ impl Engine for Lmdb {
     }
 
     fn may_block(&self) -> Blocking {
-        // With `durability=power` some reads write that the session was used. (Otherwise only reads do that find its last use
-        // lost with state.shm.)
+        // With `durability=power` some reads write that the session was used. (Otherwise only reads
+        // do that find its last use lost with state.shm.)
         Blocking { reads: self.options.survives_power_cut, writes: true }
     }
 
@@ -361,7 +368,8 @@ impl Engine for Lmdb {
             // The old id of a session does not keep it alive.
             let slides = !peek && alias_chain.is_empty();
             let has_slot = row.slot_state != SlotState::Missing && LastUsedTable::can_hold(time.now);
-            // Before the payload is lent: if the session ends just now, nothing may have been copied.
+            // Before the payload is lent: if the session ends just now, nothing may have been
+            // copied.
             let touch = if slides && has_slot { Some(TouchGuard::new(last_used, &row, time.now)?) } else { None };
             if slides {
                 row.header = row.header.touched_at(time.now);
@@ -381,7 +389,8 @@ impl Engine for Lmdb {
         })?;
         if must_refresh {
             match self.refresh(cx, key) {
-                // The read has succeeded. A use that is not noted lets the session end early, not late.
+                // The read has succeeded. A use that is not noted lets the session end early, not
+                // late.
                 Err(error) if matches!(error.kind(), ErrorKind::Full | ErrorKind::NotFound) => {}
                 refreshed => drop(refreshed?),
             }

@@ -1,5 +1,6 @@
-//! How the files of a store are opened. A process that is alone looks at what is there before it maps anything, quarantines
-//! data that a power cut may have torn, and sets the store's settings; a process that finds others adopts theirs.
+//! How the files of a store are opened. A process that is alone looks at what is there before it
+//! maps anything, quarantines data that a power cut may have torn, and sets the store's settings; a
+//! process that finds others adopts theirs.
 
 use std::{
     fs::{self, File},
@@ -80,7 +81,8 @@ pub(super) fn open(directory: &Directory, options: &OpenOptions) -> Result<Handl
     Ok(handle)
 }
 
-/// Applies the stricter settings of another handle. `EXISTS` if its other settings differ from those of the store.
+/// Applies the stricter settings of another handle. `EXISTS` if its other settings differ from
+/// those of the store.
 pub(super) fn attach(handle: &Handle, options: &OpenOptions) -> Result<()> {
     if !options.keeps_settings {
         check_setting("durability", options.survives_power_cut, handle.survives_power_cut)?;
@@ -102,7 +104,8 @@ pub(super) fn request_reindex(handle: &Handle) -> Result<()> {
     txn.commit()
 }
 
-/// No other process has the store open: looks at the files before they are mapped, and sets the settings.
+/// No other process has the store open: looks at the files before they are mapped, and sets the
+/// settings.
 fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File, lock: &File) -> Result<Opened> {
     remove_leftover(directory)?;
     let mut data_len = file_len(&directory.data())?;
@@ -156,8 +159,9 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
         // The slots are older than the sessions, or newer.
         shm::clear_slots(state)?;
     }
-    // All disk space that is wanted, before anything is written through a map, where a full disk would be a signal. First
-    // the question, for all files together; what is reserved is given back if a later step fails.
+    // All disk space that is wanted, before anything is written through a map, where a full disk
+    // would be a signal. First the question, for all files together; what is reserved is given back
+    // if a later step fails.
     let state_size = shm::len_for((file_size / BYTES_PER_SLOT) as usize) as u64;
     let data = if data_len > 0 { Some(open_file(&directory.data())?) } else { None };
     let data_missing = data.as_ref().map_or(Ok(file_size), |data| os::missing_space(data, file_size))?;
@@ -274,7 +278,8 @@ fn is_consistent(shm: &SharedMemory) -> bool {
     is_this_boot || shm.is_clean()
 }
 
-/// Checks the data before they are mapped, and has them on the disk if they have to survive a power cut.
+/// Checks the data before they are mapped, and has them on the disk if they have to survive a power
+/// cut.
 fn check_data(directory: &Directory, header: &ShmHeader, options: &OpenOptions, file_size: u64) -> Result<()> {
     let data = open_file(&directory.data())?;
     if options.survives_power_cut && header.disk_failed.load(Ordering::Acquire) != 0 {
@@ -285,7 +290,8 @@ fn check_data(directory: &Directory, header: &ShmHeader, options: &OpenOptions, 
         Error::new(ErrorKind::Corrupt, message)
     })?;
     if options.survives_power_cut {
-        // They may have been written without waiting for the disk, and the settings are about to say that they are there.
+        // They may have been written without waiting for the disk, and the settings are about to
+        // say that they are there.
         let synced = data.sync_data().map_err(|error| os::failed("write data.mdb to disk", error));
         header.disk_failed.store(synced.is_err().into(), Ordering::Release);
         synced?;
@@ -293,8 +299,8 @@ fn check_data(directory: &Directory, header: &ShmHeader, options: &OpenOptions, 
     Ok(())
 }
 
-/// Takes back what a process has added to data.mdb that was killed before it had reserved all that it wanted. Returns the
-/// length of the file.
+/// Takes back what a process has added to data.mdb that was killed before it had reserved all that
+/// it wanted. Returns the length of the file.
 fn take_back_growth(directory: &Directory, header: &ShmHeader, data_len: u64) -> Result<u64> {
     let reserved = header.file_size.load(Ordering::Acquire);
     if !(MIN_FILE_SIZE..data_len).contains(&reserved) {
@@ -347,7 +353,8 @@ fn quarantine(directory: &Directory) -> Result<()> {
         directory.path.display(),
         quarantined.display()
     );
-    // The operator must learn why all users are logged out. `eprintln!` would panic if stderr is closed.
+    // The operator must learn why all users are logged out. `eprintln!` would panic if stderr is
+    // closed.
     let _ = writeln!(io::stderr(), "{}", one_line(notice.into()));
     Ok(())
 }
@@ -356,7 +363,8 @@ fn quarantine(directory: &Directory) -> Result<()> {
 const STORE: &[u8] = b"store";
 const STORE_FORMAT: u8 = 1;
 
-/// The store's salt, and whether it seals; made if the store is new. What it was made with cannot be changed later.
+/// The store's salt, and whether it seals; made if the store is new. What it was made with cannot
+/// be changed later.
 fn store_record(env: &Env, shm: &SharedMemory, options: &OpenOptions) -> Result<([u8; SALT_LEN], bool)> {
     if let Some(record) = env.read()?.get(Table::Meta, STORE)? {
         return parse_store_record(record, options);

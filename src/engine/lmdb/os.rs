@@ -1,5 +1,5 @@
-//! The system calls of this engine: locks of open file descriptions, reserved disk space, shared mappings, futexes. Knows
-//! nothing of stores.
+//! The system calls of this engine: locks of open file descriptions, reserved disk space, shared
+//! mappings, futexes. Knows nothing of stores.
 #![allow(unsafe_code)]
 
 use std::{
@@ -29,7 +29,8 @@ pub(super) fn failed(what: &str, error: io::Error) -> Error {
     Error::new(kind, format!("the lmdb: store failed to {what}: {error}"))
 }
 
-/// A shared mapping of a file. Everything in it is read and written as atomics, so any content is valid.
+/// A shared mapping of a file. Everything in it is read and written as atomics, so any content is
+/// valid.
 pub(super) struct Mapping {
     memory: NonNull<u8>,
     len: usize,
@@ -43,7 +44,8 @@ unsafe impl Sync for Mapping {}
 /// Types that consist of atomics only, for which any bytes are valid.
 ///
 /// # Safety
-/// The type is `repr(C)` or a primitive atomic, has no padding that is read, and only atomics in it.
+/// The type is `repr(C)` or a primitive atomic, has no padding that is read, and only atomics in
+/// it.
 pub(super) unsafe trait Atomics {}
 
 // SAFETY: an atomic.
@@ -72,10 +74,12 @@ impl Mapping {
         &self.slice(byte, 1)[0]
     }
 
-    /// `count` values from this byte on. Panics unless all of them are inside the mapping and aligned.
+    /// `count` values from this byte on. Panics unless all of them are inside the mapping and
+    /// aligned.
     pub(super) fn slice<T: Atomics>(&self, byte: usize, count: usize) -> &[T] {
         assert!(byte.is_multiple_of(align_of::<T>()) && count * size_of::<T>() <= self.len.saturating_sub(byte));
-        // SAFETY: inside the mapping, which is aligned to a page, and atomics, for which any bytes are valid.
+        // SAFETY: inside the mapping, which is aligned to a page, and atomics, for which any bytes
+        // are valid.
         unsafe { std::slice::from_raw_parts(self.memory.add(byte).cast().as_ptr(), count) }
     }
 
@@ -89,7 +93,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length; nothing borrows from it any more. It fails for no valid mapping.
+        // SAFETY: mapped by `new` with this length; nothing borrows from it any more. It fails for
+        // no valid mapping.
         let _ = unsafe { rustix::mm::munmap(self.memory.as_ptr().cast(), self.len) };
     }
 }
@@ -101,11 +106,12 @@ pub(super) enum LockMode {
     Unlocked,
 }
 
-/// Takes, changes or releases the lock of an open file description (fcntl(2), F_OFD_SETLK) on one byte, without waiting.
-/// False: another description or process holds a conflicting lock.
+/// Takes, changes or releases the lock of an open file description (fcntl(2), F_OFD_SETLK) on one
+/// byte, without waiting. False: another description or process holds a conflicting lock.
 ///
-/// Such a lock belongs to the description: another close in this process does not release it, as it releases POSIX locks,
-/// and a forked child that closes its copy does not release it while its parent lives.
+/// Such a lock belongs to the description: another close in this process does not release it, as it
+/// releases POSIX locks, and a forked child that closes its copy does not release it while its
+/// parent lives.
 pub(super) fn try_lock(file: &File, byte: u64, mode: LockMode) -> Result<bool> {
     match set_lock(file, libc::F_OFD_SETLK, byte, 1, mode) {
         Ok(()) => Ok(true),
@@ -138,8 +144,9 @@ fn set_lock(file: &File, command: libc::c_int, start: u64, len: u64, mode: LockM
     }
 }
 
-/// Disk space for the first `size` bytes of a file, without a change to what is in them. With it a write through a mapping
-/// cannot fail for want of space, which would be a signal. Given back on drop unless committed.
+/// Disk space for the first `size` bytes of a file, without a change to what is in them. With it a
+/// write through a mapping cannot fail for want of space, which would be a signal. Given back on
+/// drop unless committed.
 #[must_use]
 pub(super) struct Reservation<'f> {
     file: &'f File,
@@ -194,14 +201,15 @@ pub(super) fn check_space(file: &File, wanted: u64) -> Result<()> {
     Ok(())
 }
 
-/// Drops what the kernel has cached of a file: after a failed write the cache may show what the disk does not have.
+/// Drops what the kernel has cached of a file: after a failed write the cache may show what the
+/// disk does not have.
 pub(super) fn drop_cache(file: &File) {
     // Advice only: what it returns does not matter.
     let _ = sys::fadvise(file, 0, None, sys::Advice::DontNeed);
 }
 
-/// Waits until another thread or process wakes the waiters at `word`; not at all if its value is not `value`, and not
-/// longer than `timeout`. May return without a reason.
+/// Waits until another thread or process wakes the waiters at `word`; not at all if its value is
+/// not `value`, and not longer than `timeout`. May return without a reason.
 pub(super) fn futex_wait(word: &AtomicU32, value: u32, timeout: Duration) {
     let timeout = rustix::time::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
     // Each of its failures is a reason to look again.
@@ -242,25 +250,29 @@ pub(super) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |about| about.ino())
 }
 
-/// Has a function called when the process exits or this library is unloaded. Without memory for it, it is not called.
+/// Has a function called when the process exits or this library is unloaded. Without memory for it,
+/// it is not called.
 pub(super) fn at_exit(f: extern "C" fn()) {
     // SAFETY: a function of this library, which is there as long as it is registered.
     unsafe { libc::atexit(f) };
 }
 
-/// A file that a forked child closes at once: with it the child would hold the locks of its parent for as long as it lives.
+/// A file that a forked child closes at once: with it the child would hold the locks of its parent
+/// for as long as it lives.
 pub(super) struct ClosedInChild(File);
 
-/// Two files for each store that a process has open. The children of a process with more stores keep what they inherit.
+/// Two files for each store that a process has open. The children of a process with more stores
+/// keep what they inherit.
 static CLOSED_IN_CHILD: [AtomicI32; 128] = [const { AtomicI32::new(-1) }; 128];
 
 impl ClosedInChild {
     pub(super) fn new(file: File) -> ClosedInChild {
-        // Not a Once: a child would wait for a thread that only its parent has. (Its own children inherit the handler.)
+        // Not a Once: a child would wait for a thread that only its parent has. (Its own children
+        // inherit the handler.)
         static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
         if !IS_REGISTERED.swap(true, Ordering::Relaxed) {
-            // SAFETY: `close_inherited` does only what is allowed in a forked child. (Without memory for the handler, the
-            // child keeps what it inherits.)
+            // SAFETY: `close_inherited` does only what is allowed in a forked child. (Without
+            // memory for the handler, the child keeps what it inherits.)
             unsafe { libc::pthread_atfork(None, None, Some(close_inherited)) };
         }
         replace_closed_in_child(-1, file.as_raw_fd());
@@ -294,7 +306,8 @@ extern "C" fn close_inherited() {
     for entry in &CLOSED_IN_CHILD {
         let descriptor = entry.swap(-1, Ordering::AcqRel);
         if descriptor >= 0 {
-            // SAFETY: a file that the parent had open. Its owner is neither used nor dropped in the child (see `registry`).
+            // SAFETY: a file that the parent had open. Its owner is neither used nor dropped in the
+            // child (see `registry`).
             unsafe { libc::close(descriptor) };
         }
     }

@@ -1,4 +1,5 @@
-//! Reads of sessions without a write transaction: in a snapshot, together with the slots, which are newer than it.
+//! Reads of sessions without a write transaction: in a snapshot, together with the slots, which are
+//! newer than it.
 
 use std::result;
 
@@ -18,7 +19,8 @@ pub(super) enum Undecided {
     Failed(Error),
     /// It shows a session as it was before.
     Stale,
-    /// A writer is about to end the session that has this slot, or to give it another one, or was killed while it was.
+    /// A writer is about to end the session that has this slot, or to give it another one, or was
+    /// killed while it was.
     Ending(SlotRef),
     /// The session was created or used while the clock was ahead.
     Ahead(LookupKey),
@@ -39,7 +41,8 @@ impl From<Error> for Undecided {
     }
 }
 
-/// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a session.
+/// Reads in a snapshot, and again in a newer one for as long as `read` cannot tell what became of a
+/// session.
 pub(super) fn lookup<T>(
     handle: &Handle,
     pull_back: impl Fn(&LookupKey) -> Result<()>,

@@ -1,6 +1,6 @@
-//! One write transaction, in terms of sessions: a record, its deadline and its entry in the principal's index are written
-//! and removed together. A `SessionRow` is what a record says together with its slot in the shared memory; they are joined
-//! only here.
+//! One write transaction, in terms of sessions: a record, its deadline and its entry in the
+//! principal's index are written and removed together. A `SessionRow` is what a record says
+//! together with its slot in the shared memory; they are joined only here.
 
 use std::sync::atomic::Ordering;
 
@@ -27,10 +27,12 @@ use crate::{
     stats::Count,
 };
 
-/// The most pages that a write takes beside those of its payload: some for the way down each of the tables.
+/// The most pages that a write takes beside those of its payload: some for the way down each of the
+/// tables.
 const PAGES_PER_WRITE: usize = 40;
-/// One part of the file's pages is reserved for calls that end sessions: deleting takes pages as well, and those that a
-/// transaction frees are available only to the transaction after the next one.
+/// One part of the file's pages is reserved for calls that end sessions: deleting takes pages as
+/// well, and those that a transaction frees are available only to the transaction after the next
+/// one.
 const RESERVED_PART: usize = 16;
 const MIN_RESERVED_PAGES: usize = 64;
 
@@ -77,8 +79,8 @@ impl SessionRow {
         }
     }
 
-    /// Whether the session is live. If it is not, no call can use it from now on. `None`: a writer is about to end it, or
-    /// was killed while it was.
+    /// Whether the session is live. If it is not, no call can use it from now on. `None`: a writer
+    /// is about to end it, or was killed while it was.
     pub(super) fn is_live(&mut self, last_used: &LastUsedTable, time: &StepTime) -> Option<bool> {
         loop {
             match self.slot_state {
@@ -92,7 +94,8 @@ impl SessionRow {
         }
     }
 
-    /// Whether its slot belongs to another session by now: the row is from an old snapshot, or the slots were lost.
+    /// Whether its slot belongs to another session by now: the row is from an old snapshot, or the
+    /// slots were lost.
     pub(super) fn is_stale(&self) -> bool {
         self.slot_state == SlotState::Missing && self.engine_fields.last_used_slot != 0
     }
@@ -133,7 +136,8 @@ pub(super) fn resolve<'t>(
         }
         let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
         let alias = codec::decode_alias(key, bytes, seals)?;
-        // A target is always newer than its alias, so only an edited file could lead round in a circle.
+        // A target is always newer than its alias, so only an edited file could lead round in a
+        // circle.
         if time.now >= alias.until || alias_chain.len() as u64 > txn.entries(Table::Aliases)? {
             return Ok(None);
         }
@@ -165,7 +169,8 @@ struct Touch {
 }
 
 impl DeferredEffects {
-    /// After a commit frees the slots that are not needed any more; otherwise undoes what was done to the others.
+    /// After a commit frees the slots that are not needed any more; otherwise undoes what was done
+    /// to the others.
     pub(super) fn apply(self, cx: &Context, last_used: &LastUsedTable, is_committed: bool) {
         if is_committed {
             self.freed.iter().for_each(|&slot| last_used.free(slot));
@@ -192,7 +197,8 @@ impl<'a> SessionTxn<'a, '_> {
         self.handle.shm.last_used()
     }
 
-    /// Fails if a write of `len` bytes would take pages that are reserved for calls that end sessions.
+    /// Fails if a write of `len` bytes would take pages that are reserved for calls that end
+    /// sessions.
     pub(super) fn check_room(&self, len: usize) -> Result<()> {
         let page_size = self.handle.env.page_size()?;
         let pages = (self.handle.file_size / page_size as u64) as usize;
@@ -209,7 +215,8 @@ impl<'a> SessionTxn<'a, '_> {
         }
     }
 
-    /// Writes a session that is new, or whose key or principal may change: from `old` (if any) to `new`.
+    /// Writes a session that is new, or whose key or principal may change: from `old` (if any) to
+    /// `new`.
     pub(super) fn rewrite(
         &mut self,
         old: Option<&LookupKey>,
@@ -255,7 +262,8 @@ impl<'a> SessionTxn<'a, '_> {
 
         let deadline = header.deadline(time.timeouts);
         let mut engine_fields = EngineFields { indexed_deadline: deadline, ..EngineFields::default() };
-        // A thread that finds the session expired by its old timeouts must not mark the slot that the new ones use.
+        // A thread that finds the session expired by its old timeouts must not mark the slot that
+        // the new ones use.
         let changes_timeouts = before.as_ref().is_some_and(|before| before.header.own != header.own);
         match &before {
             Some(before) if !moves => {
@@ -264,7 +272,8 @@ impl<'a> SessionTxn<'a, '_> {
                     self.allocate_slot(new, &mut engine_fields, &time);
                     self.effects.freed.push(before.slot());
                 }
-                // The indexed deadline is a lower bound of the old one: it stays, unless the new one is earlier.
+                // The indexed deadline is a lower bound of the old one: it stays, unless the new
+                // one is earlier.
                 if deadline < engine_fields.indexed_deadline {
                     deadline_index::unschedule(self.txn, engine_fields.indexed_deadline, new)?;
                     deadline_index::schedule(self.txn, deadline, new)?;
@@ -296,7 +305,8 @@ impl<'a> SessionTxn<'a, '_> {
             self.txn.put(Table::Aliases, &alias.key.bytes(), &codec::encode_alias(&alias))?;
             deadline_index::schedule_alias(self.txn, alias.until, &alias.key)?;
         }
-        // Last, when little else can fail: from here on other threads find them ended, or wait for the commit.
+        // Last, when little else can fail: from here on other threads find them ended, or wait for
+        // the commit.
         self.mark_ending(&excess)?;
         self.mark_ending(before.filter(|_| changes_timeouts).as_slice())?;
         Ok(header.meta(time.timeouts))
@@ -307,7 +317,8 @@ impl<'a> SessionTxn<'a, '_> {
         self.remove(&row)
     }
 
-    /// Ends a session in its slot alone, which takes no pages. Its record is removed by a later sweep.
+    /// Ends a session in its slot alone, which takes no pages. Its record is removed by a later
+    /// sweep.
     pub(super) fn end_in_slot(&mut self, key: &LookupKey) -> Result<()> {
         let time = self.cx.step_time();
         let last_used = self.last_used();
@@ -326,7 +337,8 @@ impl<'a> SessionTxn<'a, '_> {
         Err(Error::not_found())
     }
 
-    /// Ends the sessions of a principal other than `except` in their slots alone, and returns how many.
+    /// Ends the sessions of a principal other than `except` in their slots alone, and returns how
+    /// many.
     pub(super) fn revoke_in_slots(&mut self, principal: PrincipalKey, except: Option<LookupKey>) -> Result<u64> {
         let mut revoked = 0;
         let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
@@ -382,8 +394,8 @@ impl<'a> SessionTxn<'a, '_> {
         Ok((keys.len() as u64) < max)
     }
 
-    /// Removes the least recently used sessions of a principal that have to make room for one more. Their slots are marked
-    /// later.
+    /// Removes the least recently used sessions of a principal that have to make room for one more.
+    /// Their slots are marked later.
     fn remove_excess(
         &mut self,
         principal: PrincipalKey,
@@ -413,8 +425,8 @@ impl<'a> SessionTxn<'a, '_> {
         Ok(live)
     }
 
-    /// Marks the slots of sessions that end, chosen because of their last use, or that get another slot. If one was used
-    /// since, or found expired, the transaction has to be run again.
+    /// Marks the slots of sessions that end, chosen because of their last use, or that get another
+    /// slot. If one was used since, or found expired, the transaction has to be run again.
     fn mark_ending(&mut self, rows: &[SessionRow]) -> Result<()> {
         for row in rows {
             if !self.last_used().mark_ending(row.slot(), row.slot_state) {
@@ -474,8 +486,8 @@ impl<'a> SessionTxn<'a, '_> {
         }
     }
 
-    /// Pulls a session back that was created or used while the clock was ahead, so that it lives no longer than its timeouts
-    /// from now on.
+    /// Pulls a session back that was created or used while the clock was ahead, so that it lives no
+    /// longer than its timeouts from now on.
     pub(super) fn pull_back(&mut self, key: &LookupKey) -> Result<()> {
         let time = self.cx.step_time();
         if let Some(mut row) = self.find(key)?
@@ -528,8 +540,8 @@ impl<'a> SessionTxn<'a, '_> {
         Ok(())
     }
 
-    /// Counts a change of a payload's length (`None`: no session). Fails if it would pass a limit; a session that shrinks or
-    /// stays as long as it was always fits.
+    /// Counts a change of a payload's length (`None`: no session). Fails if it would pass a limit;
+    /// a session that shrinks or stays as long as it was always fits.
     fn adjust_usage(&mut self, old: Option<u64>, new: Option<u64>) -> Result<()> {
         let limits = self.cx.policy.limits();
         let old_len = old.unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Edited tables, and writers that were killed: what only a test with access to the tables can show.
+//! Edited tables, and writers that were killed: what only a test with access to the tables can
+//! show.
 
 use super::{env::Table, fixture::Fixture, session_txn::SessionRow};
 use crate::session::key::LookupKey;
@@ -33,7 +34,8 @@ fn edited_record_is_corrupt_in_every_call() {
         fixture.put(Table::Sessions, &key, &edited);
         for (call, result) in uses(store, &sid) {
             assert_eq!(result.err().map(|error| error.kind()), Some(ErrorKind::Corrupt), "byte {at}: {call}");
-            // A creation time ahead of the clock is pulled back, which does not make the record genuine either.
+            // A creation time ahead of the clock is pulled back, which does not make the record
+            // genuine either.
             if !(8..16).contains(&at) {
                 assert_eq!(fixture.value(Table::Sessions, &key), edited, "byte {at}: {call}");
             }
@@ -59,7 +61,8 @@ fn planted_record_is_corrupt_in_every_call() {
     assert_eq!(fixture.value(Table::Sessions, &here), there);
 }
 
-/// What is not sealed, because it changes with every use: the slot and its generation, the last use, and the indexed deadline.
+/// What is not sealed, because it changes with every use: the slot and its generation, the last
+/// use, and the indexed deadline.
 const CHANGING: [std::ops::Range<usize>; 3] = [2..8, 16..24, 48..56];
 
 #[test]

@@ -1,7 +1,7 @@
-//! Runs the scenarios of tests/conformance/*.txt through the safe Rust API; README.md there has the format.
-//! It knows the format and nothing of the contract: what must happen is written in the data and only there.
-//! SSS_TEST_ENGINE picks the engine: memory (the default), lmdb, lmdb-power, redis, redis-unix,
-//! redis-tls, redis-sentinel or redis-cluster.
+//! Runs the scenarios of tests/conformance/*.txt through the safe Rust API; README.md there has the
+//! format. It knows the format and nothing of the contract: what must happen is written in the data
+//! and only there. SSS_TEST_ENGINE picks the engine: memory (the default), lmdb, lmdb-power, redis,
+//! redis-unix, redis-tls, redis-sentinel or redis-cluster.
 
 mod words;
 mod world;
@@ -60,7 +60,8 @@ fn files_and_scenario_names_are_complete() {
     assert!(names.len() >= 90, "only {} scenarios", names.len());
 }
 
-/// Languages whose create and renew return the id alone read the metadata with a peek, which counts as a hit.
+/// Languages whose create and renew return the id alone read the metadata with a peek, which counts
+/// as a hit.
 #[test]
 fn hit_counts_exclude_metadata_checks() {
     for scenario in FILES.iter().flat_map(|file| scenarios(file)) {

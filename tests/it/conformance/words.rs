@@ -1,4 +1,5 @@
-//! The words of a conformance step: options, times, payloads, names. See README.md here for what they mean.
+//! The words of a conformance step: options, times, payloads, names. See README.md here for what
+//! they mean.
 
 use crate::common::{FOREVER, OptionsMs};
 use sss::{Error, ErrorKind, Options, Principal, Stats};

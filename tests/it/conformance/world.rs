@@ -1,5 +1,5 @@
-//! The state of one conformance scenario, and its steps: each one is translated to one call of the safe Rust API, and
-//! its answer compared. It must not know what the right answer is.
+//! The state of one conformance scenario, and its steps: each one is translated to one call of the
+//! safe Rust API, and its answer compared. It must not know what the right answer is.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,6 @@
-//! The direction of imports: no module cycle in the library and in the NIF, and no import against the layers.
-//! (bindings/python/tests/test_layers.py looks at the Python package.) A failure prints each cycle, with the files and
-//! paths that close it.
+//! The direction of imports: no module cycle in the library and in the NIF, and no import against
+//! the layers. (bindings/python/tests/test_layers.py looks at the Python package.) A failure prints
+//! each cycle, with the files and paths that close it.
 
 mod graph;
 mod rust;
@@ -13,8 +13,8 @@ use graph::Graph;
 const LAYERS: [&str; 12] =
     ["capi", "global", "store", "open", "engine", "stats", "url", "session", "crypto", "sync", "os", "error"];
 
-/// Imports that the order above does not forbid, and that must not be: modules under the first name do not import from
-/// modules under the second one.
+/// Imports that the order above does not forbid, and that must not be: modules under the first name
+/// do not import from modules under the second one.
 const FORBIDDEN: [(&str, &str); 8] = [
     ("engine::memory", "engine::lmdb"),
     ("engine::memory", "engine::redis"),
@@ -26,7 +26,8 @@ const FORBIDDEN: [(&str, &str); 8] = [
     ("engine::redis::client", "crypto"),
 ];
 
-/// Modules under these have cycles inside them that are not untangled yet. A test fails if one has none any more.
+/// Modules under these have cycles inside them that are not untangled yet. A test fails if one has
+/// none any more.
 const KNOWN: [&str; 0] = [];
 
 fn root(path: &str) -> PathBuf {

@@ -1,5 +1,6 @@
-//! The imports between the modules of a crate: `use` and every other path in the code, macros included. Code under
-//! `cfg(test)` is left out. A name that a module re-exports leads to the module that defines it.
+//! The imports between the modules of a crate: `use` and every other path in the code, macros
+//! included. Code under `cfg(test)` is left out. A name that a module re-exports leads to the
+//! module that defines it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +81,8 @@ struct Crate {
 }
 
 impl Crate {
-    /// The module with a file of its own that defines what `used` means in `base`; `None`: it is of another crate, or local.
+    /// The module with a file of its own that defines what `used` means in `base`; `None`: it is of
+    /// another crate, or local.
     fn definition(&self, base: &[String], used: &[String], depth: usize) -> Option<Names> {
         let mut at = base.to_vec();
         let mut rest = used;
@@ -243,7 +245,8 @@ fn is_cfg_test(tree: &TokenTree) -> bool {
         && !text.contains("not(test)")
 }
 
-/// How long the item, field or statement is at whose beginning (after an attribute) these tokens are.
+/// How long the item, field or statement is at whose beginning (after an attribute) these tokens
+/// are.
 fn item_len(trees: &[TokenTree]) -> usize {
     const ITEMS: [&str; 12] =
         ["pub", "fn", "mod", "use", "impl", "struct", "enum", "const", "static", "type", "unsafe", "let"];

@@ -1,9 +1,11 @@
-//! Decides whether a history is linearizable: the search of Wing and Gong (1993) with Lowe's memory of what was visited
-//! (2017). It knows the rules only through `State::steps`, and searches the whole history at once.
+//! Decides whether a history is linearizable: the search of Wing and Gong (1993) with Lowe's memory
+//! of what was visited (2017). It knows the rules only through `State::steps`, and searches the
+//! whole history at once.
 //!
-//! It could be cut by session, as linearizability is local, but only where no `revoke`, `list` or `max_per_principal`
-//! binds sessions together, and the clock binds all of them. It need not be: each thread has one call under way, so
-//! the search is about as long as the history however many sessions there are.
+//! It could be cut by session, as linearizability is local, but only where no `revoke`, `list` or
+//! `max_per_principal` binds sessions together, and the clock binds all of them. It need not be:
+//! each thread has one call under way, so the search is about as long as the history however many
+//! sessions there are.
 
 use std::{collections::HashSet, fmt::Write};
 
@@ -12,7 +14,8 @@ use super::{
     spec::{Rules, State},
 };
 
-/// More than any history of the tests has by far. One that needs more is not decided, and that is an error too.
+/// More than any history of the tests has by far. One that needs more is not decided, and that is
+/// an error too.
 const MOST_VISITED: usize = 3_000_000;
 
 /// The operations that have taken place so far, in the order of the calls: one bit each.
@@ -42,7 +45,8 @@ enum Verdict {
     Unknown,
 }
 
-/// Nothing if the history is linearizable; else why not, with the smallest beginning of it that already is not.
+/// Nothing if the history is linearizable; else why not, with the smallest beginning of it that
+/// already is not.
 pub fn check(rules: &Rules, history: &[Op]) -> Result<(), String> {
     let mut ops = history.to_vec();
     ops.sort_by_key(|op| op.call);
@@ -51,7 +55,8 @@ pub fn check(rules: &Rules, history: &[Op]) -> Result<(), String> {
         Verdict::Unknown => return Err(format!("not decided: more than {MOST_VISITED} states")),
         Verdict::Not(_) => {}
     }
-    // Every beginning of a linearizable history is linearizable, so the first return that cannot be is found by halves.
+    // Every beginning of a linearizable history is linearizable, so the first return that cannot be
+    // is found by halves.
     let mut ends: Vec<u64> = ops.iter().map(|op| op.ret).collect();
     ends.sort_unstable();
     let fits = |&end: &u64| matches!(search(rules, &ops, end), Verdict::Linearizable);
@@ -62,8 +67,8 @@ pub fn check(rules: &Rules, history: &[Op]) -> Result<(), String> {
     }
 }
 
-/// Whether the history up to `end` is linearizable: all that had returned by then took place, and of what was under way
-/// then anything may have.
+/// Whether the history up to `end` is linearizable: all that had returned by then took place, and
+/// of what was under way then anything may have.
 fn search(rules: &Rules, ops: &[Op], end: u64) -> Verdict {
     let ops = &ops[..ops.partition_point(|op| op.call < end)];
     let wanted = ops.iter().filter(|op| op.ret <= end).count();

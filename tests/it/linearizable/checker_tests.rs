@@ -1,4 +1,5 @@
-//! Histories written by hand, of which is known whether they are linearizable: the checker must say the same.
+//! Histories written by hand, of which is known whether they are linearizable: the checker must say
+//! the same.
 
 use super::{
     checker::check,

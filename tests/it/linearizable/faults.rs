@@ -1,5 +1,5 @@
-//! Stores that are wrong on purpose: each fault answers some calls as a plausible bug would. They stand between the
-//! recorder and a sound store, to show that the checker sees them.
+//! Stores that are wrong on purpose: each fault answers some calls as a plausible bug would. They
+//! stand between the recorder and a sound store, to show that the checker sees them.
 
 use sss::{Access, Sid};
 

@@ -1,5 +1,6 @@
-//! What was called, when, and what it answered: the material of the checker. Times are milliseconds since the store was
-//! opened, ids and payloads are small numbers. It knows neither the store nor the rules.
+//! What was called, when, and what it answered: the material of the checker. Times are milliseconds
+//! since the store was opened, ids and payloads are small numbers. It knows neither the store nor
+//! the rules.
 
 use crate::common::PlainMeta;
 use std::fmt;
@@ -71,8 +72,8 @@ pub struct Shown {
     pub meta: PlainMeta,
 }
 
-/// One call: `call` and `ret` come from one counter that all threads share, so that `a.ret < b.call` means that `a` had
-/// returned before `b` was called.
+/// One call: `call` and `ret` come from one counter that all threads share, so that `a.ret <
+/// b.call` means that `a` had returned before `b` was called.
 #[derive(Clone, Debug)]
 pub struct Op {
     pub thread: usize,

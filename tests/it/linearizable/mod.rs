@@ -1,9 +1,11 @@
-//! Every answer of a store under several threads is one that a single thread could have got: some order of the calls
-//! that agrees with real time gives exactly these answers. Also: what is gone stays gone in very many raced rounds.
+//! Every answer of a store under several threads is one that a single thread could have got: some
+//! order of the calls that agrees with real time gives exactly these answers. Also: what is gone
+//! stays gone in very many raced rounds.
 //!
-//! SSS_LINEARIZABLE_ROUNDS makes the run longer (default: what takes some seconds), SSS_LINEARIZABLE_SEED starts it
-//! elsewhere, SSS_LINEARIZABLE_ATOMIC=1 asks more than the contract: that `list` and `revoke` meet all their sessions at
-//! one moment. SSS_RACE_ROUNDS is for the raced rounds: 1000000 is the long run.
+//! SSS_LINEARIZABLE_ROUNDS makes the run longer (default: what takes some seconds),
+//! SSS_LINEARIZABLE_SEED starts it elsewhere, SSS_LINEARIZABLE_ATOMIC=1 asks more than the
+//! contract: that `list` and `revoke` meet all their sessions at one moment. SSS_RACE_ROUNDS is for
+//! the raced rounds: 1000000 is the long run.
 
 mod checker;
 mod checker_tests;

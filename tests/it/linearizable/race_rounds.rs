@@ -1,5 +1,6 @@
-//! Very many rounds of two calls on one session: one that ends it, and one that uses it. Whichever wins, what has ended
-//! stays so. The rounds of a batch share two threads, since to start one takes longer than a round.
+//! Very many rounds of two calls on one session: one that ends it, and one that uses it. Whichever
+//! wins, what has ended stays so. The rounds of a batch share two threads, since to start one takes
+//! longer than a round.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},

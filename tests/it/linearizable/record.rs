@@ -1,5 +1,6 @@
-//! Threads that make random calls on one store, and the record of what each call was answered when. What is random is
-//! which calls are made: what the threads do to each other is up to the machine, so a seed repeats only the first.
+//! Threads that make random calls on one store, and the record of what each call was answered when.
+//! What is random is which calls are made: what the threads do to each other is up to the machine,
+//! so a seed repeats only the first.
 
 use std::{
     collections::HashMap,

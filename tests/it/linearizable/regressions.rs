@@ -1,5 +1,5 @@
-//! The interleavings that the random histories found, made likely: a reader that holds the lock of one session keeps
-//! the others waiting in the middle of their step.
+//! The interleavings that the random histories found, made likely: a reader that holds the lock of
+//! one session keeps the others waiting in the middle of their step.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -15,8 +15,8 @@ const ROUNDS: usize = 300;
 /// Long enough that another thread comes to wait for the lock, mostly.
 const UNTIL_IT_WAITS: Duration = Duration::from_millis(2);
 
-/// Reads `held`; meanwhile starts `waiting` in one thread and then does `then` in another one, which must not wait for
-/// a lock. `after` comes next, before the waiting thread has woken up.
+/// Reads `held`; meanwhile starts `waiting` in one thread and then does `then` in another one,
+/// which must not wait for a lock. `after` comes next, before the waiting thread has woken up.
 fn while_reading<T: Send>(
     store: &Store,
     held: &Sid,

@@ -1,6 +1,6 @@
-//! The contract as a state machine of one thread: what each call answers in each state, and what it leaves. It must stay
-//! too simple to be wrong, and shares no code with the library. States are compared and hashed, so what can make no
-//! difference any more is forgotten at once.
+//! The contract as a state machine of one thread: what each call answers in each state, and what it
+//! leaves. It must stay too simple to be wrong, and shares no code with the library. States are
+//! compared and hashed, so what can make no difference any more is forgotten at once.
 
 use crate::common::PlainMeta;
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ pub struct State {
     pub living: BTreeMap<Id, Session>,
     /// Old ids in their grace time: what they stand for, and until when.
     pub aliases: BTreeMap<Id, (Id, i64)>,
-    /// Calls that have begun to go through their sessions: whom they have still to visit, and how many they met.
+    /// Calls that have begun to go through their sessions: whom they have still to visit, and how
+    /// many they met.
     pub under_way: BTreeMap<usize, (Vec<Id>, usize)>,
 }
 
@@ -54,18 +55,21 @@ pub struct Step {
     pub state: State,
     /// Whether the call is complete by it.
     pub completes: bool,
-    /// Whether it can be taken at once: it is as possible now as ever, and rules out nothing for other calls.
+    /// Whether it can be taken at once: it is as possible now as ever, and rules out nothing for
+    /// other calls.
     pub free: bool,
 }
 
 impl State {
-    /// The steps that the operation, which is the `nth` of its history, can take here and still answer what it did.
+    /// The steps that the operation, which is the `nth` of its history, can take here and still
+    /// answer what it did.
     pub fn steps(&self, rules: &Rules, nth: usize, op: &Op) -> Vec<Step> {
         match (op.what, rules.wide) {
             (Call::Revoke { .. } | Call::List { .. }, Wide::OneByOne) => self.visits(rules, nth, op),
             _ => {
                 let outcomes = self.outcomes(rules, op).into_iter().filter(|(answer, _)| *answer == op.answer);
-                // A write that changes nothing here, because it is dead at once, might end others elsewhere.
+                // A write that changes nothing here, because it is dead at once, might end others
+                // elsewhere.
                 let writes = matches!(op.answer, Answer::Made(..) | Answer::Wrote(_));
                 let step = |(_, state)| Step { free: !writes && state == *self, state, completes: true };
                 outcomes.map(step).collect()
@@ -73,7 +77,8 @@ impl State {
         }
     }
 
-    /// What the call could answer here, and what it would leave. Several only where the contract leaves a choice.
+    /// What the call could answer here, and what it would leave. Several only where the contract
+    /// leaves a choice.
     pub fn outcomes(&self, rules: &Rules, op: &Op) -> Vec<(Answer, State)> {
         let same = |answer| vec![(answer, self.clone())];
         let mut next = self.clone();
@@ -207,8 +212,8 @@ impl State {
         next.with_room_for(session.principal, rules.max_per_principal).into_iter().map(outcome).collect()
     }
 
-    /// The states that are left when the least recently used sessions have made room for one more. Which of those used
-    /// equally long ago go is open.
+    /// The states that are left when the least recently used sessions have made room for one more.
+    /// Which of those used equally long ago go is open.
     fn with_room_for(self, principal: Option<u8>, most: usize) -> Vec<State> {
         let others = self.living.iter().filter(|(_, session)| session.principal == principal);
         let others: Vec<(i64, Id)> = others.map(|(id, session)| (session.seen, *id)).collect();
@@ -224,7 +229,8 @@ impl State {
         others.iter().filter(|(seen, _)| *seen == longest_ago).flat_map(|(_, id)| without(*id)).collect()
     }
 
-    /// The steps of `revoke` and `list` one by one: first the set of their sessions, then each of these.
+    /// The steps of `revoke` and `list` one by one: first the set of their sessions, then each of
+    /// these.
     fn visits(&self, rules: &Rules, nth: usize, op: &Op) -> Vec<Step> {
         let promised = match &op.answer {
             Answer::Revoked(count) => *count as usize,

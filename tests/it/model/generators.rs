@@ -1,5 +1,5 @@
-//! What a random history does next: ids, options and payloads, chosen so that every rule is often at its edge. Knows the
-//! model's state and never the store's.
+//! What a random history does next: ids, options and payloads, chosen so that every rule is often
+//! at its edge. Knows the model's state and never the store's.
 
 use super::{
     Pair,
@@ -10,8 +10,8 @@ use crate::common::FOREVER;
 const PRINCIPALS: [&str; 3] = ["alice", "bob", "a\0b"];
 
 impl Pair {
-    /// Mostly the id of a living session, sometimes an old one in its grace time, a recent one, any that was minted, or
-    /// one that never was.
+    /// Mostly the id of a living session, sometimes an old one in its grace time, a recent one, any
+    /// that was minted, or one that never was.
     pub fn id(&mut self) -> Id {
         let all = self.sids.len();
         match self.rng.below(20) {
@@ -55,7 +55,8 @@ impl Pair {
         Opts { timeout, idle, who, grace }
     }
 
-    /// Too large only if nothing else is wrong: which of two mistakes is named first is not promised.
+    /// Too large only if nothing else is wrong: which of two mistakes is named first is not
+    /// promised.
     pub fn payload(&mut self, opts: &Opts) -> Vec<u8> {
         let sound = opts.grace == 0 && !matches!(opts.who, Who::Clear | Who::Set(""));
         let longest = self.model.rules.max_payload;

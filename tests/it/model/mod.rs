@@ -1,7 +1,9 @@
-//! Random histories of one thread, run on a store and on a plain reference model at once; every answer is compared,
-//! with its metadata, and so are lists, references and counters. What threads do to each other is in races.rs.
+//! Random histories of one thread, run on a store and on a plain reference model at once; every
+//! answer is compared, with its metadata, and so are lists, references and counters. What threads
+//! do to each other is in races.rs.
 //!
-//! A failure prints the seed. SSS_MODEL_SEED repeats it or starts elsewhere, SSS_MODEL_STEPS makes the runs longer.
+//! A failure prints the seed. SSS_MODEL_SEED repeats it or starts elsewhere, SSS_MODEL_STEPS makes
+//! the runs longer.
 
 mod generators;
 mod reference;
@@ -35,7 +37,8 @@ fn model_agrees_at_max_per_principal() {
     run(Rules { max_sessions: NO_LIMIT, max_bytes: NO_LIMIT, max_per_principal: 3, ..ordinary() }, false, 100_000);
 }
 
-/// The clock moves at every step here, so that there is always exactly one least recently used session.
+/// The clock moves at every step here, so that there is always exactly one least recently used
+/// session.
 #[test]
 fn model_agrees_at_all_limits() {
     run(Rules { max_sessions: 10, max_bytes: 250, max_per_principal: 2, ..ordinary() }, true, 100_000);
@@ -366,7 +369,8 @@ fn options<'a>(opts: &Opts) -> Options<'a> {
     Options::new().timeout_ms(opts.timeout).idle_timeout_ms(opts.idle).with_principal(principal).grace_ms(opts.grace)
 }
 
-/// Which of several sessions that were used equally long ago was ended is the store's choice: ask it.
+/// Which of several sessions that were used equally long ago was ended is the store's choice: ask
+/// it.
 fn is_gone(store: &Store, sids: &[Vec<u8>]) -> impl Fn(Id) -> bool {
     |id| store.reference(&sids[id]).is_err()
 }

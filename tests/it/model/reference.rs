@@ -1,5 +1,6 @@
-//! The contract as plain code over ordered maps: what a store of one thread must answer. It must stay too simple to be
-//! wrong, so it knows nothing of shards, hashes, locks or lazy clearing, and shares no code with the library.
+//! The contract as plain code over ordered maps: what a store of one thread must answer. It must
+//! stay too simple to be wrong, so it knows nothing of shards, hashes, locks or lazy clearing, and
+//! shares no code with the library.
 
 use crate::common::{FOREVER, PlainMeta};
 use std::collections::BTreeMap;
@@ -263,8 +264,8 @@ impl Model {
         Ok(meta)
     }
 
-    /// Who ends so that one more session of a principal fits: those who certainly do, those who were used equally long
-    /// ago, and how many of these.
+    /// Who ends so that one more session of a principal fits: those who certainly do, those who
+    /// were used equally long ago, and how many of these.
     fn surplus(&self, principal: Option<&str>, old: Option<Id>) -> (Vec<Id>, Vec<Id>, usize) {
         let Some(principal) = principal else { return Default::default() };
         let mut others: Vec<(i64, Id)> =

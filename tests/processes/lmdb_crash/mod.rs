@@ -1,6 +1,6 @@
-//! Writers and readers of an `lmdb:` store are killed by SIGKILL at random moments, and everything that was acknowledged
-//! holds. `make torture` does the same more often (SSS_TORTURE). A failure names its seed; SSS_TEST_SEED repeats it, as far
-//! as processes can be repeated.
+//! Writers and readers of an `lmdb:` store are killed by SIGKILL at random moments, and everything
+//! that was acknowledged holds. `make torture` does the same more often (SSS_TORTURE). A failure
+//! names its seed; SSS_TEST_SEED repeats it, as far as processes can be repeated.
 
 mod session;
 mod writer;
@@ -33,7 +33,8 @@ suite! {
 const PROCESSES: usize = 4;
 /// A writer that is held up for longer than this waits for a dead one.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After the death of a writer the next one continues within this time, beside what it waits for a busy machine anyway.
+/// After the death of a writer the next one continues within this time, beside what it waits for a
+/// busy machine anyway.
 const NEXT_WRITER: Duration = Duration::from_millis(100);
 
 fn seed() -> u64 {
@@ -57,7 +58,8 @@ fn kill_writers(place: &TemporaryStore, options: &str, threads: usize, kills: u6
         .map(|i| start(&mut rng, (0..threads).map(|t| (i * threads + t, Known::default())).collect()))
         .collect();
     let (mut killed, mut acknowledged, mut unknown) = (0, 0, 0);
-    // In nanoseconds: until another writer continued, without a kill and after kills; and until all had.
+    // In nanoseconds: until another writer continued, without a kill and after kills; and until all
+    // had.
     let (mut usual, mut next, mut worst_all) = (Vec::new(), Vec::new(), 0);
     while killed < kills {
         usual.push(wait_for_writes(&processes, now(), seed).0);
@@ -99,7 +101,8 @@ fn kill_writers(place: &TemporaryStore, options: &str, threads: usize, kills: u6
          {usual}, and after a kill {next}; all others after at most {:.1} ms",
         worst_all as f64 / 1e6
     );
-    // Only where the machine has nothing else to do: the rest is what PATIENCE looks for. And not each of them.
+    // Only where the machine has nothing else to do: the rest is what PATIENCE looks for. And not
+    // each of them.
     let most = usual.most_times + NEXT_WRITER.as_nanos() as u64;
     assert!(
         !is_torture() || next.most_times <= most,
@@ -127,7 +130,8 @@ impl fmt::Display for Spread {
     }
 }
 
-/// How long after a moment the first of the processes, and the last, got a write through that it began after that.
+/// How long after a moment the first of the processes, and the last, got a write through that it
+/// began after that.
 fn wait_for_writes(processes: &[Process], when: u64, seed: u64) -> (u64, u64) {
     let waits: Vec<u64> = processes.iter().map(|process| wait_for_a_write(process, when, seed)).collect();
     (*waits.iter().min().unwrap(), *waits.iter().max().unwrap())
@@ -147,8 +151,8 @@ fn wait_for_a_write(process: &Process, when: u64, seed: u64) -> u64 {
     }
 }
 
-/// Looks whether all holds that dead writers knew, and which state the step that they were at has left. Adds how many
-/// sessions there may be whose id is not known.
+/// Looks whether all holds that dead writers knew, and which state the step that they were at has
+/// left. Adds how many sessions there may be whose id is not known.
 fn verify(store: &Store, writers: &mut Writers, unknown: &mut usize, seed: u64) -> u64 {
     let mut acknowledged = 0;
     for (number, known) in writers {
@@ -174,7 +178,8 @@ fn verify(store: &Store, writers: &mut Writers, unknown: &mut usize, seed: u64) 
     acknowledged
 }
 
-/// The sessions as they are after a step that may have happened or not, and whether there may be one more.
+/// The sessions as they are after a step that may have happened or not, and whether there may be
+/// one more.
 fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String>) -> (Sessions, bool) {
     let mut after = before.clone();
     match doing {
@@ -205,7 +210,8 @@ fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String
     (after, false)
 }
 
-/// That tables and counts agree with one another, and with what all writers know. Ends the sessions whose id is not known.
+/// That tables and counts agree with one another, and with what all writers know. Ends the sessions
+/// whose id is not known.
 fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
     let writers = || all.iter().flatten();
     let known: usize = writers().map(|(_, known)| known.sessions.len()).sum();
@@ -223,7 +229,8 @@ fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
     references.difference(&known).for_each(|reference| store.delete_ref(reference).unwrap());
 }
 
-/// A process that is killed gives back its memory before it counts as dead, and a large one takes long for that.
+/// A process that is killed gives back its memory before it counts as dead, and a large one takes
+/// long for that.
 fn killed_writer_does_not_delay_next() {
     let place = TemporaryStore::of(Engine::Lmdb);
     let url = place.url("");
@@ -242,8 +249,9 @@ fn killed_writer_does_not_delay_next() {
     assert!(too_late < kills, "{too_late} of {kills} times the next writer had to wait for the end of a killed one");
 }
 
-/// The part: takes much memory, says so, and writes payloads so large that it has the turn most of the time. In one thread:
-/// a process with several counts as dead to the kernel when its first one is.
+/// The part: takes much memory, says so, and writes payloads so large that it has the turn most of
+/// the time. In one thread: a process with several counts as dead to the kernel when its first one
+/// is.
 fn write_with_much_memory(args: &[String]) {
     // Not all zeros, and read at the end: so it is there.
     let memory = vec![1_u8; 256 << 20];
@@ -253,7 +261,8 @@ fn write_with_much_memory(args: &[String]) {
     while store.put(&sid, &memory[..10_000], &PLAIN).is_ok() {}
 }
 
-/// With `max_per_principal`, a new session ends the least recently used one: in one step, even if it is killed.
+/// With `max_per_principal`, a new session ends the least recently used one: in one step, even if
+/// it is killed.
 fn killed_create_evicts_with_its_commit() {
     const MOST: usize = 3;
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
@@ -298,7 +307,8 @@ fn use_and_be_killed(place: &TemporaryStore, is_alone: bool) {
         let store = Store::open(&url).unwrap();
         let [used, unused] = [0, 1].map(|_| store.create(b"hello", &PLAIN).unwrap().0);
         store.advance_clock(6000).unwrap();
-        // Either another process has the store open all the time, or it is opened again after all have died.
+        // Either another process has the store open all the time, or it is opened again after all
+        // have died.
         let kept = (!is_alone).then(|| store.clone());
         drop(store);
         let mut child = part("lmdb_crash::get_once", &[&url, used.as_str()]).spawn().unwrap();

@@ -1,6 +1,6 @@
-//! What a writer does to its sessions, told in lines to its parent, and what both know of them. A writer says what it
-//! is about to do, does it, and says what came: so whatever it was at when it died, the parent knows both the state
-//! before and the state after.
+//! What a writer does to its sessions, told in lines to its parent, and what both know of them. A
+//! writer says what it is about to do, does it, and says what came: so whatever it was at when it
+//! died, the parent knows both the state before and the state after.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl Text {
     }
 }
 
-/// The bytes that name a writer's sessions: each writer has two principals, one of which it revokes.
+/// The bytes that name a writer's sessions: each writer has two principals, one of which it
+/// revokes.
 pub fn principal(writer: usize, principal: u8) -> Vec<u8> {
     format!("writer {writer}, principal {principal}").into_bytes()
 }

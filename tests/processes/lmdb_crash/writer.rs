@@ -1,5 +1,5 @@
-//! A process that writes until it is killed, and what its parent hears of it. One process has one or more writers, each
-//! a thread with sessions of its own.
+//! A process that writes until it is killed, and what its parent hears of it. One process has one
+//! or more writers, each a thread with sessions of its own.
 
 use std::{
     collections::BTreeMap,

@@ -43,8 +43,8 @@ impl Fill {
 }
 
 impl Damage {
-    /// Some damage to one of the files of a store that is open: written over it, byte by byte where it differs. Not to the
-    /// locks of LMDB, where everybody would wait.
+    /// Some damage to one of the files of a store that is open: written over it, byte by byte where
+    /// it differs. Not to the locks of LMDB, where everybody would wait.
     pub fn to_live(rng: &mut Rng, directory: &Path) -> (&'static str, Damage) {
         let sound = FILES.map(|name| fs::read(directory.join(name)).unwrap());
         loop {

@@ -1,8 +1,9 @@
-//! The files of an `lmdb:` store are damaged while it is closed: bits, bytes, pages, their ends, all of them. A process that
-//! opens and uses it then gets the right data, NOT_FOUND, or CORRUPT with a text that says what to do, and never dies of a
-//! signal or hangs: each damaged copy is looked at by a process of its own. Where a file is damaged under a process that has
-//! it open, that may die, because LMDB believes what it has mapped; but a wrong payload it never gets. `make torture` does
-//! the same more often. A failure names its seed; SSS_TEST_SEED repeats it.
+//! The files of an `lmdb:` store are damaged while it is closed: bits, bytes, pages, their ends,
+//! all of them. A process that opens and uses it then gets the right data, NOT_FOUND, or CORRUPT
+//! with a text that says what to do, and never dies of a signal or hangs: each damaged copy is
+//! looked at by a process of its own. Where a file is damaged under a process that has it open,
+//! that may die, because LMDB believes what it has mapped; but a wrong payload it never gets. `make
+//! torture` does the same more often. A failure names its seed; SSS_TEST_SEED repeats it.
 
 mod damage;
 
@@ -39,14 +40,16 @@ fn damaged_durable_files_yield_no_wrong_payload() {
     damages(Engine::LmdbPower);
 }
 
-/// A session's payload: which it is, so that no other one can be taken for it. Small, for without optimization sealing takes
-/// longer than everything else, but some of them need pages of their own.
+/// A session's payload: which it is, so that no other one can be taken for it. Small, for without
+/// optimization sealing takes longer than everything else, but some of them need pages of their
+/// own.
 fn payload(number: usize) -> Vec<u8> {
     const SIZES: [usize; 6] = [10, 50, 100, 300, 600, 2500];
     format!("session {number}, ").into_bytes().repeat(SIZES[number % SIZES.len()] / 10)
 }
 
-/// A closed store with all kinds of things in it. Returns the ids with the numbers of their payloads.
+/// A closed store with all kinds of things in it. Returns the ids with the numbers of their
+/// payloads.
 fn fill(place: &TemporaryStore) -> String {
     let store = place.open(OPTIONS);
     let mut ids = Vec::new();
@@ -149,7 +152,8 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// The part: opens a store that is damaged perhaps, and does all that a server does. Says how much of it was found.
+/// The part: opens a store that is damaged perhaps, and does all that a server does. Says how much
+/// of it was found.
 fn look(args: &[String]) {
     let [url, ids, how] = args else { panic!("not the arguments of a look: {args:?}") };
     let ids = read_ids(ids);
@@ -214,7 +218,8 @@ fn how_many(found: usize, of: usize) -> &'static str {
     }
 }
 
-/// The part: opens a store, waits until it is damaged, and does what a server does, whatever error comes of it.
+/// The part: opens a store, waits until it is damaged, and does what a server does, whatever error
+/// comes of it.
 fn go_on(args: &[String]) {
     let [url, ids] = args else { panic!("not the arguments: {args:?}") };
     let (store, ids) = (Store::open(url).unwrap(), read_ids(ids));

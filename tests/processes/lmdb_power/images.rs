@@ -1,6 +1,7 @@
-//! What a disk may hold when the power fails at some moment of a log: everything that was waited for, and of what was written
-//! since then any part. A page of the file is written as a whole, in any state that it had since it was last waited for, and
-//! pages in any order: that is what the kernel's page cache and a disk with a cache of its own may do between them.
+//! What a disk may hold when the power fails at some moment of a log: everything that was waited
+//! for, and of what was written since then any part. A page of the file is written as a whole, in
+//! any state that it had since it was last waited for, and pages in any order: that is what the
+//! kernel's page cache and a disk with a cache of its own may do between them.
 
 use std::collections::{BTreeMap, HashMap};
 

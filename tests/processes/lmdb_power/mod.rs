@@ -1,6 +1,6 @@
-//! What `durability=power` promises, as far as it can be seen without a power cut: in which order the files are written and
-//! the disk is waited for, and what happens when the disk fails. The processes under test run with a shim before the C
-//! library (lmdb_power/shim.c), which notes that.
+//! What `durability=power` promises, as far as it can be seen without a power cut: in which order
+//! the files are written and the disk is waited for, and what happens when the disk fails. The
+//! processes under test run with a shim before the C library (lmdb_power/shim.c), which notes that.
 
 mod images;
 mod shim;
@@ -56,7 +56,8 @@ impl Drop for Shimmed<'_> {
     }
 }
 
-/// The names of a new directory, and of the data in it, are on the disk before the store is said to be there.
+/// The names of a new directory, and of the data in it, are on the disk before the store is said to
+/// be there.
 fn new_store_survives_power_cut() {
     let Some(library) = shim::build() else { return };
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
@@ -114,8 +115,8 @@ fn failed_disk_stops_acknowledgements() {
     }
 }
 
-/// Whether the data are read from the disk again by the first process that opens the store and by the next one; and before they are
-/// said to be there.
+/// Whether the data are read from the disk again by the first process that opens the store and by
+/// the next one; and before they are said to be there.
 fn forgets(shimmed: &Shimmed, place: &TemporaryStore) -> (bool, bool) {
     let [first, second] = [(), ()].map(|()| {
         fs::write(&shimmed.log, b"").unwrap();
@@ -134,7 +135,8 @@ fn assert_failed<T>(result: Result<T, Error>) {
     assert_eq!(error.kind(), ErrorKind::Io, "{error}");
 }
 
-/// The part: `URL FILE`. Writes, and continues when the disk fails, which a file with this name brings about.
+/// The part: `URL FILE`. Writes, and continues when the disk fails, which a file with this name
+/// brings about.
 fn fail(args: &[String]) {
     let [url, file] = args else { panic!("not the arguments: {args:?}") };
     let store = Store::open(url).unwrap();

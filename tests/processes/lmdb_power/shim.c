@@ -1,9 +1,11 @@
 /* shim.c: loaded before the C library into a process that uses an lmdb: store, it writes down in which order data.mdb is
- * written and what is made sure to be on the disk (also of directories) or read from it again, and lets the disk fail when it is told to. It must not change the order
- * of what it sees: a write and its line are one step to all processes, and so is the beginning of a wait for the disk.
+ * written and what is made sure to be on the disk (also of directories) or read from it again, and
+ * lets the disk fail when it is told to. It must not change the order of what it sees: a write and
+ * its line are one step to all processes, and so is the beginning of a wait for the disk.
  *
- * SSS_SHIM_LOG: the file that records are added to. SSS_SHIM_FAIL: while there is a file of this name, the next wait for
- * data.mdb fails and removes it; a file of this name with ".later" becomes that at the next one. */
+ * SSS_SHIM_LOG: the file that records are added to. SSS_SHIM_FAIL: while there is a file of this
+ * name, the next wait for data.mdb fails and removes it; a file of this name with ".later" becomes
+ * that at the next one. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

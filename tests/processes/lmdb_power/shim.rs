@@ -1,4 +1,5 @@
-//! The library that notes what a process does to the disk (shim.c), built by this test, and what it has noted.
+//! The library that notes what a process does to the disk (shim.c), built by this test, and what it
+//! has noted.
 
 use std::{
     env, fs,

@@ -1,5 +1,5 @@
-//! A process that writes and notes in the log what it is about to do and what was acknowledged, and what its notes say of
-//! the sessions at some moment.
+//! A process that writes and notes in the log what it is about to do and what was acknowledged, and
+//! what its notes say of the sessions at some moment.
 
 use std::{collections::BTreeMap, fs::OpenOptions, thread};
 

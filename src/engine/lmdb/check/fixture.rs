@@ -1,5 +1,5 @@
-//! LMDB itself, for the tests of pages.rs only: it writes files by random histories, tells what it thinks of them,
-//! and in a child process puts a file through everything that could kill it.
+//! LMDB itself, for the tests of pages.rs only: it writes files by random histories, tells what it
+//! thinks of them, and in a child process puts a file through everything that could kill it.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_int, c_uint};
@@ -87,7 +87,8 @@ fn val(bytes: &[u8]) -> MDB_val {
 }
 
 fn copied(val: MDB_val) -> Vec<u8> {
-    // SAFETY: LMDB says that so many bytes are there; that this is true also of damaged files is what is tested.
+    // SAFETY: LMDB says that so many bytes are there; that this is true also of damaged files is
+    // what is tested.
     unsafe { std::slice::from_raw_parts(val.mv_data.cast::<u8>(), val.mv_size) }.to_vec()
 }
 
@@ -256,7 +257,8 @@ impl Txn<'_> {
     pub fn entries(&self, dbi: MDB_dbi, step: MDB_cursor_op) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut entries = Vec::new();
         let mut cursor = ptr::null_mut();
-        // SAFETY: the cursor is closed before its transaction ends, and what it shows is copied at once.
+        // SAFETY: the cursor is closed before its transaction ends, and what it shows is copied at
+        // once.
         unsafe {
             check(mdb_cursor_open(self.raw, dbi, &mut cursor))?;
             let end = loop {
@@ -299,7 +301,8 @@ pub(super) const DEEP: Style = Style { shortest_key: 380, longest_key: 511, long
 pub(super) const NARROW: Style = Style { shortest_key: 1, longest_key: 2, longest_value: 5000, operations: 400 };
 pub(super) const TINY: Style = Style { shortest_key: 1, longest_key: 30, longest_value: 3000, operations: 12 };
 
-/// One transaction with a random number of random puts, overwrites and deletes, also in transactions inside of it.
+/// One transaction with a random number of random puts, overwrites and deletes, also in
+/// transactions inside of it.
 pub(super) fn random_transaction(env: &Env, random: &mut Random, style: Style) -> Result<()> {
     let txn = env.begin(0)?;
     for _ in 0..1 + random.below(3) {
@@ -339,8 +342,9 @@ fn random_operations(txn: &Txn, random: &mut Random, style: Style) -> Result<()>
     if random.below(40) == 0 { txn.empty(dbi) } else { Ok(()) }
 }
 
-/// Reads everything in all ways, then deletes and rewrites half, and commits; then some more, until all is gone and
-/// something new is in its place. A sound file survives that, and so does the process.
+/// Reads everything in all ways, then deletes and rewrites half, and commits; then some more, until
+/// all is gone and something new is in its place. A sound file survives that, and so does the
+/// process.
 pub(super) fn put_to_the_test(dir: &Path, flags: c_uint) -> Result<()> {
     let env = Env::open(dir, flags, 48 << 20)?;
     let random = &mut Random(7);

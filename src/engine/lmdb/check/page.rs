@@ -3,22 +3,25 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-// Page: number u64, nothing u16, flags u16, then lower u16 and upper u16, or the number of pages in the run u32.
-// Behind that grow the offsets of the nodes, u16 each; the nodes themselves grow down from the end of the page.
+// Page: number u64, nothing u16, flags u16, then lower u16 and upper u16, or the number of pages in
+// the run u32. Behind that grow the offsets of the nodes, u16 each; the nodes themselves grow down
+// from the end of the page.
 pub(super) const PAGE_HEADER: usize = 16;
 pub(super) const BRANCH: u16 = 0x01;
 pub(super) const LEAF: u16 = 0x02;
 pub(super) const OVERFLOW: u16 = 0x04;
 const META: u16 = 0x08;
 
-// Node: size of the value u32 and flags u16 (in a branch together the number of the page below), size of the key u16,
-// key, value. A value that is too large stands in a run of overflow pages; the node has the number of the first.
+// Node: size of the value u32 and flags u16 (in a branch together the number of the page below),
+// size of the key u16, key, value. A value that is too large stands in a run of overflow pages; the
+// node has the number of the first.
 pub(super) const NODE_HEADER: usize = 8;
 pub(super) const IN_OVERFLOW: u16 = 0x01;
 pub(super) const IS_DATABASE: u16 = 0x02;
 const MAX_KEY: usize = 511;
 
-// Meta page: behind the page header MDB_meta, with the records of the free list and of the main database in it.
+// Meta page: behind the page header MDB_meta, with the records of the free list and of the main
+// database in it.
 pub(super) const META_SIZE: usize = PAGE_HEADER + 136;
 const MAGIC: u32 = 0xBEEF_C0DE;
 const VERSION: u32 = 1;
@@ -128,7 +131,8 @@ impl Kind {
     }
 }
 
-/// The bounds of a subtree's keys, none for the outermost ones: not less than the first, less than the second.
+/// The bounds of a subtree's keys, none for the outermost ones: not less than the first, less than
+/// the second.
 pub(super) type Bounds<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
 pub(super) fn check_header(page: &[u8], number: u64, flags: u16) -> Result<(), Flaw> {
@@ -162,7 +166,8 @@ pub(super) fn nodes<'p>(page: &'p [u8], flags: u16, bounds: Bounds, kind: Kind) 
         *size = node.size() as u16;
         nodes.push(node);
     }
-    // LMDB closes every gap, so a walk from node to node meets all of them, and then the end of the page.
+    // LMDB closes every gap, so a walk from node to node meets all of them, and then the end of the
+    // page.
     let mut at = upper;
     for _ in 0..count {
         at += match sizes.get(at / 2) {
@@ -194,7 +199,8 @@ pub(super) struct Node<'p> {
     pub flags: u16,
     /// Of the whole value, wherever it is.
     pub value_size: u32,
-    /// What of it is in the node: all, the number of its first overflow page, or in a branch nothing.
+    /// What of it is in the node: all, the number of its first overflow page, or in a branch
+    /// nothing.
     pub value: &'p [u8],
     /// Where in the page that is.
     pub value_at: usize,
@@ -209,7 +215,8 @@ impl<'p> Node<'p> {
             (_, IN_OVERFLOW) => 8,
             _ => value_size as usize,
         };
-        // LMDB puts larger values into overflow pages, and counts on finding room for two nodes in every page.
+        // LMDB puts larger values into overflow pages, and counts on finding room for two nodes in
+        // every page.
         let most = (page.len() - PAGE_HEADER) / 4 * 2 - 2;
         if page_flags != BRANCH && flags != IN_OVERFLOW && NODE_HEADER + key_size + in_node > most {
             return Err("a value is too large to be in a leaf");

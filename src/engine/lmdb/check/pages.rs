@@ -1,10 +1,12 @@
-//! Whether an LMDB data file is sound, before it is mapped. LMDB has no checksums and trusts every page number and offset
-//! that it reads: with a damaged file it dies of a signal, and the process with it. So the process that opens the file first
-//! reads all of it here, with plain reads, and gets an error instead.
+//! Whether an LMDB data file is sound, before it is mapped. LMDB has no checksums and trusts every
+//! page number and offset that it reads: with a damaged file it dies of a signal, and the process
+//! with it. So the process that opens the file first reads all of it here, with plain reads, and
+//! gets an error instead.
 //!
-//! Checked is the structure, all that LMDB follows; what keys and values say is authenticated elsewhere. The format is
-//! that of mdb.master 0.9.70 (data version 1) on machines of 64 bits, and of that only what the store uses: named
-//! databases in the order of bytes. Sorted duplicates and all other flags are refused.
+//! Checked is the structure, all that LMDB follows; what keys and values say is authenticated
+//! elsewhere. The format is that of mdb.master 0.9.70 (data version 1) on machines of 64 bits, and
+//! of that only what the store uses: named databases in the order of bytes. Sorted duplicates and
+//! all other flags are refused.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,21 +21,23 @@ const NO_PAGE: u64 = u64::MAX;
 /// As many pages as LMDB's cursors can hold above each other.
 const MAX_DEPTH: u16 = 32;
 
-/// What a sound file holds. Pages that are neither in use nor free are lost, which does LMDB no harm.
+/// What a sound file holds. Pages that are neither in use nor free are lost, which does LMDB no
+/// harm.
 #[derive(Debug, Default, PartialEq)]
 pub(in super::super) struct Summary {
     /// Pages of all trees and their values, without the two meta pages.
     pub pages_in_use: u64,
     pub free_pages: u64,
-    /// The highest page number that LMDB has given out; the file may be longer, or shorter by free pages.
+    /// The highest page number that LMDB has given out; the file may be longer, or shorter by free
+    /// pages.
     pub last_page: u64,
     /// Entries of all named databases.
     pub entries: u64,
 }
 
-/// Reads the snapshot that LMDB would use, the newer one of two, of a file that no process writes meanwhile. It is to be
-/// mapped with `map_size` bytes, or 0 if that is not known. An empty file is sound: LMDB initializes it.
-/// The error is one line of text.
+/// Reads the snapshot that LMDB would use, the newer one of two, of a file that no process writes
+/// meanwhile. It is to be mapped with `map_size` bytes, or 0 if that is not known. An empty file is
+/// sound: LMDB initializes it. The error is one line of text.
 pub(in super::super) fn check(file: &File, map_size: u64) -> Result<Summary, String> {
     let length = file.metadata().map_err(|error| format!("its length cannot be read: {error}"))?.len();
     if length == 0 {
@@ -57,7 +61,8 @@ fn newest_meta(file: &File) -> Result<Meta, String> {
     if even.page_size != odd.page_size {
         return Err("the two meta pages differ in the size of a page".into());
     }
-    // Transaction n writes meta page n % 2, and LMDB also chooses by that: of two others it would take the wrong one.
+    // Transaction n writes meta page n % 2, and LMDB also chooses by that: of two others it would
+    // take the wrong one.
     let new = even.txn == 0 && odd.txn == 0;
     if !new && (even.txn % 2 != 0 || even.txn.abs_diff(odd.txn) != 1) {
         return Err(format!("the meta pages' transactions {} and {} do not follow each other", even.txn, odd.txn));
@@ -65,7 +70,8 @@ fn newest_meta(file: &File) -> Result<Meta, String> {
     Ok(if even.txn < odd.txn { odd } else { even })
 }
 
-/// A walk through all trees of one snapshot. It holds one page for each level, and a bit for each page of the file.
+/// A walk through all trees of one snapshot. It holds one page for each level, and a bit for each
+/// page of the file.
 struct Walk<'f> {
     file: &'f File,
     page_size: usize,
@@ -87,8 +93,9 @@ impl<'f> Walk<'f> {
     fn new(file: &'f File, length: u64, map_size: u64, meta: &Meta) -> Result<Self, String> {
         let (page_size, last_page) = (meta.page_size as u64, meta.last_page);
         let pages = length / page_size;
-        // Only free pages may lie past the end of the file (given out, and freed before they were ever written), and
-        // each of those costs the free list eight bytes inside of it. So the bitmap cannot grow out of proportion.
+        // Only free pages may lie past the end of the file (given out, and freed before they were
+        // ever written), and each of those costs the free list eight bytes inside of it. So the
+        // bitmap cannot grow out of proportion.
         let most = pages.saturating_mul(1 + page_size / 8).min(meta.map_size / page_size);
         if last_page < 1 || last_page >= most {
             return Err(format!("the last page is said to be {last_page}, in a file of {pages} pages"));
@@ -149,7 +156,8 @@ impl<'f> Walk<'f> {
         Ok(())
     }
 
-    /// What a node of the leaf `number` leads to: overflow pages, a database, a record of the free list.
+    /// What a node of the leaf `number` leads to: overflow pages, a database, a record of the free
+    /// list.
     fn value(&mut self, number: u64, node: &Node, tree: &mut Tree) -> Result<(), String> {
         let in_page = |flaw: Flaw| format!("page {number}: {flaw}");
         let position = match (tree.kind, node.flags) {
@@ -165,7 +173,8 @@ impl<'f> Walk<'f> {
             _ => return Err(in_page("an entry has flags that the store never sets")),
         };
         if tree.kind == Kind::FreeList {
-            // 0 means to LMDB that it has not read a record yet: it would give out the pages of such a one twice.
+            // 0 means to LMDB that it has not read a record yet: it would give out the pages of
+            // such a one twice.
             let txn = u64_at(node.key, 0).map_err(in_page)?;
             if txn == 0 || txn > self.txn {
                 return Err(in_page("the free list has pages of a transaction that never was"));
@@ -175,7 +184,8 @@ impl<'f> Walk<'f> {
         Ok(())
     }
 
-    /// A value of `size` bytes in a run of pages. The run may be longer than it has to be, if the value has shrunk.
+    /// A value of `size` bytes in a run of pages. The run may be longer than it has to be, if the
+    /// value has shrunk.
     fn overflow(&mut self, first: u64, size: u32) -> Result<u64, String> {
         let in_page = |flaw: Flaw| format!("page {first}: {flaw}");
         self.take_run(first, 1)?;
@@ -199,7 +209,8 @@ impl<'f> Walk<'f> {
         let mut word = [0; 8];
         self.read(&mut word, position)?;
         let count = u64::from_ne_bytes(word);
-        // LMDB reserves records before it knows what to fill them with; what is left over stays, with a count of 0.
+        // LMDB reserves records before it knows what to fill them with; what is left over stays,
+        // with a count of 0.
         if count == 0 {
             return Ok(());
         }

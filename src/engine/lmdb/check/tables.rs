@@ -1,5 +1,5 @@
-//! Whether the tables of a store agree with one another, in one snapshot: for an operator. (The structure of the file is
-//! checked by the process that opens it alone: see `pages`.)
+//! Whether the tables of a store agree with one another, in one snapshot: for an operator. (The
+//! structure of the file is checked by the process that opens it alone: see `pages`.)
 
 use std::collections::{BTreeMap, BTreeSet};
 

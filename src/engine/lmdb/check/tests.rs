@@ -1,5 +1,6 @@
-//! Files as LMDB writes them must pass; and of damaged ones, those that pass must do no harm. Environment variables make
-//! the tests longer: SSS_VERIFY_HISTORIES, _KILLS, _MUTANTS, _CHILDREN (with _SEED for others), _BIG (in MiB).
+//! Files as LMDB writes them must pass; and of damaged ones, those that pass must do no harm.
+//! Environment variables make the tests longer: SSS_VERIFY_HISTORIES, _KILLS, _MUTANTS, _CHILDREN
+//! (with _SEED for others), _BIG (in MiB).
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -214,7 +215,8 @@ impl Base {
         self.used[random.below(self.used.len())] * 4096
     }
 
-    /// Where in a used page something is that LMDB follows: the header, an offset, a node, its key, its value's beginning.
+    /// Where in a used page something is that LMDB follows: the header, an offset, a node, its key,
+    /// its value's beginning.
     fn place_in_structure(&self, random: &mut Random) -> usize {
         let page = self.used_page(random);
         let number = |at: usize| usize::from(u16_at(&self.bytes, at).unwrap());
@@ -273,13 +275,15 @@ impl Base {
             Damage::PageRandom => vec![(page + [0, 16][random.below(2)], random.bytes(4080))],
             Damage::PageSwapped => {
                 let other = self.used_page(random);
-                // With and without its number, as if it had been written to the wrong place or given out twice.
+                // With and without its number, as if it had been written to the wrong place or
+                // given out twice.
                 let skip = [0, 8][random.below(2)];
                 let copy = |from: usize, to: usize| (to + skip, self.bytes[from + skip..from + 4096].to_vec());
                 vec![copy(page, other), copy(other, page)]
             }
             Damage::PageStale | Damage::BlockStale => {
-                // Writes that were lost: pages are what they were before, here and there also the meta pages.
+                // Writes that were lost: pages are what they were before, here and there also the
+                // meta pages.
                 let past = &self.past[random.below(self.past.len())];
                 let pages = if matches!(damage, Damage::PageStale) { 1 } else { 1 + random.below(16) };
                 let first = if random.below(6) == 0 { random.below(2) * 4096 } else { page };

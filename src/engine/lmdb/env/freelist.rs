@@ -1,5 +1,5 @@
-//! LMDB's list of free pages, as its version 0.9.70 stores it: a table of the transaction that freed pages (a word) to
-//! those pages, the first word of which is their count.
+//! LMDB's list of free pages, as its version 0.9.70 stores it: a table of the transaction that
+//! freed pages (a word) to those pages, the first word of which is their count.
 
 use lmdb_master_sys as lmdb;
 

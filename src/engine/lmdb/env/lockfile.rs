@@ -1,6 +1,6 @@
-//! LMDB's lock file, as its version 0.9.70 lays it out: a magic number, a word, the last transaction, the number of slots
-//! that were ever used, two locks, each of which begins a cache line; then the slots of the readers, a cache line each:
-//! snapshot, process, thread.
+//! LMDB's lock file, as its version 0.9.70 lays it out: a magic number, a word, the last
+//! transaction, the number of slots that were ever used, two locks, each of which begins a cache
+//! line; then the slots of the readers, a cache line each: snapshot, process, thread.
 #![allow(unsafe_code)]
 
 use std::{
@@ -38,9 +38,9 @@ pub(in super::super) struct ActiveReader {
     pub snapshot: u64,
 }
 
-/// Frees the slots of readers that have this process's id. This process has none yet, so they belong to the program that it
-/// was before (a server that executes itself again) or to a dead process that had its id: no other process would ever find
-/// them dead.
+/// Frees the slots of readers that have this process's id. This process has none yet, so they
+/// belong to the program that it was before (a server that executes itself again) or to a dead
+/// process that had its id: no other process would ever find them dead.
 pub(super) fn free_own_slots(file: &File) -> Result<()> {
     let len = file.metadata().map_err(|error| os::failed("look at lock.mdb", error))?.len() as usize;
     if len < SLOTS {
@@ -53,7 +53,8 @@ pub(super) fn free_own_slots(file: &File) -> Result<()> {
     }
     let used = word(USED_SLOTS).load(Ordering::Acquire) as usize;
     for slot in 0..used.min((len - SLOTS) / LINE) {
-        // As LMDB does when it closes: only the process that has a slot changes it, unless that process is found dead.
+        // As LMDB does when it closes: only the process that has a slot changes it, unless that
+        // process is found dead.
         let process = word(SLOTS + slot * LINE + PROCESS_IN_SLOT);
         let _ = process.compare_exchange(std::process::id(), 0, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -77,7 +78,8 @@ pub(super) fn oldest_reader(env: NonNull<lmdb::MDB_env>) -> Result<Option<Active
         0
     }
     let mut oldest: Option<ActiveReader> = None;
-    // SAFETY: the environment is open, and `line` takes `oldest` for what it is, during this call only.
+    // SAFETY: the environment is open, and `line` takes `oldest` for what it is, during this call
+    // only.
     let code = unsafe { lmdb::mdb_reader_list(env.as_ptr(), Some(line), (&raw mut oldest).cast()) };
     check(code.min(0)).map(|()| oldest)
 }

@@ -1,11 +1,14 @@
-//! LMDB's C API, as far as this engine needs it, made safe. It knows tables of bytes and nothing of sessions.
+//! LMDB's C API, as far as this engine needs it, made safe. It knows tables of bytes and nothing of
+//! sessions.
 //!
-//! Not `heed`, because of fork: its list of open environments refuses to open one again in the child, and an inherited
-//! environment works there as if it were the child's, with the parent's reader slots. Here a child leaves alone what it
-//! inherited and opens the directory again (see `registry`).
+//! Not `heed`, because of fork: its list of open environments refuses to open one again in the
+//! child, and an inherited environment works there as if it were the child's, with the parent's
+//! reader slots. Here a child leaves alone what it inherited and opens the directory again (see
+//! `registry`).
 //!
-//! Threads: an `Env` is shared by all of them. A read transaction belongs to the thread that began it. There is one write
-//! transaction for all processes; its lock is released when its process dies.
+//! Threads: an `Env` is shared by all of them. A read transaction belongs to the thread that began
+//! it. There is one write transaction for all processes; its lock is released when its process
+//! dies.
 #![allow(unsafe_code)]
 
 mod error;
@@ -56,17 +59,18 @@ pub(super) enum Room {
 /// Closes the environment on drop, as LMDB requires also if opening it failed.
 struct RawEnv(NonNull<lmdb::MDB_env>);
 
-// SAFETY: any thread may use LMDB's environment (MDB_NOTLS: read transactions are not tied to a thread either).
+// SAFETY: any thread may use LMDB's environment (MDB_NOTLS: read transactions are not tied to a
+// thread either).
 unsafe impl Send for RawEnv {}
 // SAFETY: as above.
 unsafe impl Sync for RawEnv {}
 
 impl Env {
-    /// Opens the files in a directory, with a map of `map_size` bytes. The same directory must not be open in this process
-    /// already.
+    /// Opens the files in a directory, with a map of `map_size` bytes. The same directory must not
+    /// be open in this process already.
     ///
-    /// Without `survives_power_cut` the file is written through the map and never synced: committed data survive the
-    /// processes, but a machine that stops may tear the file.
+    /// Without `survives_power_cut` the file is written through the map and never synced: committed
+    /// data survive the processes, but a machine that stops may tear the file.
     pub(super) fn open(directory: &Directory, map_size: usize, survives_power_cut: bool) -> Result<Env> {
         lockfile::free_own_slots(&open_file(&directory.lock())?)?;
         let flags = if survives_power_cut {
@@ -78,7 +82,8 @@ impl Env {
         Env::open_with(&directory.path, map_size, flags)
     }
 
-    /// Creates a data file with empty tables. It is not written through a map: on a full disk that would be a signal.
+    /// Creates a data file with empty tables. It is not written through a map: on a full disk that
+    /// would be a signal.
     pub(super) fn create_data_file(path: &Path, map_size: usize) -> Result<()> {
         Env::open_with(path, map_size, lmdb::MDB_NOSUBDIR | lmdb::MDB_NOLOCK | lmdb::MDB_NOSYNC).map(drop)
     }
@@ -145,7 +150,8 @@ impl Env {
         Ok(stat.ms_psize as usize)
     }
 
-    /// Whether the transactions after the one that writes now find at least `wanted` pages, in a file of `pages`.
+    /// Whether the transactions after the one that writes now find at least `wanted` pages, in a
+    /// file of `pages`.
     pub(super) fn has_room(&self, pages: usize, wanted: usize) -> Result<Room> {
         let info = self.info()?;
         // Saturating, because a file that is damaged while it is open may say anything.
@@ -173,7 +179,8 @@ impl Env {
         lockfile::oldest_reader(self.raw.0)
     }
 
-    /// Frees the reader slots of processes that died: each would keep the pages of its snapshot from being used again.
+    /// Frees the reader slots of processes that died: each would keep the pages of its snapshot
+    /// from being used again.
     pub(super) fn clear_dead_readers(&self) -> Result<()> {
         let mut dead = 0;
         // SAFETY: the environment is open, and `dead` receives the count.
@@ -189,7 +196,8 @@ impl Drop for Env {
 
 impl Drop for RawEnv {
     fn drop(&mut self) {
-        // SAFETY: transactions borrow the environment, so none is left. (A forked child does not come here: see `registry`.)
+        // SAFETY: transactions borrow the environment, so none is left. (A forked child does not
+        // come here: see `registry`.)
         unsafe { lmdb::mdb_env_close(self.0.as_ptr()) };
     }
 }

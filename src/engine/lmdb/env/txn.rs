@@ -43,11 +43,13 @@ pub(super) const TABLE_COUNT: c_uint = TABLE_NAMES.len() as c_uint;
 /// What the transactions of an environment have in common.
 pub(super) struct Shared {
     tables: [lmdb::MDB_dbi; TABLE_NAMES.len()],
-    /// Read transactions that were reset. They are kept, because a new one takes a lock that all processes share.
+    /// Read transactions that were reset. They are kept, because a new one takes a lock that all
+    /// processes share.
     idle_reads: Mutex<Vec<NonNull<lmdb::MDB_txn>>>,
 }
 
-// SAFETY: an idle read transaction is used by one thread at a time, and belongs to none (MDB_NOTLS).
+// SAFETY: an idle read transaction is used by one thread at a time, and belongs to none
+// (MDB_NOTLS).
 unsafe impl Send for Shared {}
 // SAFETY: as above; the list is behind a lock.
 unsafe impl Sync for Shared {}
@@ -116,7 +118,8 @@ fn begin(
 ) -> Result<NonNull<lmdb::MDB_txn>> {
     let parent = parent.map_or(ptr::null_mut(), NonNull::as_ptr);
     let mut raw = ptr::null_mut();
-    // SAFETY: the environment is open, the parent is a live transaction of it or none, and `raw` receives the transaction.
+    // SAFETY: the environment is open, the parent is a live transaction of it or none, and `raw`
+    // receives the transaction.
     check(unsafe { lmdb::mdb_txn_begin(env.as_ptr(), parent, flags, &mut raw) })?;
     NonNull::new(raw).ok_or_else(damaged)
 }
@@ -130,7 +133,8 @@ pub(in super::super) struct Txn<'e> {
 /// A snapshot. No write changes what it reads, and it blocks no writer.
 pub(in super::super) struct ReadTxn<'e>(Txn<'e>);
 
-/// The one write transaction that exists now in all processes. Dropped without `commit`, it has changed nothing.
+/// The one write transaction that exists now in all processes. Dropped without `commit`, it has
+/// changed nothing.
 pub(in super::super) struct WriteTxn<'e> {
     txn: Txn<'e>,
     /// Dropped after the transaction has ended. `None` in a nested one.
@@ -142,7 +146,8 @@ thread_local! {
 }
 
 impl Txn<'_> {
-    /// The number of the snapshot, which is that of the last transaction in it; or of the transaction that writes.
+    /// The number of the snapshot, which is that of the last transaction in it; or of the
+    /// transaction that writes.
     pub(in super::super) fn id(&self) -> u64 {
         // SAFETY: a live transaction.
         unsafe { lmdb::mdb_txn_id(self.raw.as_ptr()) as u64 }
@@ -169,8 +174,8 @@ impl Txn<'_> {
         let mut value = as_val(&[]);
         // SAFETY: a live transaction and a table of its environment; LMDB only reads the key.
         let code = unsafe { lmdb::mdb_get(self.raw.as_ptr(), self.handle(table), &mut key, &mut value) };
-        // SAFETY: what LMDB points to is in the map, and stays as it is until the transaction ends or writes: both need it
-        // unborrowed.
+        // SAFETY: what LMDB points to is in the map, and stays as it is until the transaction ends
+        // or writes: both need it unborrowed.
         found(code, || unsafe { as_bytes(&value) })
     }
 
@@ -210,7 +215,8 @@ impl<'e> ReadTxn<'e> {
         let raw = match shared.take_idle_read() {
             None => begin(env, None, lmdb::MDB_RDONLY)?,
             Some(raw) => {
-                // SAFETY: a read transaction of this environment that was reset, and that no other thread has now.
+                // SAFETY: a read transaction of this environment that was reset, and that no other
+                // thread has now.
                 if let Err(error) = check(unsafe { lmdb::mdb_txn_renew(raw.as_ptr()) }) {
                     // SAFETY: as above; it is not used again.
                     unsafe { lmdb::mdb_txn_abort(raw.as_ptr()) };
@@ -241,7 +247,8 @@ impl<'e> WriteTxn<'e> {
         IS_WRITING.get()
     }
 
-    /// A transaction inside this one, which is undone alone if it is dropped. Not if the file is written through the map.
+    /// A transaction inside this one, which is undone alone if it is dropped. Not if the file is
+    /// written through the map.
     pub(in super::super) fn nested(&mut self) -> Result<WriteTxn<'_>> {
         // SAFETY: a live transaction; its environment outlives it.
         let env = NonNull::new(unsafe { lmdb::mdb_txn_env(self.raw.as_ptr()) }).ok_or_else(damaged)?;
@@ -268,22 +275,25 @@ impl<'e> WriteTxn<'e> {
     pub(in super::super) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<()> {
         let mut key = as_val(key);
         let mut value = as_val(value);
-        // SAFETY: a live write transaction and a table of its environment; LMDB only reads key and value.
+        // SAFETY: a live write transaction and a table of its environment; LMDB only reads key and
+        // value.
         check(unsafe { lmdb::mdb_put(self.raw.as_ptr(), self.handle(table), &mut key, &mut value, 0) })
     }
 
-    /// Room for a value of `len` bytes, to be written by the caller at once: its content has no meaning.
+    /// Room for a value of `len` bytes, to be written by the caller at once: its content has no
+    /// meaning.
     pub(in super::super) fn reserve(&mut self, table: Table, key: &[u8], len: usize) -> Result<&mut [u8]> {
         let mut key = as_val(key);
         let mut value = lmdb::MDB_val { mv_size: len, mv_data: ptr::null_mut() };
         let handle = self.handle(table);
-        // SAFETY: a live write transaction and a table of its environment; LMDB sets `value` to the room.
+        // SAFETY: a live write transaction and a table of its environment; LMDB sets `value` to the
+        // room.
         check(unsafe { lmdb::mdb_put(self.raw.as_ptr(), handle, &mut key, &mut value, lmdb::MDB_RESERVE) })?;
         if value.mv_data.is_null() || value.mv_size != len {
             return Err(damaged());
         }
-        // SAFETY: `len` bytes of a page that is this transaction's own, initialized (a page of the file, or zeroed: no
-        // MDB_NOMEMINIT), valid until the next write, which needs `self`.
+        // SAFETY: `len` bytes of a page that is this transaction's own, initialized (a page of the
+        // file, or zeroed: no MDB_NOMEMINIT), valid until the next write, which needs `self`.
         Ok(unsafe { std::slice::from_raw_parts_mut(value.mv_data.cast(), len) })
     }
 
@@ -314,7 +324,8 @@ impl<'e> Deref for WriteTxn<'e> {
 
 impl Drop for ReadTxn<'_> {
     fn drop(&mut self) {
-        // SAFETY: live until now; a reset transaction holds no snapshot, and is renewed before it is used again.
+        // SAFETY: live until now; a reset transaction holds no snapshot, and is renewed before it
+        // is used again.
         unsafe { lmdb::mdb_txn_reset(self.raw.as_ptr()) };
         self.shared.keep_idle_read(self.raw);
     }

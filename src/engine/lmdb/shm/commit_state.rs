@@ -1,5 +1,5 @@
-//! What writers that wait for the disk tell one another, in all processes: a part of the shared memory. It is only ever a
-//! hint when to wait, except for `on_disk`.
+//! What writers that wait for the disk tell one another, in all processes: a part of the shared
+//! memory. It is only ever a hint when to wait, except for `on_disk`.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -41,7 +41,8 @@ impl CommitState {
         self.committing.load(Ordering::Acquire) > 0
     }
 
-    /// The processes that were about to commit are not relied on any more: they have taken too long, or died.
+    /// The processes that were about to commit are not relied on any more: they have taken too
+    /// long, or died.
     pub(in super::super) fn forget_writes(&self) {
         self.committing.store(0, Ordering::Release);
     }

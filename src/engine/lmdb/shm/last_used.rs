@@ -1,25 +1,29 @@
-//! When each session was last used: a slot of shared memory per session, beside LMDB, so that a `get` slides the idle
-//! deadline exactly and at once for all processes without a write transaction.
+//! When each session was last used: a slot of shared memory per session, beside LMDB, so that a
+//! `get` slides the idle deadline exactly and at once for all processes without a write
+//! transaction.
 //!
 //! ```text
 //! slot = 0: free
 //!      | generation (16 bits), whether the session is being ended (1 bit), milliseconds of the last use (47 bits)
 //!      | generation and 0: the session was found expired
 //! ```
-//! A record names its slot and the slot's generation, which tells a reader of an old snapshot that the slot belongs to
-//! another session by now. Slots are allocated and freed under the write transaction only. A slot that is not freed because
-//! its process died is lost until the next time that one process opens the store alone. If the slots are lost with their
-//! file, each session costs one write more: the time in its record is used then.
+//! A record names its slot and the slot's generation, which tells a reader of an old snapshot that
+//! the slot belongs to another session by now. Slots are allocated and freed under the write
+//! transaction only. A slot that is not freed because its process died is lost until the next time
+//! that one process opens the store alone. If the slots are lost with their file, each session
+//! costs one write more: the time in its record is used then.
 //!
-//! Readers take no lock, so a use and the end of a session meet in the slot. A thread that finds a session expired, or ends
-//! it to make room, marks the slot, and only if the last use is still the one that it has seen. A thread that uses or writes
-//! a session notes the use first, and fails if the slot is marked. So no thread sees a session dead and another one uses it
-//! afterwards, whatever their clocks said when they began.
+//! Readers take no lock, so a use and the end of a session meet in the slot. A thread that finds a
+//! session expired, or ends it to make room, marks the slot, and only if the last use is still the
+//! one that it has seen. A thread that uses or writes a session notes the use first, and fails if
+//! the slot is marked. So no thread sees a session dead and another one uses it afterwards,
+//! whatever their clocks said when they began.
 //!
-//! The mark of an expired session stays. A session that is ended to make room lives on if its writer is killed before the
-//! commit: a reader that finds this mark waits for the write lock, and removes the mark if it is still there. A session whose
-//! timeouts change is moved to another slot in the same way: no thread finds it expired by its old timeouts after its
-//! writer has begun to commit.
+//! The mark of an expired session stays. A session that is ended to make room lives on if its
+//! writer is killed before the commit: a reader that finds this mark waits for the write lock, and
+//! removes the mark if it is still there. A session whose timeouts change is moved to another slot
+//! in the same way: no thread finds it expired by its old timeouts after its writer has begun to
+//! commit.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -36,7 +40,8 @@ pub(in super::super) struct SlotRef {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum SlotState {
     LastUsed(i64),
-    /// The last use, while a writer is about to end the session to make room, or to move it to another slot.
+    /// The last use, while a writer is about to end the session to make room, or to move it to
+    /// another slot.
     Ending(i64),
     /// The session was found expired.
     Expired,
@@ -69,13 +74,15 @@ impl<'a> LastUsedTable<'a> {
         LastUsedTable { slots, next_generation }
     }
 
-    /// Where the slot of a session is, or near there: known before its record is, so that it can be fetched meanwhile.
+    /// Where the slot of a session is, or near there: known before its record is, so that it can be
+    /// fetched meanwhile.
     pub(super) fn home_address(&self, key: &LookupKey) -> *const u8 {
         self.slots.as_ptr().wrapping_add(self.home(key)).cast()
     }
 
     fn home(&self, key: &LookupKey) -> usize {
-        // Not the end of the key by which LMDB's tree is ordered: sessions that lie together should not crowd here.
+        // Not the end of the key by which LMDB's tree is ordered: sessions that lie together should
+        // not crowd here.
         (key.1 as u64 % self.slots.len().max(1) as u64) as usize
     }
 
@@ -96,7 +103,8 @@ impl<'a> LastUsedTable<'a> {
         SlotRef::default()
     }
 
-    /// Frees the slot of a session that is gone. Under the write transaction, or for a session that no thread has seen.
+    /// Frees the slot of a session that is gone. Under the write transaction, or for a session that
+    /// no thread has seen.
     pub(in super::super) fn free(&self, slot: SlotRef) {
         if let Some((value, _)) = self.find(slot) {
             value.store(0, Ordering::Release);
@@ -112,7 +120,8 @@ impl<'a> LastUsedTable<'a> {
         }
     }
 
-    /// Notes a use, and returns the last use before it; `None` if the session has ended or is about to.
+    /// Notes a use, and returns the last use before it; `None` if the session has ended or is about
+    /// to.
     pub(in super::super) fn touch(&self, slot: SlotRef, now: i64) -> Option<i64> {
         loop {
             let SlotState::LastUsed(before) = self.state(slot) else { return None };
@@ -139,12 +148,14 @@ impl<'a> LastUsedTable<'a> {
         }
     }
 
-    /// Marks a session as expired, if its last use is still the one that was seen. False: look again.
+    /// Marks a session as expired, if its last use is still the one that was seen. False: look
+    /// again.
     pub(in super::super) fn mark_expired(&self, slot: SlotRef, seen: SlotState) -> bool {
         seen == SlotState::Missing || self.compare_exchange(slot, seen, 0)
     }
 
-    /// Marks a session as being ended, if its last use is still the one that was seen. Under the write transaction.
+    /// Marks a session as being ended, if its last use is still the one that was seen. Under the
+    /// write transaction.
     pub(in super::super) fn mark_ending(&self, slot: SlotRef, seen: SlotState) -> bool {
         match seen {
             SlotState::LastUsed(ms) => self.compare_exchange(slot, seen, ENDING | ms as u64),
@@ -152,7 +163,8 @@ impl<'a> LastUsedTable<'a> {
         }
     }
 
-    /// Removes the mark of a session that was being ended: nothing was committed. Under the write lock, or by the writer.
+    /// Removes the mark of a session that was being ended: nothing was committed. Under the write
+    /// lock, or by the writer.
     pub(in super::super) fn unmark_ending(&self, slot: SlotRef) {
         if let seen @ SlotState::Ending(ms) = self.state(slot) {
             self.compare_exchange(slot, seen, ms as u64);

@@ -1,6 +1,6 @@
-//! What the processes of a store share beside LMDB: state.shm, a small file that all of them map, with the settings in
-//! force, the counters, a clock for tests, and the table of last uses. Everything in it is an atomic, so any content is
-//! valid.
+//! What the processes of a store share beside LMDB: state.shm, a small file that all of them map,
+//! with the settings in force, the counters, a clock for tests, and the table of last uses.
+//! Everything in it is an atomic, so any content is valid.
 #![allow(unsafe_code)]
 
 mod commit_state;
@@ -42,7 +42,8 @@ pub(super) struct ShmHeader {
     pub pid_namespace: AtomicU64,
     pub manual_ms: AtomicI64,
     next_generation: AtomicU32,
-    /// 1: a write to the disk has failed since the data file was created or last found sound on the disk.
+    /// 1: a write to the disk has failed since the data file was created or last found sound on the
+    /// disk.
     pub disk_failed: AtomicU32,
     /// 1: sessions were ended in their slots only, so the next sweep has to look for their records.
     pub must_reclaim: AtomicU32,
@@ -118,8 +119,8 @@ impl SharedMemory {
         self.header().is_clean.store(is_clean.into(), Ordering::Release);
     }
 
-    /// Fails if the disk has failed since the store was opened: the kernel reports each failure once, and a later sync
-    /// succeeds whatever was lost.
+    /// Fails if the disk has failed since the store was opened: the kernel reports each failure
+    /// once, and a later sync succeeds whatever was lost.
     pub(super) fn check_disk(&self) -> Result<()> {
         match self.header().disk_failed.load(Ordering::Acquire) {
             0 => Ok(()),

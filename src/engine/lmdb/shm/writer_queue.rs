@@ -1,11 +1,13 @@
-//! The queue of writers, in front of LMDB's own writer lock. That lock is a robust mutex of the C library, and its waiters
-//! can sleep for ever: the unlock first frees the lock and then wakes a waiter. If the process is killed in between and
-//! another thread takes the free lock before the kernel cleans up, no waiter is woken, and the lock no longer says that it
-//! has any. (Seen with LMDB 0.9.70, glibc 2.36 and Linux 6.18 after a minute of four looping writers that are killed at
-//! random: the word of the lock lacks FUTEX_WAITERS while two processes sleep at it.) Here no waiter sleeps for long without
-//! looking again, and finds LMDB's lock free.
+//! The queue of writers, in front of LMDB's own writer lock. That lock is a robust mutex of the C
+//! library, and its waiters can sleep for ever: the unlock first frees the lock and then wakes a
+//! waiter. If the process is killed in between and another thread takes the free lock before the
+//! kernel cleans up, no waiter is woken, and the lock no longer says that it has any. (Seen with
+//! LMDB 0.9.70, glibc 2.36 and Linux 6.18 after a minute of four looping writers that are killed at
+//! random: the word of the lock lacks FUTEX_WAITERS while two processes sleep at it.) Here no
+//! waiter sleeps for long without looking again, and finds LMDB's lock free.
 //!
-//! It is only a hint: a writer that waits too long, or for a process that is gone, goes to LMDB's lock.
+//! It is only a hint: a writer that waits too long, or for a process that is gone, goes to LMDB's
+//! lock.
 
 use std::{
     fs, process,
@@ -75,13 +77,15 @@ impl Drop for WriterPermit<'_> {
     }
 }
 
-/// Whether a process does nothing any more. A killed one keeps its id until its parent waits for it, and before that it gives
-/// back its memory, which takes longer the more it has. Its locks are released first.
+/// Whether a process does nothing any more. A killed one keeps its id until its parent waits for
+/// it, and before that it gives back its memory, which takes longer the more it has. Its locks are
+/// released first.
 fn is_gone(process: u32) -> bool {
     !os::is_running(process) || fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| is_exiting(&stat))
 }
 
-/// What proc_pid_stat(5) says of a process: the third field, its state, and the ninth, the kernel's flags.
+/// What proc_pid_stat(5) says of a process: the third field, its state, and the ninth, the kernel's
+/// flags.
 fn is_exiting(stat: &str) -> bool {
     /// Of the kernel's include/linux/sched.h.
     const PF_EXITING: u32 = 4;
