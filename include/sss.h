@@ -39,8 +39,9 @@
  *   call returns NOMEM and changes nothing. A panic inside the library is caught and returned as
  *   PANIC.
  * - Undefined behaviour is possible only through pointers or lengths that are wrong.
- * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step
- *   moves, in an "lmdb:" store from the machine's clock, in a "redis:" store from the server's.
+ * - Times are Unix time in milliseconds: in a "memory:" store from a clock that no clock step moves
+ *   and that counts while the machine sleeps, in an "lmdb:" store from the machine's clock, in a
+ *   "redis:" store from the server's.
  *
  * Generated from src/capi by cbindgen: do not edit.
  */

@@ -81,6 +81,24 @@ fn library_imports_follow_layers() {
     assert!(wrong.is_empty(), "imports against the layers:\n{}", wrong.join("\n"));
 }
 
+/// Waiting inside parking_lot is not safe in a forked child. Its locks are tried in one place only.
+#[test]
+fn parking_lot_is_used_in_one_file() {
+    fn files_with(needle: &str, folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                files_with(needle, &path, found);
+            } else if std::fs::read_to_string(&path).is_ok_and(|text| text.contains(needle)) {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    files_with(concat!("parking_lot", "::"), &root("src"), &mut found);
+    assert_eq!(found, [root("src/sync/backoff_mutex.rs")]);
+}
+
 #[test]
 fn nif_has_no_module_cycle() {
     let graph = rust::imports(&root("bindings/elixir/native/sss_nif/src"));
