@@ -82,8 +82,8 @@ pub(super) fn put(commands: &Commands, key: &LookupKey, write: &Write) -> Result
                 }
                 return Ok(RecordHeader { last_seen, ..replacement.header });
             }
-            // It may have been applied the first time, and another write have followed: neither a conflict nor to be repeated.
-            WriteOutcome::Mismatch(_) if delivery.was_resent => {
+            // It may have been applied the first time, and another write have followed: not a conflict.
+            WriteOutcome::Mismatch(_) if delivery.was_resent && write.if_version.is_some() => {
                 let message = "the connection was lost and the session has changed since: the write may have happened";
                 return Err(Error::fixed(ErrorKind::Unavailable, message));
             }

@@ -150,9 +150,21 @@ impl Connection {
         // TLS may have buffered some bytes.
         self.stream.flush().map_err(unknown)?;
         self.write_buf.shrink_to(KEPT_BUFFER);
-        let replies: io::Result<Vec<Reply>> =
-            commands.iter().map(|_| self.replies.read_reply(&mut self.stream)).collect();
-        replies.map_err(unknown)
+        let mut replies = Vec::new();
+        for _ in commands {
+            match self.replies.read_reply(&mut self.stream) {
+                Ok(reply) => replies.push(reply),
+                Err(error) => {
+                    // A server with too many clients says so, and closes the connection.
+                    let refusal = replies.first().and_then(Reply::error);
+                    return Err(refusal.map_or_else(
+                        || io_error(SendState::Unknown, &error, &self.server),
+                        |answer| server_error(answer, &self.server).with_state(SendState::Unknown),
+                    ));
+                }
+            }
+        }
+        Ok(replies)
     }
 
     /// Sends one command.
