@@ -560,3 +560,183 @@ fn prefixes_and_databases_are_isolated() {
     }
     assert_eq!(stores[0].get(&sid, Access::Slide).unwrap().0, b"x");
 }
+
+#[test]
+fn evicting_server_is_refused() {
+    let server = Server::start("maxmemory 100mb\nmaxmemory-policy allkeys-lru");
+    let store = Store::open(&server.url("")).unwrap();
+    let error = store.create(b"x", &of(b"alice")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("maxmemory-policy allkeys-lru"), "{error}");
+    assert_eq!(server.ask(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]).unwrap(), "+OK\r\n");
+    let begun = Instant::now();
+    while let Err(error) = store.create(b"x", &of(b"alice")) {
+        assert!(begun.elapsed() < PATIENCE, "{error}");
+    }
+}
+
+/// A use that cannot be recorded does not fail a get, and a get does not claim that it was.
+#[test]
+fn get_works_on_server_that_refuses_writes() {
+    let server = Server::start("enable-protected-configs yes");
+    let data = server.directory().join("data");
+    fs::create_dir(&data).unwrap();
+    let store = Store::open(&server.url("deadline=5s")).unwrap();
+    for options in [PLAIN, PLAIN.idle_timeout_ms(50_000)] {
+        let (sid, created) = store.create(b"hello", &options).unwrap();
+        sleep(Duration::from_millis(5));
+        let ask = |command: &[&str]| assert!(server.ask(command).unwrap().starts_with('+'), "{command:?}");
+        ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        for _ in 0..3 {
+            let (payload, meta) = store.get(&sid, Access::Slide).unwrap();
+            assert_eq!((&payload[..], meta.last_seen()), (&b"hello"[..], created.last_seen()));
+        }
+        assert_eq!(kind(&store.touch(&sid)), Some(ErrorKind::Unavailable));
+        assert_eq!(kind(&store.renew(&sid, None, &PLAIN)), Some(ErrorKind::Unavailable));
+        ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        assert!(store.get(&sid, Access::Slide).unwrap().1.last_seen() > created.last_seen());
+        // A disk that cannot be saved to.
+        ask(&["CONFIG", "SET", "save", "3600 1"]);
+        ask(&["CONFIG", "SET", "dbfilename", "data"]);
+        ask(&["BGSAVE"]);
+        let begun = Instant::now();
+        while !server.ask(&["INFO", "persistence"]).unwrap().contains("rdb_last_bgsave_status:err") {
+            assert!(begun.elapsed() < PATIENCE);
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"hello");
+        assert_eq!(kind(&store.put(&sid, b"x", &PLAIN)), Some(ErrorKind::Unavailable));
+        ask(&["CONFIG", "SET", "save", ""]);
+        ask(&["CONFIG", "SET", "dbfilename", "dump.rdb"]);
+        ask(&["BGSAVE"]);
+        while !server.ask(&["INFO", "persistence"]).unwrap().contains("rdb_last_bgsave_status:ok") {
+            assert!(begun.elapsed() < PATIENCE);
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn renew_without_replicas_keeps_session() {
+    let server = Server::start("");
+    let writer = Store::open(&server.url("")).unwrap();
+    let store = Store::open(&server.url("wait=1&deadline=500ms")).unwrap();
+    for options in [PLAIN, grace(60_000)] {
+        let (sid, _) = writer.create(b"hello", &of(b"alice")).unwrap();
+        assert_eq!(kind(&store.renew(&sid, Some(b"new"), &options)), Some(ErrorKind::Unavailable));
+        assert_eq!(writer.get(&sid, Access::Slide).unwrap().0, b"hello");
+        writer.put(&sid, b"still writable", &PLAIN).unwrap();
+        assert_eq!(writer.list(b"alice").unwrap().len(), 1);
+        assert_eq!(writer.revoke(b"alice", None).unwrap(), 1);
+    }
+}
+
+/// A server that hangs executes what it was sent when it goes on: too late, as its caller has been told.
+#[test]
+fn stopped_server_does_not_renew_afterwards() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("deadline=200ms")).unwrap();
+    let pid = server.pid().to_string();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let (warm, _) = store.create(b"warm", &PLAIN).unwrap();
+    store.renew(&warm, None, &PLAIN).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            signal("-STOP");
+            sleep(Duration::from_millis(400));
+            signal("-CONT");
+        });
+        sleep(Duration::from_millis(20));
+        kind(&store.renew(&sid, None, &PLAIN))
+    });
+    assert!(matches!(result, Some(ErrorKind::Timeout | ErrorKind::Unavailable)), "{result:?}");
+    let begun = Instant::now();
+    loop {
+        match store.get(&sid, Access::Peek) {
+            Ok((payload, _)) => break assert_eq!(payload, b"hello"),
+            Err(error) => {
+                assert!(error.kind() != ErrorKind::NotFound && begun.elapsed() < PATIENCE, "{error}");
+            }
+        }
+    }
+}
+
+/// A write that is sent again finds itself done; it writes nevertheless, because WAIT covers only what was written.
+#[test]
+fn repeated_write_is_acknowledged_by_replicas() {
+    let server = Server::start("");
+    let _replica = Server::start(&format!("replicaof 127.0.0.1 {}", server.port));
+    let proxy = Proxy::to(server.port);
+    let store = through(&proxy, "wait=1&deadline=10s");
+    let begun = Instant::now();
+    let sid = loop {
+        match store.create(b"hello", &PLAIN) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    store.put(&sid, b"warm", &PLAIN).unwrap();
+    let (sid, _) = store.renew(&sid, None, &PLAIN).unwrap();
+    let writes = || {
+        let stats = server.ask(&["INFO", "commandstats"]).unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_setrange:calls=")).unwrap_or("0,");
+        line.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    for call in 0..2 {
+        let before = writes();
+        proxy.set(Mode::CutOnce(0));
+        match call {
+            0 => drop(store.put(&sid, b"world", &PLAIN).unwrap()),
+            _ => drop(store.create(b"x", &PLAIN).unwrap()),
+        }
+        assert_eq!(writes(), before + 1, "call {call}");
+    }
+}
+
+#[test]
+fn refused_connections_name_the_cause() {
+    let server = Server::start("maxclients 5");
+    let message = |url: &str| Store::open(url).unwrap().create(b"x", &PLAIN).unwrap_err().to_string();
+    let open = format!("redis://:secret@127.0.0.1:{}", server.port);
+    assert!(message(&open).contains("no password for the default user"), "{}", message(&open));
+    let database = server.url("").replace('?', "/99?");
+    assert!(message(&database).contains("does not have the database"), "{}", message(&database));
+    let held: Vec<_> = (0..5).map(|_| crate::common::redis::connect(server.port)).collect();
+    sleep(Duration::from_millis(50));
+    assert!(message(&server.url("")).contains("'maxclients'"), "{}", message(&server.url("")));
+    drop(held);
+}
+
+/// Connections that an operator closes do not count as a server that is down.
+#[test]
+fn closed_connections_fail_no_idempotent_call() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("deadline=10s")).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let stop = AtomicBool::new(false);
+    let calls = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let _stop = Done(&stop);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    store.get(&sid, Access::Slide).unwrap();
+                    store.put(&sid, b"hello", &PLAIN).unwrap();
+                    calls.fetch_add(2, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..100 {
+            let before = calls.load(Ordering::Relaxed);
+            server.ask(&["CLIENT", "KILL", "USER", USER]).unwrap();
+            let begun = Instant::now();
+            while calls.load(Ordering::Relaxed) < before + 20 {
+                assert!(begun.elapsed() < PATIENCE, "nothing works");
+                sleep(Duration::from_millis(1));
+            }
+        }
+    });
+}

@@ -111,3 +111,44 @@ fn sentinel_credentials_go_to_sentinels_only() {
         assert!(!["guarded", "hunter", "one/two"].iter().any(|secret| message.contains(secret)), "{message}");
     }
 }
+
+/// A master that comes back takes itself for the master for some seconds, until a Sentinel reconfigures it.
+#[test]
+fn returned_master_is_not_used() {
+    let config = "appendonly yes\nrepl-diskless-sync-delay 0";
+    let mut old = Server::start(config);
+    let new = Server::start(&format!("{config}\nreplicaof 127.0.0.1 {}", old.port));
+    let sentinels = sentinels(old.port);
+    let idle = Store::open(&url(&sentinels, "deadline=2s")).unwrap();
+    let waiting = Store::open(&url(&sentinels, "wait=1&deadline=5s")).unwrap();
+    let begun = Instant::now();
+    let sid = loop {
+        match waiting.create(b"hello", &PLAIN) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    idle.get(&sid, Access::Peek).unwrap();
+    old.kill();
+    let port = new.port.to_string();
+    let knows = |sentinel: &Server| says(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "sessions"], &port);
+    while !sentinels.iter().all(knows) || !says(&new, &["ROLE"], "master\r\n") {
+        assert!(begun.elapsed() < PATIENCE, "the replica does not take over");
+        sleep(Duration::from_millis(10));
+    }
+    let fresh = Store::open(&url(&sentinels, "deadline=5s")).unwrap();
+    fresh.delete(&sid).unwrap();
+    old.revive(config);
+    // It says that it is the master, and it has the session.
+    let mut was_master = 0;
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(2) {
+        was_master += u64::from(says(&old, &["ROLE"], "master\r\n"));
+        match kind(&idle.get(&sid, Access::Peek)) {
+            Some(ErrorKind::NotFound | ErrorKind::Unavailable | ErrorKind::Timeout) => {}
+            other => panic!("{other:?}: the deleted session is read from the old master"),
+        }
+    }
+    assert!(was_master > 0, "the old master was never taken for one");
+    assert_eq!(kind(&idle.get(&sid, Access::Peek)), Some(ErrorKind::NotFound));
+}

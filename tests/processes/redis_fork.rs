@@ -14,7 +14,7 @@ use sss::{Access, Sid, Store};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 suite! {
-    tests: [child_opens_its_own_connection, child_of_busy_process_works],
+    tests: [child_opens_its_own_connection, child_of_busy_process_works, child_with_threads_never_hangs],
     parts: [],
 }
 
@@ -90,6 +90,38 @@ fn child_of_busy_process_works() {
         for _ in 0..crate::common::from_env("SSS_FORKS", 30) {
             let child = store.clone();
             in_child(|| use_store(&child, &sid));
+        }
+    });
+}
+
+/// Threads of the parent wait in the pool at the fork, and threads of the child do so afterwards.
+fn child_with_threads_never_hangs() {
+    let server = Server::start("");
+    let store = Store::open(&server.url("deadline=30s&pool=1")).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let _stop = crate::common::Done(&stop);
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(found(store.get(&sid, Access::Slide)).is_some());
+                }
+            });
+        }
+        for _ in 0..crate::common::from_env("SSS_FORKS", 200) {
+            let child = store.clone();
+            in_child(|| {
+                thread::scope(|scope| {
+                    for _ in 0..8 {
+                        scope.spawn(|| {
+                            for _ in 0..5 {
+                                assert_eq!(child.get(&sid, Access::Slide).unwrap().0, b"hello");
+                            }
+                        });
+                    }
+                });
+            });
         }
     });
 }
