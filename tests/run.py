@@ -42,6 +42,10 @@ class Step:
 LAST = ("All", "Docs")
 # How many steps run at a time.
 WORKERS = 2
+# The whole output of steps that fail.
+LOGS = ROOT / "target" / "test-logs"
+# Lines that name a failure, of which only the end of the output would not tell.
+FAILURE = r"^test .*FAILED$|panicked at|^FAIL |^FAILED |^  \d+\) test "
 # Far more than any step takes.
 LONGEST_S = 1200
 HOST = f"{os.uname().machine}-unknown-linux-gnu"
@@ -341,7 +345,13 @@ def report(result: Result) -> None:
     for line in dict.fromkeys(re.findall(NOT_RUN, result.output, re.MULTILINE)):
         print(f"    {line}", flush=True)
     if result.status:
-        print("\n".join(result.output.splitlines()[-80:]), flush=True)
+        LOGS.mkdir(parents=True, exist_ok=True)
+        log = LOGS / (re.sub(r"\W+", "-", title(result.step)).strip("-") + ".log")
+        log.write_text(result.output)
+        lines = result.output.splitlines()
+        print("\n".join(line for line in lines[:-80] if re.search(FAILURE, line)))
+        print("\n".join(lines[-80:]))
+        print(f"    all of it: {log.relative_to(ROOT)}", flush=True)
 
 
 def total(pattern: str, output: str) -> int:
