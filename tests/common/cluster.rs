@@ -77,6 +77,12 @@ impl Cluster {
         format!("redis+cluster://{USER}:hunter2%2F%40@127.0.0.1:{a},127.0.0.1:{b}?{options}")
     }
 
+    /// How often a replica has taken over, by the servers' logs.
+    pub fn failovers(&self) -> usize {
+        let logs = self.servers.iter().map(|server| std::fs::read_to_string(server.directory().join("log")).unwrap());
+        logs.map(|log| log.matches("Failover election won").count()).sum()
+    }
+
     pub fn is_master(&self, i: usize) -> bool {
         self.servers[i].ask(&["ROLE"]).is_some_and(|role| role.contains("master\r\n"))
     }
