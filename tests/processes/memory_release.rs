@@ -1,5 +1,6 @@
-//! A `memory:` store gives the memory of deleted sessions back to the system when it is swept, and all of its memory when it
-//! is closed. The tests measure the memory of their process, so each has one of its own.
+//! A `memory:` store gives the memory of deleted sessions back to the system when it is swept, and
+//! all of its memory when it is closed. The tests measure the memory of their process, so each has
+//! one of its own.
 
 use sss::{Options, Sid, Store};
 
@@ -13,7 +14,8 @@ suite! {
 const SESSIONS: usize = 40_000;
 const PAYLOAD: [u8; 1024] = [7; 1024];
 const ALL: usize = SESSIONS * PAYLOAD.len();
-/// What a sweep of 1000 gives back at most: 250 chunks of 64 KiB and what is left of a step that was begun.
+/// What a sweep of 1000 gives back at most: 250 chunks of 64 KiB and what is left of a step that
+/// was begun.
 const A_STEP: usize = (250 + 128) << 16;
 
 /// Bytes for which this process has memory.

@@ -1,5 +1,5 @@
-//! A `redis:` store in forked processes: a child continues on connections of its own, and neither the server nor the
-//! parent notices anything of what the child does with what it inherited.
+//! A `redis:` store in forked processes: a child continues on connections of its own, and neither
+//! the server nor the parent notices anything of what the child does with what it inherited.
 
 use std::{
     thread,
@@ -60,7 +60,8 @@ fn child_opens_its_own_connection() {
         assert!(found(store.get(&sid, Access::Slide)).is_some(), "round {round}");
     }
     drop(store.list(b"children").unwrap());
-    // The server notices the end of a child's connection a little later than the child's parent does.
+    // The server notices the end of a child's connection a little later than the child's parent
+    // does.
     let begun = Instant::now();
     while connections(&server).len() > 1 {
         assert!(begun.elapsed() < PATIENCE, "connections of children that have ended: {:?}", connections(&server));

@@ -1,7 +1,8 @@
 //! Runs a command beside the Redis servers of the engine under test, for tests in other languages:
-//! `SSS_TEST_ENGINE=redis-cluster cargo test --test processes -- --with-redis COMMAND...`. The command finds in
-//! SSS_TEST_REDIS what the URLs of its stores begin with: `{name}` stands for a name that is different for each store, and
-//! more options may follow. If there is a single server, SSS_TEST_REDIS_PID is its process, for tests that stop it.
+//! `SSS_TEST_ENGINE=redis-cluster cargo test --test processes -- --with-redis COMMAND...`. The
+//! command finds in SSS_TEST_REDIS what the URLs of its stores begin with: `{name}` stands for a
+//! name that is different for each store, and more options may follow. If there is a single server,
+//! SSS_TEST_REDIS_PID is its process, for tests that stop it.
 
 use std::process::{Command, ExitCode};
 

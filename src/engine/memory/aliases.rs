@@ -1,8 +1,8 @@
-//! The aliases of one shard: old ids of renewed sessions within their grace time. An alias is no session: it is neither
-//! counted nor listed.
+//! The aliases of one shard: old ids of renewed sessions within their grace time. An alias is no
+//! session: it is neither counted nor listed.
 //!
-//! An alias is removed when it has ended, and with its session. For that, the shard of a session knows the keys of all
-//! aliases that lead to it, which are in other shards.
+//! An alias is removed when it has ended, and with its session. For that, the shard of a session
+//! knows the keys of all aliases that lead to it, which are in other shards.
 
 use std::{
     collections::{BTreeSet, HashMap, TryReserveError},
@@ -107,8 +107,8 @@ impl Aliases {
 }
 
 impl OldKeys {
-    /// Adds the key of a new alias. Returns the keys that it replaces: those that have ended, and the oldest if they are too
-    /// many.
+    /// Adds the key of a new alias. Returns the keys that it replaces: those that have ended, and
+    /// the oldest if they are too many.
     pub(super) fn push(&mut self, alias: &Alias, now: i64) -> OldKeys {
         let mut replaced = OldKeys::default();
         let excess = (self.0.len() + 1).saturating_sub(MAX_ALIASES);

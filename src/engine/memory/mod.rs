@@ -1,4 +1,5 @@
-//! The engine of `memory:`. A use of a session takes one lock once, and touches one line of the index and one slot.
+//! The engine of `memory:`. A use of a session takes one lock once, and touches one line of the
+//! index and one slot.
 
 mod aliases;
 mod alloc;
@@ -251,7 +252,8 @@ impl Engine for Memory {
 
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64> {
         let mut principals = self.sessions.principals.lock(Some(principal), None);
-        // Under the principal's lock, so that a renewal of the excepted session is either before or after.
+        // Under the principal's lock, so that a renewal of the excepted session is either before or
+        // after.
         let excepted = except.and_then(|key| self.sessions.resolve(cx, key.0)).map(|resolved| resolved.walk.key.0);
         let mut revoked = 0;
         let mut expired = 0;

@@ -1,5 +1,5 @@
-//! Writes that involve more than one shard: sessions with a principal, renewal, and the limit per principal. Each is one step
-//! under the locks of everything involved.
+//! Writes that involve more than one shard: sessions with a principal, renewal, and the limit per
+//! principal. Each is one step under the locks of everything involved.
 
 use smallvec::SmallVec;
 
@@ -43,7 +43,8 @@ struct Leftovers {
 type Keys = SmallVec<[u128; 4]>;
 
 impl SessionTable {
-    /// Writes a session from key `old`, if there is one, to key `new`. Its principal or key may change.
+    /// Writes a session from key `old`, if there is one, to key `new`. Its principal or key may
+    /// change.
     pub(super) fn write_across_shards(
         &self,
         cx: &Context,
@@ -78,7 +79,8 @@ impl SessionTable {
         leftovers: &mut Leftovers,
     ) -> Result<Attempt> {
         let key_changes = old != Some(new);
-        // The principal's lock comes before the shard's, so the principal is read first and checked again below.
+        // The principal's lock comes before the shard's, so the principal is read first and checked
+        // again below.
         let old_principal = match old {
             Some(key) => self.lock(key).find_live(key, &cx.step_time()).ok_or_else(Error::not_found)?.1.principal,
             None => None,
@@ -221,8 +223,9 @@ impl LockedShards<'_> {
         shard.find(key).map_or(Usage::default(), |slot| table.usage_of(shard.slab.payload(slot).len()))
     }
 
-    /// The least recently used of a principal's other sessions, which must end so that one more does not exceed the limit.
-    /// Under the locks of all of them, because one that ended after it was counted would make room.
+    /// The least recently used of a principal's other sessions, which must end so that one more
+    /// does not exceed the limit. Under the locks of all of them, because one that ended after it
+    /// was counted would make room.
     fn excess(&mut self, others: &[u128], limit: u64, time: &StepTime) -> Keys {
         let mut live: SmallVec<[_; 4]> = SmallVec::new();
         for &key in others {

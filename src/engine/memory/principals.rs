@@ -1,8 +1,10 @@
-//! Which sessions each principal has: an ordered set of (principal, session key) pairs, in shards of its own.
+//! Which sessions each principal has: an ordered set of (principal, session key) pairs, in shards
+//! of its own.
 //!
-//! Locking: these locks come before the session shards' locks, lower shards first. A step that gives a session a principal
-//! holds that principal's lock while the session appears, so `revoke`, which holds it too, misses none. Removal is lazy: a
-//! pair may outlive its session for a moment, so readers of pairs look the session up.
+//! Locking: these locks come before the session shards' locks, lower shards first. A step that
+//! gives a session a principal holds that principal's lock while the session appears, so `revoke`,
+//! which holds it too, misses none. Removal is lazy: a pair may outlive its session for a moment,
+//! so readers of pairs look the session up.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,5 @@
-//! How many sessions and bytes a store holds, exactly, and the limits on both. A change is counted before it happens and only
-//! if it fits, so no race can pass a limit.
+//! How many sessions and bytes a store holds, exactly, and the limits on both. A change is counted
+//! before it happens and only if it fits, so no race can pass a limit.
 
 use std::{
     ops::AddAssign,
@@ -53,8 +53,9 @@ impl Drop for Reservation<'_> {
 }
 
 impl Quota {
-    /// Replaces `old` by `new` in what is used. `None`, and nothing changed, if that would pass a limit. What does not grow
-    /// always fits, even in a store that is over a limit because the limit was lowered.
+    /// Replaces `old` by `new` in what is used. `None`, and nothing changed, if that would pass a
+    /// limit. What does not grow always fits, even in a store that is over a limit because the
+    /// limit was lowered.
     pub(super) fn reserve(&self, old: Usage, new: Usage, limits: &Limits) -> Option<Reservation<'_>> {
         if !try_replace(&self.sessions, old.sessions, new.sessions, limits.max_sessions) {
             return None;

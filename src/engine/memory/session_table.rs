@@ -1,7 +1,8 @@
-//! All sessions of a store: shards by key, each behind its own lock, with the index of principals and the quota. Knows no
-//! clock and no counters; both come with the context of a step.
+//! All sessions of a store: shards by key, each behind its own lock, with the index of principals
+//! and the quota. Knows no clock and no counters; both come with the context of a step.
 //!
-//! Locking: the principals' locks first (see `principals`), then shards from the lowest to the highest.
+//! Locking: the principals' locks first (see `principals`), then shards from the lowest to the
+//! highest.
 
 use std::{
     ops::RangeInclusive,
@@ -25,10 +26,12 @@ use crate::{
     sync::backoff_mutex::{BackoffMutex, BackoffMutexGuard},
 };
 
-/// Four shards per processor, so that threads seldom meet, within these bounds: more shards make a small store larger. With
-/// 32 instead of 16, each of a thousand sessions takes some 150 bytes more, and two threads meet half as often.
+/// Four shards per processor, so that threads seldom meet, within these bounds: more shards make a
+/// small store larger. With 32 instead of 16, each of a thousand sessions takes some 150 bytes
+/// more, and two threads meet half as often.
 const SHARDS: RangeInclusive<usize> = 32..=64;
-/// Slots that a create visits to look for expired sessions: more than one, so that a store that is never swept shrinks.
+/// Slots that a create visits to look for expired sessions: more than one, so that a store that is
+/// never swept shrinks.
 const VISITS_PER_CREATE: u32 = 4;
 
 pub(super) struct SessionTable {
@@ -107,8 +110,8 @@ impl SessionTable {
         self.shards[self.shard_number(key)].lock()
     }
 
-    /// The live session that a key reads, over aliases if need be. Its shard stays locked: once unlocked, the session might
-    /// be renewed again.
+    /// The live session that a key reads, over aliases if need be. Its shard stays locked: once
+    /// unlocked, the session might be renewed again.
     pub(super) fn resolve(&self, cx: &Context, key: u128) -> Option<Resolved<'_>> {
         let mut walk = AliasWalk::from(LookupKey(key, 0));
         // Ends, because a target's id is always made after the alias's.
@@ -116,7 +119,8 @@ impl SessionTable {
             let key = walk.key.0;
             let shard = self.lock(key);
             let time = cx.step_time();
-            // The clock may have moved since the last step of the walk, and another thread may have written since.
+            // The clock may have moved since the last step of the walk, and another thread may have
+            // written since.
             if walk.has_ended(time.now) {
                 return None;
             }
@@ -127,8 +131,8 @@ impl SessionTable {
         }
     }
 
-    /// Gives the quota of removed sessions back. Called under their shard's lock, so that a step that found the store full and
-    /// then nothing expired can rely on it.
+    /// Gives the quota of removed sessions back. Called under their shard's lock, so that a step
+    /// that found the store full and then nothing expired can rely on it.
     pub(super) fn release_quota(&self, removed: &[RemovedSession]) {
         if !removed.is_empty() {
             let bytes = removed.iter().map(|session| self.payload_len(session.stored_len)).sum();
@@ -169,7 +173,8 @@ impl SessionTable {
         cx.counters.add(Count::Expired, (removed.len() - before) as u64);
     }
 
-    /// Removes a few expired sessions from a shard in which one was created, because only creates make a store grow.
+    /// Removes a few expired sessions from a shard in which one was created, because only creates
+    /// make a store grow.
     pub(super) fn remove_expired_neighbours(
         &self,
         cx: &Context,

@@ -1,5 +1,5 @@
-//! One shard: the sessions whose keys fall into it. Every method runs under the shard's lock. What spans shards (principals,
-//! renewal, limits) does not belong here.
+//! One shard: the sessions whose keys fall into it. Every method runs under the shard's lock. What
+//! spans shards (principals, renewal, limits) does not belong here.
 //!
 //! Invariant: the index has one entry for each slot in use that was linked, and no other.
 
@@ -29,8 +29,8 @@ pub(super) struct Shard {
     pub misses: u64,
 }
 
-/// The sessions that one hold of the lock removes at most. So few that waiting threads seldom sleep, because waking takes far
-/// longer.
+/// The sessions that one hold of the lock removes at most. So few that waiting threads seldom
+/// sleep, because waking takes far longer.
 pub(super) const MAX_REMOVED_PER_HOLD: usize = 8;
 
 /// Filled in place: it is too large to be moved.
@@ -92,7 +92,8 @@ impl Shard {
         header.is_live(time).then_some((slot, header))
     }
 
-    /// Stores a session that is not found until it is linked. Everything that can fail happens here.
+    /// Stores a session that is not found until it is linked. Everything that can fail happens
+    /// here.
     pub(super) fn insert_unlinked(
         &mut self,
         key: u128,
@@ -111,8 +112,8 @@ impl Shard {
         self.index.insert(tag_of(key), slot.0);
     }
 
-    /// Replaces header and payload of the session in `slot`: in place if they fit its size class. `deadlines` are the
-    /// session's before and after.
+    /// Replaces header and payload of the session in `slot`: in place if they fit its size class.
+    /// `deadlines` are the session's before and after.
     pub(super) fn update(
         &mut self,
         key: u128,
@@ -123,7 +124,8 @@ impl Shard {
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
         if self.slab.overwrite(slot, header, len, &fill)? {
-            // The scheduled deadline is not later than the old one. It stays valid unless the new one is earlier.
+            // The scheduled deadline is not later than the old one. It stays valid unless the new
+            // one is earlier.
             if deadlines[1] < deadlines[0] {
                 self.slab.schedule(slot, deadlines[1]);
             }
@@ -155,8 +157,8 @@ impl Shard {
         RemovedSession { key, principal, stored_len, old_keys: self.aliases.take_old_keys(key) }
     }
 
-    /// Removes expired sessions from the cursor on, and adds them to `removed`. If visits of the budget are left, there are no
-    /// more.
+    /// Removes expired sessions from the cursor on, and adds them to `removed`. If visits of the
+    /// budget are left, there are no more.
     pub(super) fn remove_expired(
         &mut self,
         time: &StepTime,
@@ -194,8 +196,8 @@ impl Shard {
         }
     }
 
-    /// Moves sessions together so that memory can be given back. Each costs one of the `budget`; if that is used up, there may
-    /// be more to do.
+    /// Moves sessions together so that memory can be given back. Each costs one of the `budget`; if
+    /// that is used up, there may be more to do.
     pub(super) fn compact(&mut self, budget: &mut u32) {
         if self.index.shrink() {
             *budget = 0;
@@ -259,7 +261,8 @@ mod tests {
         }
     }
 
-    /// Sizes of all classes and above, writes that change the class, sweeps and compaction, against a map.
+    /// Sizes of all classes and above, writes that change the class, sweeps and compaction, against
+    /// a map.
     #[test]
     fn random_history_matches_a_map() {
         for seed in 1..=2 {
@@ -371,7 +374,8 @@ mod tests {
         let left = shard.slab.chunks_in_use();
         assert!(left * 7 <= full, "{left} of {full} chunks after {steps} steps");
     }
-    /// Of a large store only the pages stay that the sessions left need, also where they are of every size.
+    /// Of a large store only the pages stay that the sessions left need, also where they are of
+    /// every size.
     #[test]
     #[cfg(target_os = "linux")]
     fn few_sessions_of_every_size_need_few_pages() {

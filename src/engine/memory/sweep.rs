@@ -1,5 +1,6 @@
-//! What removes expired sessions in bulk, and gives memory back. Takes the shards in turn and holds each lock for a short
-//! time only: the locks are not fair, so a longer hold, or taking the same lock again at once, would keep other threads out.
+//! What removes expired sessions in bulk, and gives memory back. Takes the shards in turn and holds
+//! each lock for a short time only: the locks are not fair, so a longer hold, or taking the same
+//! lock again at once, would keep other threads out.
 
 use std::sync::atomic::Ordering;
 
@@ -25,8 +26,8 @@ const MOVES_PER_RELEASED_CHUNK: u64 = 4;
 const REMOVED_WHEN_FULL: u64 = 64;
 
 impl SessionTable {
-    /// Removes up to `max` expired sessions, and returns how many. If none are left, it also removes ended aliases, and spends
-    /// the rest of `max` on compaction and on giving memory back.
+    /// Removes up to `max` expired sessions, and returns how many. If none are left, it also
+    /// removes ended aliases, and spends the rest of `max` on compaction and on giving memory back.
     pub(super) fn sweep(&self, cx: &Context, max: u64) -> u64 {
         // Each sweep begins with another shard.
         let first_shard = self.sweeps.fetch_add(1, Ordering::Relaxed);
@@ -59,8 +60,8 @@ impl SessionTable {
         total
     }
 
-    /// Removes all aliases that have ended. They are not counted, so none may be left for a later sweep: a caller may not
-    /// make one before long.
+    /// Removes all aliases that have ended. They are not counted, so none may be left for a later
+    /// sweep: a caller may not make one before long.
     fn sweep_aliases(&self, cx: &Context, first_shard: usize) {
         let mut pending: SmallVec<[_; 64]> = self.shards_from(first_shard).collect();
         while !pending.is_empty() {
@@ -87,8 +88,8 @@ impl SessionTable {
         budget
     }
 
-    /// Gives free memory back to the kernel. Only sweeps do: neither the end of a session waits for the kernel, nor do reads
-    /// during a sweep of many sessions.
+    /// Gives free memory back to the kernel. Only sweeps do: neither the end of a session waits for
+    /// the kernel, nor do reads during a sweep of many sessions.
     fn release_memory(&self, mut budget: u64) {
         while budget > 0 {
             let chunks = self.pool.trim() as u64;
@@ -96,8 +97,8 @@ impl SessionTable {
         }
     }
 
-    /// Removes some expired sessions from a store that is full. If there are none, the caller may try once more, because
-    /// other threads may have removed them; after that it is `FULL`.
+    /// Removes some expired sessions from a store that is full. If there are none, the caller may
+    /// try once more, because other threads may have removed them; after that it is `FULL`.
     pub(super) fn make_room(&self, cx: &Context, is_last_try: &mut bool) -> Result<()> {
         if *is_last_try {
             return Err(Error::fixed(ErrorKind::Full, "the store is full: max_sessions or max_bytes is reached"));

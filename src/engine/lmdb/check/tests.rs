@@ -205,7 +205,7 @@ impl Base {
         let last_page = env.summary().unwrap().last_page as usize;
         let free = env.free_pages().unwrap();
         let bytes = fs::read(dir.data()).unwrap();
-        // Pages inside of overflow runs have no header, nothing but somebody's bytes.
+        // Pages inside of overflow runs have no header, only payload bytes.
         let has_header = |page: usize| u64_at(&bytes, page * 4096) == Ok(page as u64);
         let used = (2..=last_page).filter(|page| !free.contains(&(*page as u64)) && has_header(*page)).collect();
         Base { flags, bytes, past, used, last_page }

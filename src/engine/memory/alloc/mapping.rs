@@ -1,5 +1,5 @@
-//! Pages of their own for a large object, which go back to the kernel when it is dropped. Those with payloads appear neither
-//! in core dumps nor in forked children.
+//! Pages of their own for a large object, which go back to the kernel when it is dropped. Those
+//! with payloads appear neither in core dumps nor in forked children.
 #![allow(unsafe_code)]
 
 use std::{
@@ -44,11 +44,12 @@ fn map(len: usize) -> Option<NonNull<u8>> {
     if mapped == libc::MAP_FAILED { None } else { NonNull::new(mapped.cast()) }
 }
 
-/// Keeps new pages out of core dumps and of forked children. The latter cannot use the store, and need no copy of it.
+/// Keeps new pages out of core dumps and of forked children. The latter cannot use the store, and
+/// need no copy of it.
 pub(super) fn keep_private(mapped: *mut libc::c_void, len: usize) {
     #[cfg(target_os = "linux")]
-    // SAFETY: advice for whole pages that were just mapped. It changes their contents in a forked child only, where nothing
-    // reads them.
+    // SAFETY: advice for whole pages that were just mapped. It changes their contents in a forked
+    // child only, where nothing reads them.
     unsafe {
         libc::madvise(mapped, len, libc::MADV_DONTDUMP);
         libc::madvise(mapped, len, libc::MADV_WIPEONFORK);
@@ -80,7 +81,8 @@ impl DerefMut for Mapping {
     }
 }
 
-/// Values in pages of their own: unlike on the heap, nothing that is freed later keeps these from being given back.
+/// Values in pages of their own: unlike on the heap, nothing that is freed later keeps these from
+/// being given back.
 pub(crate) struct MappedSlice<T> {
     memory: NonNull<T>,
     len: usize,

@@ -1,5 +1,6 @@
-//! Chunks of 64 KiB, cut from [`region`](super::region)s. Shards take chunks under their locks, so what keeps the kernel busy
-//! happens apart from that: `reserve_ahead` provides pages before a write, `trim` gives them back after a sweep.
+//! Chunks of 64 KiB, cut from [`region`](super::region)s. Shards take chunks under their locks, so
+//! what keeps the kernel busy happens apart from that: `reserve_ahead` provides pages before a
+//! write, `trim` gives them back after a sweep.
 //!
 //! Invariants: `resident` and `free` are the sums over the regions, which are sorted by address.
 
@@ -22,13 +23,14 @@ use crate::{os::prefetch::prefetch, sync::backoff_mutex::BackoffMutex};
 const REGIONS_BEFORE_HUGE_PAGES: usize = 8;
 /// With fewer free chunks the next region is mapped ahead.
 const FREE_CHUNKS_AHEAD: usize = 8;
-/// Free chunks that keep their pages, so that a store that shrinks and grows does not fault them in each time: one for so
-/// many in use, and at least `MIN_RESIDENT`.
+/// Free chunks that keep their pages, so that a store that shrinks and grows does not fault them in
+/// each time: one for so many in use, and at least `MIN_RESIDENT`.
 const IN_USE_PER_RESIDENT: usize = 16;
 const MIN_RESIDENT: usize = CHUNKS_PER_REGION;
 /// The chunks that one `trim` gives back at most.
 const MAX_TRIM: usize = 4 * CHUNKS_PER_REGION;
-/// The lines of a slot that are fetched at once: a payload of 1 KiB. Processors track about as many misses.
+/// The lines of a slot that are fetched at once: a payload of 1 KiB. Processors track about as many
+/// misses.
 const MAX_PREFETCHED_LINES: usize = 20;
 
 pub(crate) struct Pool {
@@ -38,8 +40,8 @@ pub(crate) struct Pool {
     reserving: BackoffMutex<()>,
 }
 
-/// 64 KiB of a pool, which they keep alive. The owner wipes its secrets before it drops a chunk, unless the whole store
-/// closes and its memory is unmapped.
+/// 64 KiB of a pool, which they keep alive. The owner wipes its secrets before it drops a chunk,
+/// unless the whole store closes and its memory is unmapped.
 pub(crate) struct Chunk {
     memory: RawChunk,
     was_resident: bool,
@@ -68,7 +70,8 @@ impl Pool {
     pub(crate) fn allocate(self: &Arc<Pool>) -> Option<Chunk> {
         let mut regions = self.regions.lock();
         if self.free.load(Ordering::Relaxed) == 0 {
-            // `reserve_ahead` came too late. Small pages: the shard's other users would wait for the zeroing of a huge one.
+            // `reserve_ahead` came too late. Small pages: the shard's other users would wait for
+            // the zeroing of a huge one.
             let region = Region::map(false)?;
             self.add(&mut regions, region)?;
         }
@@ -76,7 +79,8 @@ impl Pool {
         self.take(&mut regions, resident)
     }
 
-    /// A chunk without pages: it takes only the memory that is touched. `None` if there is no memory.
+    /// A chunk without pages: it takes only the memory that is touched. `None` if there is no
+    /// memory.
     pub(crate) fn allocate_released(self: &Arc<Pool>) -> Option<Chunk> {
         let mut regions = self.regions.lock();
         if regions.resident == self.free.load(Ordering::Relaxed) {
@@ -98,8 +102,9 @@ impl Pool {
         self.free.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Maps the next region if few chunks are free. Called without a shard's lock, because the kernel takes a while for the
-    /// pages of a large store; a small one gets its pages one by one at first use.
+    /// Maps the next region if few chunks are free. Called without a shard's lock, because the
+    /// kernel takes a while for the pages of a large store; a small one gets its pages one by one
+    /// at first use.
     pub(crate) fn reserve_ahead(&self) {
         if self.free.load(Ordering::Relaxed) < FREE_CHUNKS_AHEAD
             && let Some(_reserving) = self.reserving.try_lock()
@@ -110,15 +115,16 @@ impl Pool {
                 if huge {
                     region.populate();
                 }
-                // Without memory for the list the region is not used; the allocation that needs it reports the error.
+                // Without memory for the list the region is not used; the allocation that needs it
+                // reports the error.
                 let _ = self.add(&mut self.regions.lock(), region);
             }
         }
     }
 
-    /// Gives the pages of some free chunks back to the kernel if far more are resident than are useful. Returns their number.
-    /// Called without a shard's lock, because it takes the kernel a while, and interrupts every processor that runs a thread
-    /// of this process.
+    /// Gives the pages of some free chunks back to the kernel if far more are resident than are
+    /// useful. Returns their number. Called without a shard's lock, because it takes the kernel a
+    /// while, and interrupts every processor that runs a thread of this process.
     pub(crate) fn trim(&self) -> usize {
         let mut regions = self.regions.lock();
         let in_use = (regions.all.len() * CHUNKS_PER_REGION).saturating_sub(self.free.load(Ordering::Relaxed));
@@ -127,13 +133,15 @@ impl Pool {
             return 0;
         }
         let surplus = (regions.resident - useful).min(MAX_TRIM);
-        // Whole regions first: for a part of one the kernel splits its huge page, which takes four times as long.
+        // Whole regions first: for a part of one the kernel splits its huge page, which takes four
+        // times as long.
         let mut free_regions = regions.take_free_regions(surplus / CHUNKS_PER_REGION);
         if !free_regions.is_empty() {
             let chunks = free_regions.len() * CHUNKS_PER_REGION;
             self.free.fetch_sub(chunks, Ordering::Relaxed);
             drop(regions);
-            // Pages first, with one interruption for all regions: unmapping a region without pages needs none.
+            // Pages first, with one interruption for all regions: unmapping a region without pages
+            // needs none.
             let sets: ChunkSets =
                 free_regions.iter_mut().map(|region| region.take_resident(CHUNKS_PER_REGION)).collect();
             release_pages(&sets);
@@ -167,8 +175,9 @@ impl Chunk {
         self.was_resident
     }
 
-    /// Fetches the cache lines of a slot all at once. The position of its payload stands in its first line, so without this
-    /// the others would be requested only once that has arrived: one more miss for every use.
+    /// Fetches the cache lines of a slot all at once. The position of its payload stands in its
+    /// first line, so without this the others would be requested only once that has arrived: one
+    /// more miss for every use.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, len: usize) {
         // A slot need not begin where a line does.
@@ -275,7 +284,8 @@ impl Regions {
         sets
     }
 
-    /// Takes them back without pages. Their regions are still listed, because these chunks were not free meanwhile.
+    /// Takes them back without pages. Their regions are still listed, because these chunks were not
+    /// free meanwhile.
     fn put_released(&mut self, sets: &[ChunkSet]) {
         for set in sets {
             let i = self.index_after(set.region_address()) - 1;

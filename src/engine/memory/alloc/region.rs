@@ -1,8 +1,8 @@
-//! Regions of 2 MiB from the kernel, which may back each with one huge page (a random read of a million sessions costs a
-//! quarter less with them), and the chunks that they are cut into.
+//! Regions of 2 MiB from the kernel, which may back each with one huge page (a random read of a
+//! million sessions costs a quarter less with them), and the chunks that they are cut into.
 //!
-//! A chunk has one owner at a time: it is either a [`RawChunk`] or free in its region. Dropping a region unmaps it; its
-//! owner, the pool, does that only when all of its chunks are free.
+//! A chunk has one owner at a time: it is either a [`RawChunk`] or free in its region. Dropping a
+//! region unmaps it; its owner, the pool, does that only when all of its chunks are free.
 #![allow(unsafe_code)]
 
 use std::{
@@ -24,15 +24,17 @@ pub(crate) const LINES_PER_CHUNK: usize = CHUNK_SIZE / size_of::<CacheLine>();
 
 type ChunkPtr = NonNull<[u8; CHUNK_SIZE]>;
 
-/// Owns 64 KiB, aligned to their size. Their contents are arbitrary at first but no secret: every owner wipes its secrets
-/// before it gives a chunk back. Must outlive neither its region nor be forgotten to be given back to it.
+/// Owns 64 KiB, aligned to their size. Their contents are arbitrary at first but no secret: every
+/// owner wipes its secrets before it gives a chunk back. Must outlive neither its region nor be
+/// forgotten to be given back to it.
 pub(super) struct RawChunk(ChunkPtr);
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct CacheLine(pub [u64; 8]);
 
-/// 2 MiB, and which of its chunks are free. A chunk is resident, released, or owned by a [`RawChunk`].
+/// 2 MiB, and which of its chunks are free. A chunk is resident, released, or owned by a
+/// [`RawChunk`].
 pub(super) struct Region {
     memory: ChunkPtr,
     /// Free chunks whose pages are in memory.
@@ -43,7 +45,8 @@ pub(super) struct Region {
     huge: bool,
 }
 
-/// Free chunks of one region whose pages are about to be given back. Meanwhile they count as neither resident nor released.
+/// Free chunks of one region whose pages are about to be given back. Meanwhile they count as
+/// neither resident nor released.
 pub(super) struct ChunkSet {
     region: ChunkPtr,
     chunks: u32,
@@ -75,7 +78,8 @@ impl Region {
         }
         let before = mapped.addr().next_multiple_of(REGION_SIZE) - mapped.addr();
         let memory = mapped.wrapping_byte_add(before);
-        // SAFETY: both ends lie inside the mapping above, are multiples of the page size, and are referenced by nothing.
+        // SAFETY: both ends lie inside the mapping above, are multiples of the page size, and are
+        // referenced by nothing.
         unsafe {
             if before > 0 {
                 libc::munmap(mapped, before);
@@ -93,7 +97,8 @@ impl Region {
         NonNull::new(memory.cast()).map(|memory| Region { memory, resident: 0, released: ALL_CHUNKS, huge })
     }
 
-    /// Makes the kernel provide the pages of an unused region now (Linux 5.14). Where it cannot, it does so at first use.
+    /// Makes the kernel provide the pages of an unused region now (Linux 5.14). Where it cannot, it
+    /// does so at first use.
     pub(super) fn populate(&mut self) {
         debug_assert_eq!(self.released, ALL_CHUNKS, "a region in use was populated");
         #[cfg(target_os = "linux")]
@@ -109,7 +114,8 @@ impl Region {
     pub(super) fn resident_bytes(&self) -> usize {
         const PAGE: usize = 4096;
         let mut pages = [0_u8; REGION_SIZE / PAGE];
-        // SAFETY: the region is mapped, and `pages` has a byte for each of its pages, or more if those are larger.
+        // SAFETY: the region is mapped, and `pages` has a byte for each of its pages, or more if
+        // those are larger.
         assert_eq!(unsafe { libc::mincore(self.memory.as_ptr().cast(), REGION_SIZE, pages.as_mut_ptr()) }, 0);
         pages.iter().filter(|page| **page & 1 != 0).count() * PAGE
     }
@@ -131,8 +137,8 @@ impl Region {
         }
         let number = free.trailing_zeros() as usize;
         *free &= *free - 1;
-        // SAFETY: `number` is less than CHUNKS_PER_REGION, so the chunk lies inside the region. Its bit was set, so nothing
-        // else owns it.
+        // SAFETY: `number` is less than CHUNKS_PER_REGION, so the chunk lies inside the region. Its
+        // bit was set, so nothing else owns it.
         Some(RawChunk(unsafe { self.memory.add(number) }))
     }
 
@@ -160,7 +166,8 @@ impl Region {
         self.forgo_huge_page();
     }
 
-    /// A huge page would fill the gaps again: at the first use of a released chunk, or when the kernel collapses small pages.
+    /// A huge page would fill the gaps again: at the first use of a released chunk, or when the
+    /// kernel collapses small pages.
     fn forgo_huge_page(&mut self) {
         #[cfg(target_os = "linux")]
         if self.huge {
@@ -201,8 +208,8 @@ impl ChunkSet {
     }
 }
 
-/// Gives the pages of free chunks back to the kernel. That takes a while, and interrupts every processor that runs a thread
-/// of this process, because it may have the pages' addresses cached.
+/// Gives the pages of free chunks back to the kernel. That takes a while, and interrupts every
+/// processor that runs a thread of this process, because it may have the pages' addresses cached.
 pub(super) fn release_pages(chunks: &[ChunkSet]) {
     let ranges: SmallVec<[libc::iovec; 64]> = chunks.iter().flat_map(ChunkSet::ranges).collect();
     // All of them with one interruption: Linux 6.16 and later. Older kernels refuse.
@@ -211,8 +218,8 @@ pub(super) fn release_pages(chunks: &[ChunkSet]) {
         /// `PIDFD_SELF_THREAD_GROUP` of <linux/pidfd.h>.
         const THIS_PROCESS: libc::c_int = -10_001;
         let total: usize = ranges.iter().map(|range| range.iov_len).sum();
-        // SAFETY: the ranges are mapped, and a `ChunkSet` owns its chunks, so nothing refers to their contents. They read as
-        // zeros afterwards.
+        // SAFETY: the ranges are mapped, and a `ChunkSet` owns its chunks, so nothing refers to
+        // their contents. They read as zeros afterwards.
         let advised = unsafe {
             libc::syscall(
                 libc::SYS_process_madvise,
@@ -239,8 +246,8 @@ impl RawChunk {
     }
 
     pub(super) fn lines(&self) -> &[CacheLine; LINES_PER_CHUNK] {
-        // SAFETY: a chunk is initialized memory of exactly this many lines, aligned to its size, and shared only through
-        // `&self`. Any bytes are valid lines.
+        // SAFETY: a chunk is initialized memory of exactly this many lines, aligned to its size,
+        // and shared only through `&self`. Any bytes are valid lines.
         unsafe { self.0.cast().as_ref() }
     }
 
@@ -254,8 +261,8 @@ impl Deref for RawChunk {
     type Target = [u8; CHUNK_SIZE];
 
     fn deref(&self) -> &[u8; CHUNK_SIZE] {
-        // SAFETY: mapped for as long as the chunk is owned, initialized (by the kernel, with zeros), and shared only through
-        // `&self`.
+        // SAFETY: mapped for as long as the chunk is owned, initialized (by the kernel, with
+        // zeros), and shared only through `&self`.
         unsafe { self.0.as_ref() }
     }
 }

@@ -1,4 +1,5 @@
-//! The memory of a segment: buckets of one cache line each, on the heap while they are few, else a chunk of the pool.
+//! The memory of a segment: buckets of one cache line each, on the heap while they are few, else a
+//! chunk of the pool.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -23,7 +24,8 @@ pub(super) enum Buckets {
 }
 
 impl Buckets {
-    /// `count` empty buckets, or `None` if there is no memory or `count` is more than `MAX_BUCKETS`.
+    /// `count` empty buckets, or `None` if there is no memory or `count` is more than
+    /// `MAX_BUCKETS`.
     pub(super) fn new(pool: &Arc<Pool>, count: usize) -> Option<Buckets> {
         match count.checked_mul(size_of::<Bucket>())? {
             CHUNK_SIZE => {

@@ -1,9 +1,11 @@
-//! The index from a session's key to its slot: extendible hashing (Fagin, Nievergelt, Pippenger, Strong: "Extendible
-//! Hashing", ACM TODS 4 (3), 1979). A directory leads to segments of 64 KiB. A full segment is split and two nearly empty
-//! ones are merged, so no call waits for more than one segment to be rebuilt, however large the index is.
+//! The index from a session's key to its slot: extendible hashing (Fagin, Nievergelt, Pippenger,
+//! Strong: "Extendible Hashing", ACM TODS 4 (3), 1979). A directory leads to segments of 64 KiB. A
+//! full segment is split and two nearly empty ones are merged, so no call waits for more than one
+//! segment to be rebuilt, however large the index is.
 //!
-//! Invariants: the length of the directory is a power of two, and no longer than its deepest segment needs; a segment of
-//! local depth `d` stands at all positions that agree in their lowest `d` bits; it holds exactly the entries that lead there.
+//! Invariants: the length of the directory is a power of two, and no longer than its deepest
+//! segment needs; a segment of local depth `d` stands at all positions that agree in their lowest
+//! `d` bits; it holds exactly the entries that lead there.
 
 mod buckets;
 mod segment;
@@ -17,7 +19,8 @@ use crate::error::{Error, Result};
 
 pub(super) struct Index {
     pool: Arc<Pool>,
-    /// Numbers of segments. The bits of a tag above those that choose the bucket choose the position here.
+    /// Numbers of segments. The bits of a tag above those that choose the bucket choose the
+    /// position here.
     directory: Vec<u32>,
     segments: Vec<DirectorySegment>,
     /// The number of entries in all segments.

@@ -1,10 +1,11 @@
-//! One segment of the index: an open-addressing hash table of buckets of one cache line, small enough to be rebuilt in a
-//! moment. A lookup costs one cache miss here and one in the slot.
+//! One segment of the index: an open-addressing hash table of buckets of one cache line, small
+//! enough to be rebuilt in a moment. A lookup costs one cache miss here and one in the slot.
 //!
-//! An entry is a tag (32 bits of the key) and a slot. The low bits of the tag choose the home bucket; an entry stands in the
-//! first bucket from its home on that had room. Invariant: every bucket between an entry's home and its own is full. So a
-//! search ends at the first bucket with room, and a removal pulls later entries forward instead of leaving a tombstone.
-//! Growing reads the tags only, not the sessions.
+//! An entry is a tag (32 bits of the key) and a slot. The low bits of the tag choose the home
+//! bucket; an entry stands in the first bucket from its home on that had room. Invariant: every
+//! bucket between an entry's home and its own is full. So a search ends at the first bucket with
+//! room, and a removal pulls later entries forward instead of leaving a tombstone. Growing reads
+//! the tags only, not the sessions.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use crate::error::{Error, Result};
 
 const ENTRIES_PER_BUCKET: usize = 8;
 const EMPTY: u64 = 0;
-/// Set in every tag, so that no entry looks empty. The highest bit, because the low ones choose the bucket.
+/// Set in every tag, so that no entry looks empty. The highest bit, because the low ones choose the
+/// bucket.
 const OCCUPIED: u32 = 1 << 31;
 /// The low bits of a tag that choose the bucket in a segment of the largest size.
 pub(super) const BUCKET_BITS: u32 = MAX_BUCKETS.ilog2();
@@ -44,14 +46,15 @@ fn tag(entry: u64) -> u32 {
     (entry >> 32) as u32
 }
 
-/// A bit for each entry of a bucket for which `is_match` holds. Without a branch per entry: where a match stands is not
-/// predictable, and one misprediction costs more than looking at all of them.
+/// A bit for each entry of a bucket for which `is_match` holds. Without a branch per entry: where a
+/// match stands is not predictable, and one misprediction costs more than looking at all of them.
 #[inline]
 fn match_bits(bucket: &Bucket, is_match: impl Fn(u64) -> bool) -> u32 {
     (0..ENTRIES_PER_BUCKET).fold(0, |bits, i| bits | u32::from(is_match(bucket.0[i])) << i)
 }
 
-/// Whether a table with this capacity is far too large for so many entries: less than one fifth full.
+/// Whether a table with this capacity is far too large for so many entries: less than one fifth
+/// full.
 pub(super) fn should_shrink(capacity: usize, len: usize) -> bool {
     len * 5 < capacity
 }
@@ -120,7 +123,8 @@ impl Segment {
         self.buckets.prefetch(tag as usize & self.mask());
     }
 
-    /// Whether one more entry is too many: above four fifths, misses begin to visit a second bucket.
+    /// Whether one more entry is too many: above four fifths, misses begin to visit a second
+    /// bucket.
     pub(super) fn is_full(&self) -> bool {
         (self.len + 1) * 5 > self.capacity() * 4
     }
@@ -147,11 +151,13 @@ impl Segment {
     /// Moves the entries whose tags have a bit set to a new segment of the same size.
     pub(super) fn split(&mut self, pool: &Arc<Pool>, bit: u32) -> Result<Segment> {
         let mut sibling = Segment::new(pool, self.buckets.len())?;
-        // Start behind a bucket with room, across which no entry was displaced. What is taken out of a bucket then finds room
-        // in that bucket at the latest, and all buckets on its way there have been emptied before.
+        // Start behind a bucket with room, across which no entry was displaced. What is taken out
+        // of a bucket then finds room in that bucket at the latest, and all buckets on its way
+        // there have been emptied before.
         let first = self.buckets.iter().position(has_room).map_or(0, |at| at + 1);
         let mask = self.mask();
-        // Counters per bucket and no branch per half take half of the time, during which the shard is locked.
+        // Counters per bucket and no branch per half take half of the time, during which the shard
+        // is locked.
         let mut filled = [[0_u8; MAX_BUCKETS]; 2];
         let mut halves: [&mut [Bucket]; 2] = [&mut self.buckets, &mut sibling.buckets];
         for at in first..=first + mask {
@@ -235,7 +241,8 @@ impl Segment {
         }
     }
 
-    /// Empties a position, and pulls later entries forward while one of them must not stand behind it.
+    /// Empties a position, and pulls later entries forward while one of them must not stand behind
+    /// it.
     fn fill_hole(&mut self, mut hole: usize, mut i: usize) {
         loop {
             let was_full = !has_room(&self.buckets[hole]);
@@ -243,7 +250,8 @@ impl Segment {
             if !was_full {
                 return;
             }
-            // No entry was displaced across a bucket with room; one may have been displaced across a full one.
+            // No entry was displaced across a bucket with room; one may have been displaced across
+            // a full one.
             let mut at = hole;
             let found = loop {
                 at = (at + 1) & self.mask();

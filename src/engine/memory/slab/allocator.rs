@@ -1,7 +1,8 @@
 //! Which slots of which chunks are free. Does not touch the slots themselves.
 //!
-//! Sizes come in classes, 16 to each doubling, and a chunk holds slots of one class. Invariants: `partial` of a class lists
-//! exactly its chunks with a free slot, except the one that is being drained; `live` and `chunks` are sums.
+//! Sizes come in classes, 16 to each doubling, and a chunk holds slots of one class. Invariants:
+//! `partial` of a class lists exactly its chunks with a free slot, except the one that is being
+//! drained; `live` and `chunks` are sums.
 
 use super::{
     super::alloc::CHUNK_SIZE,
@@ -9,7 +10,8 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// The largest size class: two slots per chunk. A session that needs more keeps its payload elsewhere.
+/// The largest size class: two slots per chunk. A session that needs more keeps its payload
+/// elsewhere.
 pub(super) const MAX_SLOT_SIZE: usize = CHUNK_SIZE / 2;
 
 /// A chunk is hollow if at least so many bytes of it are free and have pages in memory.
@@ -63,7 +65,8 @@ pub(super) struct FreedSlot {
 
 /// A step of compaction.
 pub(super) enum Compaction {
-    /// Move the session in this slot to another chunk of its class, a new one if there is no other with room.
+    /// Move the session in this slot to another chunk of its class, a new one if there is no other
+    /// with room.
     Move { from: SlotAddress, class: usize },
     /// Remove this chunk, in which no session is.
     RemoveChunk(usize),
@@ -116,7 +119,8 @@ impl SlotAllocator {
         self.classes.get(class).is_none_or(|class| class.partial.is_empty())
     }
 
-    /// Adds a chunk to a class, and returns its number. `is_resident`: all of its pages are in memory.
+    /// Adds a chunk to a class, and returns its number. `is_resident`: all of its pages are in
+    /// memory.
     pub(super) fn add_chunk(&mut self, class: usize, is_resident: bool) -> Result<usize> {
         let units = slot_size_of(class) / UNIT;
         let reserved = self.chunks.try_reserve(1).and_then(|()| {
@@ -150,8 +154,8 @@ impl SlotAllocator {
         Ok(number)
     }
 
-    /// Takes a free slot of a class that is not full. `next_free` reads the link to the next free slot from a slot that was
-    /// used before.
+    /// Takes a free slot of a class that is not full. `next_free` reads the link to the next free
+    /// slot from a slot that was used before.
     pub(super) fn allocate(&mut self, class: usize, next_free: impl FnOnce(SlotAddress) -> u16) -> SlotAddress {
         let class = &mut self.classes[class];
         let Some(&number) = class.partial.last() else {
@@ -198,7 +202,8 @@ impl SlotAllocator {
         chunk.live -= 1;
         class.live -= 1;
         self.may_compact |= class.is_sparse(chunk.slots.into()) || class.has_hollow_chunk(chunk);
-        // The last chunk with room stays: adding and removing one for a single session costs more than it holds.
+        // The last chunk with room stays: adding and removing one for a single session costs more
+        // than it holds.
         let is_spare = !is_draining && class.partial.len() == 1;
         FreedSlot { next_free, remove_chunk: chunk.live == 0 && !is_spare }
     }

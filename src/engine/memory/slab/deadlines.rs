@@ -1,8 +1,9 @@
-//! When each slot may be due: a column of scheduled deadlines per chunk, apart from the slots, and the earliest of each
-//! column, so that finding what is due costs what is due and not what lives.
+//! When each slot may be due: a column of scheduled deadlines per chunk, apart from the slots, and
+//! the earliest of each column, so that finding what is due costs what is due and not what lives.
 //!
-//! Invariant: a scheduled deadline is not later than the session's real one. A use that slides a session leaves its
-//! scheduled deadline alone; when that comes too early, the sweep schedules the session again at the real one.
+//! Invariant: a scheduled deadline is not later than the session's real one. A use that slides a
+//! session leaves its scheduled deadline alone; when that comes too early, the sweep schedules the
+//! session again at the real one.
 
 use crate::error::{Error, Result};
 
@@ -93,8 +94,9 @@ impl Deadlines {
         self.earliest_of_all = i64::MIN;
     }
 
-    /// The next slot from the cursor on (chunk and index) that is due. The caller unschedules it or schedules it later than
-    /// `now`. `None`: there is none up to the end, and the cursor is at the beginning again.
+    /// The next slot from the cursor on (chunk and index) that is due. The caller unschedules it or
+    /// schedules it later than `now`. `None`: there is none up to the end, and the cursor is at the
+    /// beginning again.
     pub(super) fn next_due(&mut self, cursor: &mut DueCursor, now: i64) -> Option<(usize, usize)> {
         if self.earliest_of_all > now {
             *cursor = DueCursor::default();

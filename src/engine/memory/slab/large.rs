@@ -1,4 +1,5 @@
-//! Payloads that are too large for a slot: pages of their own, wiped when they are freed. The slot keeps the number.
+//! Payloads that are too large for a slot: pages of their own, wiped when they are freed. The slot
+//! keeps the number.
 
 use zeroize::Zeroize;
 
@@ -14,8 +15,8 @@ pub(super) struct LargePayloads {
 struct LargePayload(Mapping);
 
 impl LargePayloads {
-    /// Adds a payload of zeros, and returns its number. Running out of memory is an error, not an abort, because the length
-    /// comes from the caller.
+    /// Adds a payload of zeros, and returns its number. Running out of memory is an error, not an
+    /// abort, because the length comes from the caller.
     pub(super) fn add(&mut self, len: usize) -> Result<u32> {
         let payload = Some(LargePayload(Mapping::new(len).ok_or_else(Error::no_memory)?));
         if let Some(number) = self.unused_numbers.pop() {

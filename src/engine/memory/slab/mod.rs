@@ -1,11 +1,11 @@
-//! The slab: where sessions are stored. Header and payload lie together in one slot; slots of one size class share chunks of
-//! 64 KiB.
+//! The slab: where sessions are stored. Header and payload lie together in one slot; slots of one
+//! size class share chunks of 64 KiB.
 //!
 //! ```text
 //! slot = key 16 | created 8 | last seen 8 | version 8 | length 4 | flags 4 | [own timeouts 16 | principal 16] | payload
 //! ```
-//! A free slot is wiped except for the link to the next free one. The allocator's state and the deadlines are kept apart from
-//! the slots, so using a session touches nothing here but its slot.
+//! A free slot is wiped except for the link to the next free one. The allocator's state and the
+//! deadlines are kept apart from the slots, so using a session touches nothing here but its slot.
 
 mod address;
 mod allocator;
@@ -125,7 +125,8 @@ impl Slab {
         put(self.bytes_mut(slot), LAST_SEEN, last_seen.to_le_bytes());
     }
 
-    /// Stores a session in a new slot, due at `deadline`. `fill` writes the `len` bytes of the payload.
+    /// Stores a session in a new slot, due at `deadline`. `fill` writes the `len` bytes of the
+    /// payload.
     pub(super) fn insert(
         &mut self,
         key: u128,
@@ -155,7 +156,8 @@ impl Slab {
         Ok(slot)
     }
 
-    /// Overwrites header and payload in place. False, and nothing done, if they need a slot of another class.
+    /// Overwrites header and payload in place. False, and nothing done, if they need a slot of
+    /// another class.
     pub(super) fn overwrite(
         &mut self,
         slot: SlotAddress,
@@ -192,8 +194,8 @@ impl Slab {
         self.free(slot);
     }
 
-    /// Moves one session so that its chunk can be given back in the end, if memory is not used well. The caller corrects the
-    /// index.
+    /// Moves one session so that its chunk can be given back in the end, if memory is not used
+    /// well. The caller corrects the index.
     pub(super) fn compact(&mut self) -> Option<Relocation> {
         let (from, class) = loop {
             match self.allocator.next_compaction(|chunk, index| self.deadlines.is_live(chunk, index))? {
@@ -202,7 +204,8 @@ impl Slab {
             }
         };
         if self.allocator.is_full(class) {
-            // The session's chunk is the only one. In one without pages the sessions take no more than they need.
+            // The session's chunk is the only one. In one without pages the sessions take no more
+            // than they need.
             self.add_chunk(class, Pool::allocate_released).ok()?;
         }
         let to = self.allocate(class).ok()?;
@@ -218,8 +221,9 @@ impl Slab {
         Some(Relocation { key: self.key(to), from, to })
     }
 
-    /// The next session from the cursor on that may be due: its scheduled deadline has come. The caller removes it or
-    /// schedules it later than `now`. `None`: there is none up to the end, and the cursor is at the beginning again.
+    /// The next session from the cursor on that may be due: its scheduled deadline has come. The
+    /// caller removes it or schedules it later than `now`. `None`: there is none up to the end, and
+    /// the cursor is at the beginning again.
     pub(super) fn next_due(&mut self, cursor: &mut DueCursor, now: i64) -> Option<SlotAddress> {
         let (chunk, index) = self.deadlines.next_due(cursor, now)?;
         Some(self.allocator.address(chunk, index))
@@ -380,8 +384,8 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&field);
 }
 
-/// Zeros memory that stays reachable, so the compiler cannot drop the writes as it may for a buffer that is about to be
-/// freed.
+/// Zeros memory that stays reachable, so the compiler cannot drop the writes as it may for a buffer
+/// that is about to be freed.
 fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
 }
