@@ -71,18 +71,24 @@ pub(super) fn revoke(
 ) -> Result<(u64, Result<()>)> {
     let lock = IndexLock::acquire(commands, principal)?;
     let excluded = except.map_or(Ok(Vec::new()), |key| excluded_keys(commands, principal, key))?;
-    let mut ended = 0;
+    let mut ended = Vec::new();
+    let mut departed = Vec::new();
     let mut servers = Servers::new(commands);
     for member in commands.members(principal)? {
         let Some(key) = member_key(&member).filter(|key| !excluded.contains(key)) else { continue };
         match servers.visit(&key, |commands| commands.end_session(principal, &key, None, false)) {
-            Some(EndOutcome::Ended { was_live }) => ended += u64::from(was_live),
+            Some(EndOutcome::Ended { was_live: true, left_for: Some(target) }) => departed.push(target),
+            Some(EndOutcome::Ended { was_live: true, left_for: None }) => ended.push(key),
+            Some(EndOutcome::Ended { was_live: false, .. }) => {}
             Some(EndOutcome::NotFound) => {}
             Some(EndOutcome::Mismatch) | None => continue,
         }
         commands.remove_member(principal, &member);
     }
     drop(lock);
+    // A session whose renewal was published is counted under its new key.
+    departed.retain(|target| !ended.contains(target));
+    let ended = (ended.len() + departed.len()) as u64;
     if commands.store.client.waits_for_replicas() {
         // Once for each server: its replicas have all that was written before.
         for key in servers.last_keys() {
@@ -110,7 +116,7 @@ fn excluded_keys(commands: &Commands, principal: PrincipalKey, except: &LookupKe
             keys.push(resolved.key);
             let lookup = commands.lookup(&resolved.key, UseMode::Peek, Extent::Prefix)?;
             if let Value::Leaving(departure) = lookup.value {
-                keys.push(departure.target);
+                keys.push(departure.destination.key);
             }
         }
     }
@@ -146,7 +152,7 @@ pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
         }
         for (header, _, key) in &others {
             let end = |commands: &Commands| commands.end_session(entry.principal, key, Some(header.last_seen), true);
-            if let Some(EndOutcome::Ended { was_live: true }) = servers.visit(key, end) {
+            if let Some(EndOutcome::Ended { was_live: true, .. }) = servers.visit(key, end) {
                 evicted += 1;
             }
         }

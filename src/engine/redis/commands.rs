@@ -74,10 +74,24 @@ pub(super) enum Value {
 
 /// A session that a renewal moves to another server.
 pub(super) struct Departure {
-    pub target: LookupKey,
+    pub destination: Destination,
     /// What the old id becomes.
     pub alias: Option<Alias>,
     pub record: Vec<u8>,
+}
+
+/// Where a session goes that leaves its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub key: LookupKey,
+    /// Tells one attempt to renew from another one.
+    pub token: [u8; 16],
+}
+
+impl Destination {
+    fn to_bytes(self) -> Vec<u8> {
+        [&self.key.bytes()[..], &self.token].concat()
+    }
 }
 
 /// An expiry that a get has set before it knew whether that was right, and the one before.
@@ -124,6 +138,8 @@ pub(super) enum DeleteOutcome {
 pub(super) enum EndOutcome {
     Ended {
         was_live: bool,
+        /// If a renewal was moving it to this key.
+        left_for: Option<LookupKey>,
     },
     /// There is none, and none can be stored any more.
     NotFound,
@@ -144,7 +160,9 @@ pub(super) struct Renewal {
     pub old_record: Vec<u8>,
     /// The entry that it has under its old key.
     pub old_entry: Option<IndexEntry>,
-    pub new: LookupKey,
+    pub new: Destination,
+    /// An earlier attempt has used the new key.
+    pub is_repeated: bool,
     pub record: Vec<u8>,
     pub entry: Option<IndexEntry>,
     pub alias: Option<Alias>,
@@ -242,12 +260,13 @@ impl<'a> Commands<'a> {
         match kind {
             ALIAS => Ok(Some(alias(rest)?).filter(|alias| now < alias.until).map_or(Value::Nothing, Value::Alias)),
             LEAVING => {
-                let (target, rest) = rest.split_first_chunk().ok_or_else(Error::corrupt_record)?;
+                let (key, rest) = rest.split_first_chunk().ok_or_else(Error::corrupt_record)?;
+                let (token, rest) = rest.split_first_chunk().ok_or_else(Error::corrupt_record)?;
                 let (&alias_len, rest) = rest.split_first().ok_or_else(Error::corrupt_record)?;
                 let (encoded, record) = rest.split_at_checked(alias_len.into()).ok_or_else(Error::corrupt_record)?;
                 let alias = if encoded.is_empty() { None } else { Some(alias(encoded)?) };
-                let target = LookupKey::from(&Ref(*target));
-                Ok(Value::Leaving(Departure { target, alias, record: record.to_vec() }))
+                let destination = Destination { key: LookupKey::from(&Ref(*key)), token: *token };
+                Ok(Value::Leaving(Departure { destination, alias, record: record.to_vec() }))
             }
             _ => Err(Error::corrupt_record()),
         }
@@ -289,7 +308,7 @@ impl<'a> Commands<'a> {
     /// Moves a session to its new key on the same server, and leaves the alias.
     pub(super) fn rename(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
         let names = self.store.names();
-        let keys = [names.session(&renewal.old), names.session(&renewal.new)];
+        let keys = [names.session(&renewal.old), names.session(&renewal.new.key)];
         let expected = RecordPrefix::of(&renewal.old_record);
         let (alias, alias_ends) = encode_alias(renewal.alias.as_ref());
         let args: [&[u8]; 4] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends];
@@ -300,7 +319,7 @@ impl<'a> Commands<'a> {
     /// Takes a renewal back, if it happened.
     pub(super) fn undo_rename(&self, renewal: &Renewal) -> Result<()> {
         let names = self.store.names();
-        let mut keys = vec![names.session(&renewal.old), names.session(&renewal.new)];
+        let mut keys = vec![names.session(&renewal.old), names.session(&renewal.new.key)];
         keys.extend(renewal.old_entry.as_ref().map(|entry| names.index(entry.principal)));
         let mut args = self.index_args(renewal.old_entry.as_ref(), false);
         args.extend([renewal.record.clone(), renewal.old_record.clone()]);
@@ -420,7 +439,11 @@ impl<'a> Commands<'a> {
         self.store.headers.remove(key);
         let mut rest = rest.into_iter();
         match outcome_name(&rest.next())? {
-            b"applied" => Ok(EndOutcome::Ended { was_live: rest.next().and_then(|live| live.int()) == Some(1) }),
+            b"applied" => {
+                let was_live = rest.next().and_then(|live| live.int()) == Some(1);
+                let target = rest.next().and_then(Reply::into_bytes).and_then(|key| key.try_into().ok());
+                Ok(EndOutcome::Ended { was_live, left_for: target.map(|key| LookupKey::from(&Ref(key))) })
+            }
             b"not_found" => Ok(EndOutcome::NotFound),
             b"other" => Ok(EndOutcome::Mismatch),
             _ => Err(wrong_answer()),
@@ -428,19 +451,20 @@ impl<'a> Commands<'a> {
     }
 
     pub(super) fn prepare_arrival(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
-        let args: [&[u8]; 2] = [&renewal.record, &text(renewal.ends_at)];
-        self.write_session(&scripts::PREPARE_ARRIVAL, &renewal.new, composed_at, &args)
+        let flag: &[u8] = if renewal.is_repeated { b"1" } else { b"" };
+        let args: [&[u8]; 3] = [&renewal.record, &text(renewal.ends_at), flag];
+        self.write_session(&scripts::PREPARE_ARRIVAL, &renewal.new.key, composed_at, &args)
     }
 
     pub(super) fn detach_session(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
         let expected = RecordPrefix::of(&renewal.old_record);
         let (alias, _) = encode_alias(renewal.alias.as_ref());
-        let args: [&[u8]; 3] = [expected.as_bytes(), &renewal.new.bytes(), &alias];
+        let args: [&[u8]; 3] = [expected.as_bytes(), &renewal.new.to_bytes(), &alias];
         self.write_session(&scripts::DETACH_SESSION, &renewal.old, composed_at, &args)
     }
 
     pub(super) fn publish_arrival(&self, renewal: &Renewal) -> Result<WriteOutcome> {
-        self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new, 0, &[&renewal.record])
+        self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new.key, 0, &[&renewal.record])
     }
 
     /// How the renewal to this key stands. `own`: the caller's own renewal, which is aborted.
@@ -457,15 +481,20 @@ impl<'a> Commands<'a> {
     }
 
     /// After a renewal was published.
-    pub(super) fn finish_departure(&self, old: &LookupKey, target: &LookupKey, alias: Option<&Alias>) -> Result<()> {
+    pub(super) fn finish_departure(
+        &self,
+        old: &LookupKey,
+        destination: Destination,
+        alias: Option<&Alias>,
+    ) -> Result<()> {
         let (alias, alias_ends) = encode_alias(alias);
-        let args: [&[u8]; 3] = [&target.bytes(), &alias, &alias_ends];
+        let args: [&[u8]; 3] = [&destination.to_bytes(), &alias, &alias_ends];
         self.run_on_session(&scripts::FINISH_DEPARTURE, Idempotency::Idempotent, old, 0, &args).map(drop)
     }
 
     /// After a renewal was aborted.
-    pub(super) fn restore_departed(&self, old: &LookupKey, target: &LookupKey) -> Result<()> {
-        self.run_on_session(&scripts::RESTORE_DEPARTED, Idempotency::Read, old, 0, &[&target.bytes()]).map(drop)
+    pub(super) fn restore_departed(&self, old: &LookupKey, destination: Destination) -> Result<()> {
+        self.run_on_session(&scripts::RESTORE_DEPARTED, Idempotency::Read, old, 0, &[&destination.to_bytes()]).map(drop)
     }
 
     /// The arguments of principal_index.lua for reading an index.

@@ -4,14 +4,15 @@
 use super::{
     cluster_ops,
     commands::{
-        Commands, DeleteFilter, DeleteOutcome, Extent, IndexEntry, ListedSession, MAX_ATTEMPTS, Renewal, UseMode,
-        Value, WriteOutcome, wrong_answer,
+        Commands, DeleteFilter, DeleteOutcome, Destination, Extent, IndexEntry, ListedSession, MAX_ATTEMPTS, Renewal,
+        UseMode, Value, WriteOutcome, wrong_answer,
     },
     record_prefix::RecordPrefix,
     relocation,
     resolve::resolve,
 };
 use crate::{
+    crypto::random,
     error::{Error, ErrorKind, Result},
     session::{
         alias::Grace,
@@ -135,7 +136,9 @@ pub(super) fn renew(
     let store = commands.store;
     let mut stored = renewable_record(commands, old)?;
     let mut attempts = 0;
+    let mut rounds = 0;
     while attempts < MAX_ATTEMPTS {
+        rounds += 1;
         let now = commands.now(old)?;
         let before = codec::decode(&stored, store.seals)?;
         let current = || StoredRecord { key: *old, header: &before.header, payload: before.payload };
@@ -146,7 +149,8 @@ pub(super) fn renew(
         let renewal = Renewal {
             old: *old,
             old_entry: index_entry(old, &before.header, &before.engine_fields),
-            new: *new,
+            new: Destination { key: *new, token: *random::random()? },
+            is_repeated: rounds > 1,
             record: compose_record(commands, new, &header, &fields, &write.content, Some(current()))?,
             entry: index_entry(new, &header, &fields),
             alias: grace.with_fresh_nonce()?.alias(*old, *new, &header, &time)?,
@@ -170,7 +174,7 @@ pub(super) fn renew(
             }
             WriteOutcome::Mismatch(other) => stored = other,
             WriteOutcome::Relocating | WriteOutcome::Revoked | WriteOutcome::Aborted => {
-                attempts += 1;
+                commands.pause("the session is being renewed or revoked by other calls")?;
                 stored = renewable_record(commands, old)?;
             }
             WriteOutcome::Taken => return Err(id_taken()),

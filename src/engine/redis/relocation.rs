@@ -21,7 +21,7 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
         commands.insert_member(entry)?;
     }
     let rollback = Rollback { commands, renewal, is_committed: false };
-    let prepared = commands.prepare_arrival(renewal, commands.now(&renewal.new)?)?;
+    let prepared = commands.prepare_arrival(renewal, commands.now(&renewal.new.key)?)?;
     if !matches!(prepared, WriteOutcome::Applied { .. }) {
         return Ok(prepared);
     }
@@ -35,7 +35,7 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     }
     rollback.commit();
     // A failure changes nothing: the leaving record is no longer read, and expires.
-    let _ = commands.finish_departure(&renewal.old, &renewal.new, renewal.alias.as_ref());
+    let _ = commands.finish_departure(&renewal.old, renewal.new, renewal.alias.as_ref());
     Ok(published)
 }
 
@@ -58,8 +58,8 @@ impl Drop for Rollback<'_> {
             return;
         }
         let Rollback { commands, renewal, .. } = self;
-        if let Ok(ArrivalState::Aborted) = commands.settle_arrival(&renewal.new, Some(renewal)) {
-            let _ = commands.restore_departed(&renewal.old, &renewal.new);
+        if let Ok(ArrivalState::Aborted) = commands.settle_arrival(&renewal.new.key, Some(renewal)) {
+            let _ = commands.restore_departed(&renewal.old, renewal.new);
         }
         if let Some(entry) = &renewal.entry {
             commands.remove_entry(entry);
@@ -72,7 +72,7 @@ impl Drop for Rollback<'_> {
 pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut lookup: Lookup) -> Result<Lookup> {
     for _ in 0..MAX_ATTEMPTS {
         let Value::Leaving(departure) = lookup.value else { return Ok(lookup) };
-        let state = commands.settle_arrival(&departure.target, None)?;
+        let state = commands.settle_arrival(&departure.destination.key, None)?;
         match state {
             ArrivalState::Pending => {
                 let record = codec::decode(&departure.record, commands.store.seals)?;
@@ -82,13 +82,13 @@ pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut l
                 lookup.value = if is_live { Value::Session(departure.record) } else { Value::Nothing };
                 return Ok(lookup);
             }
-            ArrivalState::Aborted => commands.restore_departed(key, &departure.target)?,
+            ArrivalState::Aborted => commands.restore_departed(key, departure.destination)?,
             ArrivalState::Published => {}
         }
         // Another call may have restored the session since, and its target's key may be gone for that reason.
         lookup = commands.lookup(key, UseMode::Peek, extent)?;
         if let (ArrivalState::Published, Value::Leaving(again)) = (state, &mut lookup.value)
-            && again.target == departure.target
+            && again.destination == departure.destination
         {
             let now = lookup.time.now;
             let alias = again.alias.take().filter(|alias| now < alias.until);
@@ -106,13 +106,13 @@ pub(super) fn wait_until_settled(commands: &Commands, key: &LookupKey) -> Result
         let Value::Leaving(departure) = &lookup.value else {
             return Ok(matches!(lookup.value, Value::Session(_)));
         };
-        match commands.settle_arrival(&departure.target, None)? {
+        match commands.settle_arrival(&departure.destination.key, None)? {
             ArrivalState::Pending => commands.pause("the session is being renewed by another call")?,
-            ArrivalState::Aborted => commands.restore_departed(key, &departure.target)?,
+            ArrivalState::Aborted => commands.restore_departed(key, departure.destination)?,
             ArrivalState::Published => {
-                let target = departure.target;
+                let destination = departure.destination;
                 let again = commands.lookup(key, UseMode::Peek, Extent::Prefix)?;
-                if matches!(again.value, Value::Leaving(departure) if departure.target == target) {
+                if matches!(again.value, Value::Leaving(departure) if departure.destination == destination) {
                     return Ok(false);
                 }
             }

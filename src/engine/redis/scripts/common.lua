@@ -146,17 +146,18 @@ local function has_principal(header, principal)
   return header:byte(2) % 2 == 1 and header:sub(57, 88) == principal
 end
 
--- The value of a session that leaves: the key of where it arrives, the alias for afterwards or nothing, and its record.
-local function leaving_value(target, alias, record)
-  return string.char(LEAVING) .. target .. string.char(#alias) .. alias .. record
+-- The value of a session that leaves: its destination, which is the key where it arrives (32) and a token of the attempt (16);
+-- the alias for afterwards or nothing; and its record.
+local function leaving_value(destination, alias, record)
+  return string.char(LEAVING) .. destination .. string.char(#alias) .. alias .. record
 end
 
-local function leaves_for(value, target)
-  return value and value:byte(1) == LEAVING and value:sub(2, 33) == target
+local function leaves_for(value, destination)
+  return value and value:byte(1) == LEAVING and value:sub(2, 49) == destination
 end
 
 local function leaving_record(value)
-  return value:sub(35 + value:byte(34))
+  return value:sub(51 + value:byte(50))
 end
 
 -- The value of a session that arrives: until when it may be published, and its record.

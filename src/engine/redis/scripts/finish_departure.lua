@@ -1,4 +1,4 @@
--- The last step of a renewal to another server: what left KEYS[1] for the key ARGV[6] is there, and the old id becomes the alias
+-- The last step of a renewal to another server: what left KEYS[1] for the destination ARGV[6] is there, and the old id becomes the alias
 -- ARGV[7], which ends at ARGV[8], or ends.
 if leaves_for(redis.call('GET', KEYS[1]), ARGV[6]) then
   if ARGV[7] ~= '' then
