@@ -62,6 +62,7 @@ enum Killed {
 }
 
 /// Runs a call for so many instructions and kills its process.
+#[allow(clippy::zombie_processes)] // `wait` below is waitpid, which can also tell that it stopped.
 fn run_and_kill(url: &str, sid: &Sid, call: &str, instructions: u64) -> Killed {
     let child = part("lmdb_instructions::call_once", &[url, sid.as_str(), call]).spawn().unwrap();
     let pid = child.id() as libc::pid_t;
