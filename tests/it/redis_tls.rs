@@ -94,3 +94,27 @@ fn tls_requires_valid_certificate() {
     }
     std::fs::remove_dir_all(&directory).unwrap();
 }
+
+/// A FIFO would block the open, and a device never ends.
+#[test]
+fn special_tls_files_are_refused() {
+    let directory = std::env::temp_dir().join(format!("sss-tls-special-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let authority = Authority::new(&directory, "ca");
+    let (cert, key) = authority.issue("client", "DNS:client", "-days 2");
+    let cafile = authority.path("ca.pem");
+    let fifo = directory.join("fifo").display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for special in [&fifo, "/dev/zero", "/dev/null"] {
+        for options in [
+            format!("cafile={special}"),
+            format!("cafile={cafile}&cert={special}&key={key}"),
+            format!("cafile={cafile}&cert={cert}&key={special}"),
+        ] {
+            let error = open("localhost", 1, &options).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Io, "{options}");
+            assert!(error.to_string().contains("is not a regular file"), "{options}: {error}");
+        }
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}

@@ -23,6 +23,8 @@ use crate::error::{Error, ErrorKind};
 
 /// A larger buffer is not kept for the next call.
 const KEPT_BUFFER: usize = 64 << 10;
+/// For how long a server remains confirmed to be the right one.
+const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(1);
 
 pub(super) struct Connection {
     server: Address,
@@ -30,6 +32,7 @@ pub(super) struct Connection {
     stream: Box<dyn Stream>,
     replies: ReplyReader,
     write_buf: Vec<u8>,
+    confirmed_at: Instant,
 }
 
 /// The server's clock as the last answer told it: late by the time that the answer took.
@@ -76,6 +79,7 @@ impl Connection {
             stream,
             replies: ReplyReader::default(),
             write_buf: Vec::new(),
+            confirmed_at: Instant::now(),
         };
         let result = connection.handshake(options, deadline);
         // The password is in it.
@@ -180,6 +184,15 @@ impl Connection {
 
     pub(super) fn server(&self) -> &Address {
         &self.server
+    }
+
+    /// Whether the topology has to be asked again if this is still the right server.
+    pub(super) fn is_due_for_confirmation(&self) -> bool {
+        self.confirmed_at.elapsed() >= CONFIRMATION_LIFETIME
+    }
+
+    pub(super) fn set_confirmed(&mut self) {
+        self.confirmed_at = Instant::now();
     }
 
     /// Whether it is open, and no reply is outstanding.

@@ -54,7 +54,8 @@ impl Pool {
         self.clock.now_ms()
     }
 
-    /// Runs `call` with a connection. `confirm` is asked before a new one is made.
+    /// Runs `call` with a connection. `confirm` is asked before a new one is made, and once a second
+    /// for an open one: a server that was stopped or cut off may have been replaced since.
     pub(super) fn with_connection<T>(
         &self,
         deadline: Instant,
@@ -66,8 +67,17 @@ impl Pool {
             return Err(Failure::new(SendState::NotConnected, Error::new(ErrorKind::Unavailable, message)));
         }
         let mut checkout = self.checkout(deadline)?;
-        if checkout.connection.is_none() {
-            confirm()?;
+        match &mut checkout.connection {
+            None => confirm()?,
+            Some(connection) if connection.is_due_for_confirmation() => match confirm() {
+                Err(failure) if matches!(failure.redirect, Some(Redirect::NewMaster)) => {
+                    self.close_idle();
+                    return Err(failure);
+                }
+                // Without an answer, an open connection is as good as before.
+                _ => connection.set_confirmed(),
+            },
+            Some(_) => {}
         }
         let result = checkout.connection(deadline).and_then(call);
         match &result {
