@@ -152,3 +152,58 @@ fn returned_master_is_not_used() {
     assert!(was_master > 0, "the old master was never taken for one");
     assert_eq!(kind(&idle.get(&sid, Access::Peek)), Some(ErrorKind::NotFound));
 }
+
+/// Connections to a master that was stopped stay open, and it takes itself for the master when it goes on.
+#[test]
+fn stopped_master_is_not_used_afterwards() {
+    let config = "repl-diskless-sync-delay 0";
+    let old = Server::start(config);
+    let new = Server::start(&format!("{config}\nreplicaof 127.0.0.1 {}", old.port));
+    let sentinels = sentinels(old.port);
+    let idle = Store::open(&url(&sentinels, "deadline=2s")).unwrap();
+    let waiting = Store::open(&url(&sentinels, "wait=1&deadline=5s")).unwrap();
+    let begun = Instant::now();
+    let sid = loop {
+        match waiting.create(b"hello", &PLAIN) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    idle.get(&sid, Access::Peek).unwrap();
+    // Asked for while the server answers.
+    let pid = old.pid().to_string();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let port = new.port.to_string();
+    let knows = |sentinel: &Server| says(sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "sessions"], &port);
+    while !sentinels.iter().all(knows) || !says(&new, &["ROLE"], "master\r\n") {
+        assert!(begun.elapsed() < PATIENCE, "the replica does not take over");
+        sleep(Duration::from_millis(10));
+    }
+    Store::open(&url(&sentinels, "deadline=5s")).unwrap().delete(&sid).unwrap();
+    signal("-CONT");
+    assert!(says(&old, &["ROLE"], "master\r\n"), "the old master is not taken for one");
+    assert_eq!(kind(&idle.get(&sid, Access::Peek)), Some(ErrorKind::NotFound));
+    let (sid, _) = idle.create(b"kept", &PLAIN).unwrap();
+    let fresh = Store::open(&url(&sentinels, "deadline=5s")).unwrap();
+    assert_eq!(fresh.get(&sid, Access::Peek).unwrap().0, b"kept");
+}
+
+/// Sentinels are not needed for a connection that is open.
+#[test]
+fn open_connection_survives_lost_sentinels() {
+    let master = Server::start("repl-diskless-sync-delay 0");
+    let _replica = Server::start(&format!("repl-diskless-sync-delay 0\nreplicaof 127.0.0.1 {}", master.port));
+    let sentinels = sentinels(master.port);
+    let store = Store::open(&url(&sentinels, "deadline=5s")).unwrap();
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    drop(sentinels);
+    for _ in 0..3 {
+        // Longer than the Sentinels' answer is taken for true.
+        sleep(Duration::from_millis(1100));
+        store.put(&sid, b"world", &PLAIN).unwrap();
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"world");
+    }
+}
