@@ -1,6 +1,7 @@
-//! Real Redis servers for the tests: started on loopback with a free port and a socket of their own, in a directory that goes
-//! with them. A server ends when its `Server` is dropped, and if this process is killed: a shell waits for the end of its pipe.
-//! SSS_TEST_REDIS_SERVER in the environment is the program to start instead of redis-server, such as valkey-server.
+//! Real Redis servers for the tests: started on loopback with a free port and a socket of their
+//! own, in a directory that goes with them. A server ends when its `Server` is dropped, and if this
+//! process is killed: a shell waits for the end of its pipe. SSS_TEST_REDIS_SERVER in the
+//! environment is the program to start instead of redis-server, such as valkey-server.
 
 use std::{
     env, fs,
@@ -114,7 +115,8 @@ impl Server {
         format!("redis+unix://{USER}:hunter2%2F%40@{}?{options}", self.socket().to_str().unwrap())
     }
 
-    /// The server's reply to the user that may do everything, verbatim. `None`: it cannot be reached.
+    /// The server's reply to the user that may do everything, verbatim. `None`: it cannot be
+    /// reached.
     pub fn ask(&self, command: &[&str]) -> Option<String> {
         let mut stream = UnixStream::connect(self.socket()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;

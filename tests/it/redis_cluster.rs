@@ -1,5 +1,6 @@
-//! What a Cluster's failovers and moves do to a store in it: servers are killed, take over and give slots away under load.
-//! Each test has a Cluster of its own, and they run one by one, because they measure times.
+//! What a Cluster's failovers and moves do to a store in it: servers are killed, take over and give
+//! slots away under load. Each test has a Cluster of its own, and they run one by one, because they
+//! measure times.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -34,8 +35,9 @@ struct Report {
     longest: Duration,
 }
 
-/// Sessions that several threads read and write without a pause while `happens`: none is ever not found, no answer is another
-/// session's, none comes too late, and a write that was acknowledged is there.
+/// Sessions that several threads read and write without a pause while `happens`: none is ever not
+/// found, no answer is another session's, none comes too late, and a write that was acknowledged is
+/// there.
 fn under_load(store: &Store, deadline: Duration, happens: impl FnOnce(&AtomicU64)) -> Report {
     let (stop, worked, failed) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let longest = Mutex::new(Duration::ZERO);
@@ -117,7 +119,8 @@ fn failover_keeps_replicated_writes() {
                 assert!(begun.elapsed() < PATIENCE, "no replica takes over");
                 sleep(Duration::from_millis(20));
             }
-            // The new master has no replica, and nothing can be acknowledged, until the old one is back as its replica.
+            // The new master has no replica, and nothing can be acknowledged, until the old one is
+            // back as its replica.
             cluster.revive(victim);
             cluster.wait_until_whole();
         });
@@ -126,7 +129,8 @@ fn failover_keeps_replicated_writes() {
     }
 }
 
-/// Without `wait=`: how much, is for docs/redis.md; that it is only of the last moment, for the test.
+/// Without `wait=`: how much, is for docs/redis.md; that it is only of the last moment, for the
+/// test.
 #[test]
 fn failover_loses_only_recent_writes() {
     let _alone = ALONE.lock();
@@ -212,7 +216,8 @@ fn planned_failover_loses_nothing() {
 fn slot_migration_keeps_sessions() {
     let _alone = ALONE.lock();
     let cluster = Cluster::start();
-    // A replica that takes over on a busy machine would lose what its master has acknowledged: not what this is about.
+    // A replica that takes over on a busy machine would lose what its master has acknowledged: not
+    // what this is about.
     for server in &cluster.servers {
         assert_eq!(server.ask(&["CONFIG", "SET", "cluster-node-timeout", "30000"]).unwrap(), "+OK\r\n");
     }

@@ -1,5 +1,5 @@
-//! A Cluster of which one server is full or down: what is on the others goes on, a renewal that fails leaves its session, and what
-//! ends sessions ends all that it can reach.
+//! A Cluster of which one server is full or down: what is on the others goes on, a renewal that
+//! fails leaves its session, and what ends sessions ends all that it can reach.
 
 use crate::common::{PLAIN, cluster::Cluster, found, grace, kind, of};
 use sss::{Access, ErrorKind, Options, Sid, Store};
@@ -29,7 +29,8 @@ fn set_on_all(cluster: &Cluster, name: &str, value: &str) {
     }
 }
 
-/// Renews many sessions, of which some renewals fail with this error: the session is then under its old id.
+/// Renews many sessions, of which some renewals fail with this error: the session is then under its
+/// old id.
 fn renew_all(store: &Store, sids: &[Sid], options: &Options, failure: &[ErrorKind]) -> usize {
     let mut failed = 0;
     for sid in sids {
@@ -186,7 +187,8 @@ fn principal_limit_does_not_fail_writes() {
     }
 }
 
-/// What a slot is while a reshard is under way, or was left open: moving from its server to the next one.
+/// What a slot is while a reshard is under way, or was left open: moving from its server to the
+/// next one.
 fn open_migration(cluster: &Cluster, name: &str) -> (usize, usize) {
     let from = cluster.server_of(name).unwrap();
     let to = (from + 1) % 3;

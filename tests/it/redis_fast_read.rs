@@ -1,6 +1,6 @@
-//! A get of `redis:` without a script (src/engine/redis/fast_read.rs), which a store whose clock a test moves never makes: when a
-//! session dies by the server's own clock, to the millisecond, and what everybody else sees of a use that only its key's
-//! expiry tells.
+//! A get of `redis:` without a script (src/engine/redis/fast_read.rs), which a store whose clock a
+//! test moves never makes: when a session dies by the server's own clock, to the millisecond, and
+//! what everybody else sees of a use that only its key's expiry tells.
 
 use std::{
     io::{Read, Write},
@@ -124,8 +124,9 @@ fn session_ends_at_exact_deadline() {
     }
 }
 
-/// Redis removes at once what is to expire now: that must not be the end of a session with the rest of this millisecond to live,
-/// neither where a longer idle timeout was tried and taken back, nor where a script sets its expiry.
+/// Redis removes at once what is to expire now: that must not be the end of a session with the rest
+/// of this millisecond to live, neither where a longer idle timeout was tried and taken back, nor
+/// where a script sets its expiry.
 #[test]
 fn session_is_readable_until_exact_deadline() {
     let server = Server::start("");
@@ -286,7 +287,8 @@ fn random_history_follows_server_clock() {
                     7 => session.note(host, &meta),
                     _ => {
                         let before = session.last_seen;
-                        // It never goes back: that of a create may be a millisecond ahead, by its client's guess.
+                        // It never goes back: that of a create may be a millisecond ahead, by its
+                        // client's guess.
                         assert!((earliest..=latest.max(before)).contains(&meta.plain().last_seen_ms), "{context}");
                         session.note(host, &meta);
                         assert_eq!(meta.plain().expires_ms, session.expires(host.idle), "{context}");
@@ -305,12 +307,13 @@ fn random_history_follows_server_clock() {
         ended += lived - sessions.len();
     }
     println!("{ended} ended, {without_script} gets without a script, {taken_back} uses taken back");
-    // All of it has been tried. How often depends on the machine: a slow one sees more sessions end.
+    // All of it has been tried. How often depends on the machine: a slow one sees more sessions
+    // end.
     assert!(ended > 0 && without_script > 0 && taken_back > 0);
 }
 
-/// As if a client ended between trying the expiry of a session that it does not know and putting it right: the script, which
-/// does that, is not permitted meanwhile.
+/// As if a client ended between trying the expiry of a session that it does not know and putting it
+/// right: the script, which does that, is not permitted meanwhile.
 #[test]
 fn crash_after_fast_read_rollback_keeps_deadlines() {
     let server = Server::start("");
@@ -344,7 +347,8 @@ fn crash_after_fast_read_rollback_keeps_deadlines() {
     }
 }
 
-/// The first get of a session that needs one finds out; that of the next knows, and so does the next of this one.
+/// The first get of a session that needs one finds out; that of the next knows, and so does the
+/// next of this one.
 #[test]
 fn scripted_get_takes_one_round_trip() {
     let server = Server::start("");

@@ -1,5 +1,5 @@
-//! What the engine of `redis:` promises when its server is away, slow, full, restarted or tampered with: against real servers,
-//! and a proxy between them that does what networks do.
+//! What the engine of `redis:` promises when its server is away, slow, full, restarted or tampered
+//! with: against real servers, and a proxy between them that does what networks do.
 
 use std::{
     fs,
@@ -20,8 +20,8 @@ use crate::common::{
 use sss::{Access, Error, ErrorKind, Store};
 
 const DEADLINE: Duration = Duration::from_millis(300);
-/// What it has answered is on disk. With the usual `everysec` a server does not even write while the disk is slow, for up to two
-/// seconds, and killed then it loses that.
+/// What it has answered is on disk. With the usual `everysec` a server does not even write while
+/// the disk is slow, for up to two seconds, and killed then it loses that.
 const DURABLE: &str = "appendonly yes\nappendfsync always";
 /// Nothing that is waited for here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,7 +125,8 @@ fn open_succeeds_while_server_is_down() {
     }
 }
 
-/// Killed and started again under load: no session is ever not found, no write is lost, and nothing hangs.
+/// Killed and started again under load: no session is ever not found, no write is lost, and nothing
+/// hangs.
 #[test]
 fn sessions_survive_server_restart() {
     let rounds = from_env("SSS_REDIS_RESTARTS", 3);
@@ -180,7 +181,8 @@ fn sessions_survive_server_restart() {
     assert!(failed.load(Ordering::Relaxed) > 0, "no call noticed");
 }
 
-/// Replies are cut anywhere and come too late; each call gets its own session's payload or an error.
+/// Replies are cut anywhere and come too late; each call gets its own session's payload or an
+/// error.
 #[test]
 fn replies_never_cross_calls() {
     let wanted = from_env("SSS_REDIS_REPLIES", 400);
@@ -219,7 +221,8 @@ fn replies_never_cross_calls() {
     assert!(failed > wanted / 10, "only {failed} failed");
 }
 
-/// The server does what it is asked, and its answer does not arrive: it is asked again, and knows that it is done.
+/// The server does what it is asked, and its answer does not arrive: it is asked again, and knows
+/// that it is done.
 #[test]
 fn lost_reply_does_not_repeat_write() {
     let server = Server::start("");
@@ -358,7 +361,8 @@ fn server_errors_map_to_statuses() {
     assert_eq!(get(), Some(ErrorKind::NotFound));
 }
 
-/// As after a failover that gives the master's name another address, while the old one runs on as a replica.
+/// As after a failover that gives the master's name another address, while the old one runs on as a
+/// replica.
 #[test]
 fn demoted_master_is_left_for_new_address() {
     let (old, new) = (Server::start(""), Server::start(""));
@@ -631,7 +635,8 @@ fn renew_without_replicas_keeps_session() {
     }
 }
 
-/// A server that hangs executes what it was sent when it goes on: too late, as its caller has been told.
+/// A server that hangs executes what it was sent when it goes on: too late, as its caller has been
+/// told.
 #[test]
 fn stopped_server_does_not_renew_afterwards() {
     let server = Server::start("");
@@ -664,7 +669,8 @@ fn stopped_server_does_not_renew_afterwards() {
     }
 }
 
-/// A write that is sent again finds itself done; it writes nevertheless, because WAIT covers only what was written.
+/// A write that is sent again finds itself done; it writes nevertheless, because WAIT covers only
+/// what was written.
 #[test]
 fn repeated_write_is_acknowledged_by_replicas() {
     let server = Server::start("");

@@ -1,4 +1,5 @@
-//! `redis+sentinel://`: the master is the one that the Sentinels name, also after it was killed and another one has taken over.
+//! `redis+sentinel://`: the master is the one that the Sentinels name, also after it was killed and
+//! another one has taken over.
 
 use std::{
     thread::sleep,
@@ -16,8 +17,8 @@ use sss::{Access, ErrorKind, Store};
 /// Nothing that is waited for here takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Whether a server's answer has this in it. A Sentinel ends all connections to a server whose role it changes, so that not
-/// every question is answered.
+/// Whether a server's answer has this in it. A Sentinel ends all connections to a server whose role
+/// it changes, so that not every question is answered.
 fn says(server: &Server, question: &[&str], what: &str) -> bool {
     server.ask(question).is_some_and(|answer| answer.contains(what))
 }
@@ -68,7 +69,8 @@ fn failover_leads_to_new_master() {
         // As an operator would, and not wait for the Sentinels to see to it.
         let next = servers[1 - master].port;
         servers[master].revive(&format!("{config}\nreplicaof 127.0.0.1 {next}"));
-        // On a busy machine the Sentinels may take the new master for dead and have the two change places once more.
+        // On a busy machine the Sentinels may take the new master for dead and have the two change
+        // places once more.
         let begun = Instant::now();
         while !(0..2).any(|i| says(&servers[i], &["INFO", "replication"], "master_link_status:up")) {
             assert!(begun.elapsed() < PATIENCE, "none becomes a replica");
@@ -112,7 +114,8 @@ fn sentinel_credentials_go_to_sentinels_only() {
     }
 }
 
-/// A master that comes back takes itself for the master for some seconds, until a Sentinel reconfigures it.
+/// A master that comes back takes itself for the master for some seconds, until a Sentinel
+/// reconfigures it.
 #[test]
 fn returned_master_is_not_used() {
     let config = "appendonly yes\nrepl-diskless-sync-delay 0";
@@ -153,7 +156,8 @@ fn returned_master_is_not_used() {
     assert_eq!(kind(&idle.get(&sid, Access::Peek)), Some(ErrorKind::NotFound));
 }
 
-/// Connections to a master that was stopped stay open, and it takes itself for the master when it goes on.
+/// Connections to a master that was stopped stay open, and it takes itself for the master when it
+/// goes on.
 #[test]
 fn stopped_master_is_not_used_afterwards() {
     let config = "repl-diskless-sync-delay 0";

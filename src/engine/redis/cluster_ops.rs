@@ -1,7 +1,8 @@
-//! Steps on all sessions of a principal in a Cluster, where they and the principal's index are on different servers and no script
-//! reaches all of them. A session is in the index before it is stored, so that `revoke` finds it; an entry whose session was
-//! never stored is removed when its write would come too late. A server that does not answer does not keep the others from
-//! being asked.
+//! Steps on all sessions of a principal in a Cluster, where they and the principal's index are on
+//! different servers and no script reaches all of them. A session is in the index before it is
+//! stored, so that `revoke` finds it; an entry whose session was never stored is removed when its
+//! write would come too late. A server that does not answer does not keep the others from being
+//! asked.
 
 use std::time::Instant;
 
@@ -22,10 +23,12 @@ use crate::{
     },
 };
 
-/// A session is stored within a second after it was inserted into the index, or not at all; some more for clocks that differ.
+/// A session is stored within a second after it was inserted into the index, or not at all; some
+/// more for clocks that differ.
 const ORPHAN_AGE_MS: u64 = 60_000;
 
-/// A principal's living sessions. A session that is being renewed may be listed under either key, or under both.
+/// A principal's living sessions. A session that is being renewed may be listed under either key,
+/// or under both.
 pub(super) fn list(commands: &Commands, principal: PrincipalKey) -> Result<Vec<ListedSession>> {
     let mut sessions = Vec::new();
     let mut orphans = Vec::new();
@@ -60,8 +63,9 @@ fn listed_session(
     Ok(is_listed.then_some(ListedSession { key: *key, record_len: lookup.record_len, start }))
 }
 
-/// Ends the sessions of a principal except the one that `except` reads. Meanwhile nothing is inserted into the index, so that it
-/// has all there are; one that is not stored yet cannot be stored any more, and is not counted.
+/// Ends the sessions of a principal except the one that `except` reads. Meanwhile nothing is
+/// inserted into the index, so that it has all there are; one that is not stored yet cannot be
+/// stored any more, and is not counted.
 ///
 /// Ends all that can be reached before it fails for those that cannot.
 pub(super) fn revoke(
@@ -101,7 +105,8 @@ pub(super) fn revoke(
     Ok((ended, complete))
 }
 
-/// The keys of the session that `except` reads, if it is the principal's: two while it is being renewed.
+/// The keys of the session that `except` reads, if it is the principal's: two while it is being
+/// renewed.
 fn excluded_keys(commands: &Commands, principal: PrincipalKey, except: &LookupKey) -> Result<Vec<LookupKey>> {
     let mut keys = Vec::new();
     let resolved = match resolve(commands, except, Extent::Prefix) {
@@ -123,8 +128,9 @@ fn excluded_keys(commands: &Commands, principal: PrincipalKey, except: &LookupKe
     Ok(keys)
 }
 
-/// Ends the least recently used sessions of a principal that has too many since this entry was inserted, except the entry's own.
-/// The write that made it so has happened: sessions on servers that do not answer are left.
+/// Ends the least recently used sessions of a principal that has too many since this entry was
+/// inserted, except the entry's own. The write that made it so has happened: sessions on servers
+/// that do not answer are left.
 pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
     let limit = commands.cx.policy.limits().max_per_principal;
     let mut evicted = 0;
@@ -160,7 +166,8 @@ pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
     evicted
 }
 
-/// Keeps sessions from being inserted into an index, until it is dropped or the call's deadline has passed.
+/// Keeps sessions from being inserted into an index, until it is dropped or the call's deadline has
+/// passed.
 struct IndexLock<'a> {
     commands: &'a Commands<'a>,
     principal: PrincipalKey,
@@ -183,7 +190,8 @@ impl Drop for IndexLock<'_> {
     }
 }
 
-/// Commands to many servers, of which some may be down: one that did not answer in time is not asked again.
+/// Commands to many servers, of which some may be down: one that did not answer in time is not
+/// asked again.
 struct Servers<'a> {
     commands: &'a Commands<'a>,
     silent: Vec<Address>,

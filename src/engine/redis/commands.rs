@@ -1,5 +1,5 @@
-//! The scripts as functions, in terms of records and keys. One `Commands` is one call of the engine: all of it ends by its
-//! deadline.
+//! The scripts as functions, in terms of records and keys. One `Commands` is one call of the
+//! engine: all of it ends by its deadline.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,8 @@ use crate::{
 pub(super) const MAX_ATTEMPTS: usize = 3;
 /// Before another look at what another call changes.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The first byte of an alias and of a session that leaves for another server, as the value of a session's key (common.lua).
+/// The first byte of an alias and of a session that leaves for another server, as the value of a
+/// session's key (common.lua).
 const ALIAS: u8 = b'a';
 const LEAVING: u8 = b'l';
 
@@ -343,7 +344,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Removes the entry of a session that has ended. It may fail: an entry without its session has no effect.
+    /// Removes the entry of a session that has ended. It may fail: an entry without its session has
+    /// no effect.
     pub(super) fn remove_entry(&self, entry: &IndexEntry) {
         self.remove_member(entry.principal, &index_member(&entry.key, &entry.fields));
     }
@@ -373,7 +375,8 @@ impl<'a> Commands<'a> {
         Ok(sessions)
     }
 
-    /// Ends the sessions of a principal except one, by one script, and returns how many; `None`: the exception does not exist.
+    /// Ends the sessions of a principal except one, by one script, and returns how many; `None`:
+    /// the exception does not exist.
     pub(super) fn revoke(&self, principal: PrincipalKey, excluded: Option<&LookupKey>) -> Result<Option<u64>> {
         let names = self.store.names();
         let mut args = self.principal_args(principal);
@@ -388,7 +391,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Inserts a session into its principal's index before it is stored. Waits while the index is locked.
+    /// Inserts a session into its principal's index before it is stored. Waits while the index is
+    /// locked.
     pub(super) fn insert_member(&self, entry: &IndexEntry) -> Result<()> {
         let keys = [self.store.names().index(entry.principal)];
         let args = self.index_args(Some(entry), false);
@@ -402,7 +406,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Locks a principal's index against inserts, until it is unlocked or this call's deadline has passed.
+    /// Locks a principal's index against inserts, until it is unlocked or this call's deadline has
+    /// passed.
     pub(super) fn lock_index(&self, principal: PrincipalKey, token: &[u8; 16]) -> Result<()> {
         let left = self.deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
         let keys = [self.store.names().index(principal)];
@@ -423,7 +428,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Ends a session of a principal, if it was last used at this time. `is_awaited`: waits for replicas.
+    /// Ends a session of a principal, if it was last used at this time. `is_awaited`: waits for
+    /// replicas.
     pub(super) fn end_session(
         &self,
         principal: PrincipalKey,
@@ -516,7 +522,8 @@ impl<'a> Commands<'a> {
         ]
     }
 
-    /// Runs a write, by which a session may come into its principal's index where a script reaches that.
+    /// Runs a write, by which a session may come into its principal's index where a script reaches
+    /// that.
     fn write(
         &self,
         script: &Script,
@@ -571,7 +578,8 @@ impl<'a> Commands<'a> {
         Ok((now, items))
     }
 
-    /// Runs a script with the arguments of common.lua before its own. Returns the server's time and the other items.
+    /// Runs a script with the arguments of common.lua before its own. Returns the server's time and
+    /// the other items.
     fn run_with_delivery(
         &self,
         script: &Script,

@@ -1,6 +1,7 @@
-//! A get without a script: four plain commands in one trip, which take a server a fraction of a script's time. They are enough if
-//! the key's expiry encodes the last use (docs/FORMAT.md): then sliding the expiry is all that a get has to do, and Redis ends
-//! the session in time. The answers show whether that is so; if not, the script corrects what they changed.
+//! A get without a script: four plain commands in one trip, which take a server a fraction of a
+//! script's time. They are enough if the key's expiry encodes the last use (docs/FORMAT.md): then
+//! sliding the expiry is all that a get has to do, and Redis ends the session in time. The answers
+//! show whether that is so; if not, the script corrects what they changed.
 
 use std::sync::atomic::Ordering;
 
@@ -18,7 +19,8 @@ use crate::{
     },
 };
 
-/// The client's estimate of the server's time may be late by so much: a later use is not taken for another client's.
+/// The client's estimate of the server's time may be late by so much: a later use is not taken for
+/// another client's.
 const MAX_LATENESS_MS: i64 = 2;
 
 pub(super) enum FastRead {
@@ -30,7 +32,8 @@ pub(super) enum FastRead {
     Miss,
 }
 
-/// Whether a fast read is likely to be enough: by what was last seen of this session, or else of another one.
+/// Whether a fast read is likely to be enough: by what was last seen of this session, or else of
+/// another one.
 pub(super) fn should_try(commands: &Commands, key: &LookupKey) -> bool {
     let timeouts = commands.cx.policy.timeouts();
     if commands.cx.clock.is_manual() || !(2..FOREVER).contains(&timeouts.idle) {
@@ -49,7 +52,8 @@ pub(super) fn fast_read(commands: &Commands, key: &LookupKey) -> Result<FastRead
     let timeouts = commands.cx.policy.timeouts();
     let idle = timeouts.idle;
     let name = commands.store.names().session(key);
-    // A key expires when its expiry is over. GT: a session with a longer timeout, or none, keeps it.
+    // A key expires when its expiry is over. GT: a session with a longer timeout, or none, keeps
+    // it.
     let slide: [&[u8]; 4] = [b"PEXPIRE", &name, &text(idle - 1), b"GT"];
     let expiry: [&[u8]; 2] = [b"PEXPIRETIME", &name];
     let commands_sent: [&[&[u8]]; 4] = [&expiry, &[b"GET", &name], &slide, &expiry];
@@ -91,7 +95,8 @@ pub(super) fn record_result(commands: &Commands, record: &Record, time: &StepTim
     }
 }
 
-/// Whether the key's expiry encodes the last use of a session that is used now. common.lua has the same rule.
+/// Whether the key's expiry encodes the last use of a session that is used now. common.lua has the
+/// same rule.
 fn expiry_encodes_last_use(record: &Record, timeouts: Timeouts, now: i64) -> bool {
     let ends = record.header.touched_at(now).deadline(timeouts).min(record.engine_fields.indexed_deadline);
     record.header.own.idle == 0 && ends == now.saturating_add(timeouts.idle)

@@ -1,5 +1,5 @@
-//! The prefixes of records that this process has last seen, so that a write can be composed without reading the session again.
-//! Only of genuine records, and possibly outdated: the server compares.
+//! The prefixes of records that this process has last seen, so that a write can be composed without
+//! reading the session again. Only of genuine records, and possibly outdated: the server compares.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

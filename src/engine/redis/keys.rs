@@ -1,5 +1,5 @@
-//! The names of keys in the server, and the members of a principal's index. The part in braces decides where a Cluster has a
-//! key: a session is one key, whatever happens to it.
+//! The names of keys in the server, and the members of a principal's index. The part in braces
+//! decides where a Cluster has a key: a session is one key, whatever happens to it.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 
@@ -69,13 +69,14 @@ fn unspell(spelled: &[u8]) -> Option<[u8; 32]> {
     Base64UrlUnpadded::decode(spelled, &mut bytes).ok()?.try_into().ok()
 }
 
-/// The number of an index entry in the fields that a record has for its engine: microseconds, which repeat after nine years.
+/// The number of an index entry in the fields that a record has for its engine: microseconds, which
+/// repeat after nine years.
 pub(super) fn entry_number(us: u64) -> EngineFields {
     EngineFields { last_used_slot: us as u32, generation: (us >> 32) as u16, indexed_deadline: 0 }
 }
 
-/// A session as a member of its principal's index: its spelled key, and the number as it is in its record. The Lua scripts
-/// have the same layout.
+/// A session as a member of its principal's index: its spelled key, and the number as it is in its
+/// record. The Lua scripts have the same layout.
 pub(super) fn index_member(key: &LookupKey, fields: &EngineFields) -> Vec<u8> {
     [&spell(&key.bytes())[..], &entry_number_bytes(fields)].concat()
 }

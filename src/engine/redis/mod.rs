@@ -1,6 +1,6 @@
-//! The engine of `redis:`: one store for all hosts, in Redis or Valkey. A step is composed here, by the rules that all engines
-//! share (`ops`), and happens atomically in a script in the server (`scripts/`), whose clock counts. Every call ends within the
-//! URL's `deadline`.
+//! The engine of `redis:`: one store for all hosts, in Redis or Valkey. A step is composed here, by
+//! the rules that all engines share (`ops`), and happens atomically in a script in the server
+//! (`scripts/`), whose clock counts. Every call ends within the URL's `deadline`.
 //!
 //! ```text
 //! PREFIX s:{key}  a session's record, as docs/FORMAT.md has it, or where its old id leads; Redis removes it at its deadline
@@ -138,7 +138,8 @@ impl Engine for Redis {
             let mode = if peek { UseMode::Peek } else { UseMode::Get };
             let lookup = commands.lookup_after_swap(key, mode, Extent::Whole, swap.as_ref())?;
             use_was_refused = lookup.use_was_refused;
-            // A use is recorded in a session's own key only, not through an alias or while it leaves.
+            // A use is recorded in a session's own key only, not through an alias or while it
+            // leaves.
             use_was_refused |= !matches!(lookup.value, Value::Session(_));
             resolved = resolve::resolve_from(&commands, key, Extent::Whole, lookup)?;
         }
@@ -200,8 +201,8 @@ impl Engine for Redis {
         resolved.map(|resolved| resolved.key).ok_or_else(Error::not_found)
     }
 
-    /// Redis removes expired sessions by itself. What remains are entries in the indexes of principals, and with a manual clock,
-    /// which Redis does not know, everything.
+    /// Redis removes expired sessions by itself. What remains are entries in the indexes of
+    /// principals, and with a manual clock, which Redis does not know, everything.
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64> {
         let store = self.store()?;
         let commands = Commands::new(store, cx);
@@ -267,7 +268,8 @@ impl Engine for Redis {
         Ok(usage)
     }
 
-    /// Redis has the deadline of each session. A use of a session finds it ended by the shorter timeout.
+    /// Redis has the deadline of each session. A use of a session finds it ended by the shorter
+    /// timeout.
     fn timeouts_shortened(&self) -> Result<()> {
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! A store as it is open in this process: all handles with the same URL share it, so that they agree on timeouts, counters and
-//! a manual clock.
+//! A store as it is open in this process: all handles with the same URL share it, so that they
+//! agree on timeouts, counters and a manual clock.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -101,7 +101,8 @@ impl RedisStore {
         KeyNames { prefix: &self.url.prefix }
     }
 
-    /// The number of an index entry that is made about now: greater than all earlier ones of this process.
+    /// The number of an index entry that is made about now: greater than all earlier ones of this
+    /// process.
     pub(super) fn next_entry_number(&self, now_ms: i64) -> EngineFields {
         // A manual clock may be anywhere.
         let now_us = now_ms.unsigned_abs().saturating_mul(1000).min(u64::MAX >> 1);
@@ -111,7 +112,8 @@ impl RedisStore {
         entry_number(now_us.max(last + 1))
     }
 
-    /// Moves the manual clock, which all processes share, to the time here or in the server, whichever is later.
+    /// Moves the manual clock, which all processes share, to the time here or in the server,
+    /// whichever is later.
     pub(super) fn synchronize_clock(&self) -> Result<()> {
         let Some(manual) = &self.manual_clock else { return Ok(()) };
         let key = self.names().clock();

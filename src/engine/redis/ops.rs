@@ -1,5 +1,6 @@
-//! The steps of the engine: a record is composed here, by the rules that all engines share, and a script stores it if what it
-//! was made from is still there. If that has changed, the record is composed again.
+//! The steps of the engine: a record is composed here, by the rules that all engines share, and a
+//! script stores it if what it was made from is still there. If that has changed, the record is
+//! composed again.
 
 use super::{
     cluster_ops,
@@ -83,7 +84,8 @@ pub(super) fn put(commands: &Commands, key: &LookupKey, write: &Write) -> Result
                 }
                 return Ok(RecordHeader { last_seen, ..replacement.header });
             }
-            // It may have been applied the first time, and another write have followed: not a conflict.
+            // It may have been applied the first time, and another write have followed: not a
+            // conflict.
             WriteOutcome::Mismatch(_) if delivery.was_resent && write.if_version.is_some() => {
                 let message = "the connection was lost and the session has changed since: the write may have happened";
                 return Err(Error::fixed(ErrorKind::Unavailable, message));
@@ -199,7 +201,8 @@ fn renewable_record(commands: &Commands, key: &LookupKey) -> Result<Vec<u8>> {
     }
 }
 
-/// A renewal on one server. It is taken back if it fails after the server has executed it, in particular for want of replicas.
+/// A renewal on one server. It is taken back if it fails after the server has executed it, in
+/// particular for want of replicas.
 fn rename(commands: &Commands, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
     if commands.store.client.waits_for_replicas() {
         // So that it need not be taken back in nearly all cases: other calls could see it.
@@ -271,7 +274,8 @@ fn insert_if_apart(commands: &Commands, entry: Option<&IndexEntry>) -> Result<()
     }
 }
 
-/// After a write by which a session came into an index: in a Cluster, the sessions that are too many are ended now.
+/// After a write by which a session came into an index: in a Cluster, the sessions that are too
+/// many are ended now.
 fn count_evicted(commands: &Commands, evicted: u64, entry: Option<&IndexEntry>) {
     let apart =
         entry.filter(|_| commands.spans_servers()).map_or(0, |entry| cluster_ops::evict_excess(commands, entry));
@@ -294,8 +298,8 @@ fn index_entry(key: &LookupKey, header: &RecordHeader, fields: &EngineFields) ->
     header.principal.map(|principal| IndexEntry { principal, key: *key, fields: *fields })
 }
 
-/// The engine's own fields of a record: the number of its index entry, and until when the entry is in the index at least. The
-/// session does not live longer, so that `revoke` finds it.
+/// The engine's own fields of a record: the number of its index entry, and until when the entry is
+/// in the index at least. The session does not live longer, so that `revoke` finds it.
 fn engine_fields(commands: &Commands, header: &RecordHeader, number: EngineFields) -> EngineFields {
     let indexed_deadline = match header.principal {
         Some(_) => header.own.or(commands.cx.policy.timeouts()).deadline(header.created, FOREVER),

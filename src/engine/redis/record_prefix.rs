@@ -1,5 +1,5 @@
-//! The first bytes of a record without its last use: header and nonce, which no two writes share. A server recognizes by them
-//! the record that a client has seen.
+//! The first bytes of a record without its last use: header and nonce, which no two writes share. A
+//! server recognizes by them the record that a client has seen.
 
 use crate::session::codec::{HEADER, LAST_SEEN, PRINCIPAL};
 

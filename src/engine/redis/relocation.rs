@@ -1,13 +1,15 @@
-//! A renewal in a Cluster, where the old and the new key of a session may be on different servers and no script reaches both.
+//! A renewal in a Cluster, where the old and the new key of a session may be on different servers
+//! and no script reaches both.
 //!
 //! 1. prepare: the new record is stored under the new key, not readable yet.
 //! 2. detach: the old record is marked as leaving. It is still read, but not written.
 //! 3. publish: the new record becomes readable. This decides the renewal.
 //! 4. finish: the old key becomes an alias, or ends.
 //!
-//! The new key tells how the renewal stands: until it is published it can be aborted, by its own call or, after that call's
-//! deadline, by any other one that meets the leaving session; then the old record is the session again. So a renewal that fails
-//! leaves the session under its old id, and at no time is there a second living id.
+//! The new key tells how the renewal stands: until it is published it can be aborted, by its own
+//! call or, after that call's deadline, by any other one that meets the leaving session; then the
+//! old record is the session again. So a renewal that fails leaves the session under its old id,
+//! and at no time is there a second living id.
 
 use super::commands::{ArrivalState, Commands, Extent, Lookup, MAX_ATTEMPTS, Renewal, UseMode, Value, WriteOutcome};
 use crate::{
@@ -39,7 +41,8 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     Ok(published)
 }
 
-/// Aborts a renewal on drop unless it was committed. If a server cannot be reached now, a later reader of the old key does it.
+/// Aborts a renewal on drop unless it was committed. If a server cannot be reached now, a later
+/// reader of the old key does it.
 struct Rollback<'a> {
     commands: &'a Commands<'a>,
     renewal: &'a Renewal,
@@ -67,8 +70,9 @@ impl Drop for Rollback<'_> {
     }
 }
 
-/// What a lookup has found, with a leaving session replaced by what its key stands for: a session that can only be read while the
-/// renewal is under way, the session if it was aborted, the alias or nothing if it was published.
+/// What a lookup has found, with a leaving session replaced by what its key stands for: a session
+/// that can only be read while the renewal is under way, the session if it was aborted, the alias
+/// or nothing if it was published.
 pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut lookup: Lookup) -> Result<Lookup> {
     for _ in 0..MAX_ATTEMPTS {
         let Value::Leaving(departure) = lookup.value else { return Ok(lookup) };
@@ -85,7 +89,8 @@ pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut l
             ArrivalState::Aborted => commands.restore_departed(key, departure.destination)?,
             ArrivalState::Published => {}
         }
-        // Another call may have restored the session since, and its target's key may be gone for that reason.
+        // Another call may have restored the session since, and its target's key may be gone for
+        // that reason.
         lookup = commands.lookup(key, UseMode::Peek, extent)?;
         if let (ArrivalState::Published, Value::Leaving(again)) = (state, &mut lookup.value)
             && again.destination == departure.destination
@@ -98,8 +103,8 @@ pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut l
     Ok(lookup)
 }
 
-/// Before a write is tried again that has met a leaving session: waits until the renewal is decided. False if it was published,
-/// so that nothing can be written under this key.
+/// Before a write is tried again that has met a leaving session: waits until the renewal is
+/// decided. False if it was published, so that nothing can be written under this key.
 pub(super) fn wait_until_settled(commands: &Commands, key: &LookupKey) -> Result<bool> {
     loop {
         let lookup = commands.lookup(key, UseMode::Peek, Extent::Prefix)?;

@@ -1,4 +1,5 @@
-//! From a key to the session that it reads: its own, or over the aliases of renewals the one under another key.
+//! From a key to the session that it reads: its own, or over the aliases of renewals the one under
+//! another key.
 
 use super::{
     commands::{Commands, Extent, Lookup, UseMode, Value},

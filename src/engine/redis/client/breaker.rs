@@ -1,4 +1,5 @@
-//! Opens when a server has failed several times in a row, so that calls fail at once, and closes with its first answer.
+//! Opens when a server has failed several times in a row, so that calls fail at once, and closes
+//! with its first answer.
 
 use std::{
     sync::{

@@ -1,5 +1,6 @@
-//! One connection to one server: commands go out, as many replies come back. After any failure but a server's refusal it
-//! must be dropped, because a late reply would be taken for that of the next call (CVE-2023-28858).
+//! One connection to one server: commands go out, as many replies come back. After any failure but
+//! a server's refusal it must be dropped, because a late reply would be taken for that of the next
+//! call (CVE-2023-28858).
 
 use std::{
     io::{self, Write},
@@ -84,7 +85,8 @@ impl Connection {
         let result = connection.handshake(options, deadline);
         // The password is in it.
         connection.write_buf.zeroize();
-        // The call itself was not sent. A connection that is cut now may be one of many that an operator closes.
+        // The call itself was not sent. A connection that is cut now may be one of many that an
+        // operator closes.
         let was_cut =
             |failure: &Failure| failure.state == SendState::Unknown && failure.error.kind() == ErrorKind::Unavailable;
         result.map_err(|failure| {
@@ -211,8 +213,8 @@ fn is_master(role: &Reply) -> bool {
     role.array().and_then(<[Reply]>::first).and_then(Reply::bytes) == Some(b"master")
 }
 
-/// Refuses a server that removes keys when its memory is full. It would remove the index of a principal before its sessions,
-/// and `revoke` would not find them.
+/// Refuses a server that removes keys when its memory is full. It would remove the index of a
+/// principal before its sessions, and `revoke` would not find them.
 fn check_eviction(info: &Option<Reply>, server: &Address) -> Result<(), Failure> {
     let info = info.as_ref().and_then(Reply::bytes).and_then(|text| std::str::from_utf8(text).ok());
     let policy = info.and_then(|info| info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")));
@@ -230,8 +232,8 @@ fn check_eviction(info: &Option<Reply>, server: &Address) -> Result<(), Failure>
     }
 }
 
-/// For how long the server may wait for its replicas so that its answer arrives by the deadline: it looks at its clock ten times
-/// a second. In the form that WAIT takes; 0 would be without end.
+/// For how long the server may wait for its replicas so that its answer arrives by the deadline: it
+/// looks at its clock ten times a second. In the form that WAIT takes; 0 would be without end.
 pub(super) fn replication_wait_ms(left: Duration) -> String {
     const LATENESS: Duration = Duration::from_millis(150);
     left.saturating_sub(LATENESS).max(left / 2).as_millis().max(1).to_string()

@@ -1,5 +1,6 @@
-//! How a call fails: how far it got, which decides whether it may be sent again; where a Cluster redirects it; and the error
-//! for the caller. A server's own words are never repeated: they may quote what was sent.
+//! How a call fails: how far it got, which decides whether it may be sent again; where a Cluster
+//! redirects it; and the error for the caller. A server's own words are never repeated: they may
+//! quote what was sent.
 
 use std::io;
 
@@ -50,7 +51,8 @@ impl Failure {
         Failure { state, ..self }
     }
 
-    /// Whether it tells that the server is down. A connection that was cut does not: the next one will show.
+    /// Whether it tells that the server is down. A connection that was cut does not: the next one
+    /// will show.
     pub(super) fn is_of_server(&self) -> bool {
         self.state == SendState::NotConnected || self.error.kind() == ErrorKind::Timeout
     }
@@ -71,8 +73,9 @@ pub(super) fn io_error(state: SendState, error: &io::Error, server: &Address) ->
     Failure::new(state, Error::new(kind, format!("the server {server} {what}")))
 }
 
-/// A server's refusal, by the first word of its answer, which is its code. Where a server has no code of its own ("ERR"), or a
-/// script wraps the code, the text decides, without regard to case: Redis and Valkey differ in it.
+/// A server's refusal, by the first word of its answer, which is its code. Where a server has no
+/// code of its own ("ERR"), or a script wraps the code, the text decides, without regard to case:
+/// Redis and Valkey differ in it.
 pub(super) fn server_error(answer: &str, server: &Address) -> Failure {
     let lowercase = answer.to_ascii_lowercase();
     let says = |text: &str| lowercase.contains(text);

@@ -1,5 +1,6 @@
-//! A client of Redis and Valkey: standalone, Cluster or Sentinel. A call ends by its deadline, over all attempts, and is sent
-//! again only if that does no harm. Knows commands and scripts, but nothing of sessions.
+//! A client of Redis and Valkey: standalone, Cluster or Sentinel. A call ends by its deadline, over
+//! all attempts, and is sent again only if that does no harm. Knows commands and scripts, but
+//! nothing of sessions.
 
 mod address;
 mod breaker;
@@ -115,7 +116,8 @@ impl Client {
         Ok(self.topology.pool_for(key, deadline)?.now_ms().unwrap_or_default())
     }
 
-    /// Runs a script on the server that has its keys, and returns what it returns; the first item is the server's time.
+    /// Runs a script on the server that has its keys, and returns what it returns; the first item
+    /// is the server's time.
     pub(super) fn script(
         &self,
         script: &Script,
@@ -148,7 +150,8 @@ impl Client {
         })
     }
 
-    /// Runs commands that may be sent again on the server that has the key, in one trip, and returns the reply to each.
+    /// Runs commands that may be sent again on the server that has the key, in one trip, and
+    /// returns the reply to each.
     pub(super) fn pipeline(&self, key: &[u8], commands: &[&[&[u8]]], deadline: Instant) -> Result<Vec<Reply>> {
         let (replies, _) =
             self.run(key, Idempotency::Read, deadline, |connection, _| connection.call(commands, deadline))?;
@@ -175,8 +178,9 @@ impl Client {
         Ok(reply)
     }
 
-    /// Calls `visit` with the names of all keys that match the pattern and the replies to these commands about each, until it
-    /// returns false. Keys that come or go meanwhile may be visited, and others twice.
+    /// Calls `visit` with the names of all keys that match the pattern and the replies to these
+    /// commands about each, until it returns false. Keys that come or go meanwhile may be visited,
+    /// and others twice.
     pub(super) fn scan(
         &self,
         pattern: &[u8],
@@ -237,8 +241,8 @@ impl Client {
         }
     }
 
-    /// Sends a call to the server that has the key, as often as is needed and permitted. `call` is told whether it has to ask
-    /// (ASKING) for a key whose slot is being moved.
+    /// Sends a call to the server that has the key, as often as is needed and permitted. `call` is
+    /// told whether it has to ask (ASKING) for a key whose slot is being moved.
     fn run<T>(
         &self,
         key: &[u8],
@@ -293,7 +297,8 @@ impl Client {
     }
 }
 
-/// Sends one command. A server to which a slot is being moved executes each command only after an ASKING of its own.
+/// Sends one command. A server to which a slot is being moved executes each command only after an
+/// ASKING of its own.
 fn send(connection: &mut Connection, asking: bool, parts: &[&[u8]], deadline: Instant) -> Result<Reply, Failure> {
     if asking {
         let mut replies = connection.call(&[&[b"ASKING"], parts], deadline)?;

@@ -1,5 +1,6 @@
-//! The connections of this process to one server: a limited number, each used by one call at a time and dropped unless the call
-//! came to its end. Waits in the standard library's locks, because parking_lot's table of waiting threads is copied by fork.
+//! The connections of this process to one server: a limited number, each used by one call at a time
+//! and dropped unless the call came to its end. Waits in the standard library's locks, because
+//! parking_lot's table of waiting threads is copied by fork.
 
 use std::{
     collections::HashMap,
@@ -54,8 +55,8 @@ impl Pool {
         self.clock.now_ms()
     }
 
-    /// Runs `call` with a connection. `confirm` is asked before a new one is made, and once a second
-    /// for an open one: a server that was stopped or cut off may have been replaced since.
+    /// Runs `call` with a connection. `confirm` is asked before a new one is made, and once a
+    /// second for an open one: a server that was stopped or cut off may have been replaced since.
     pub(super) fn with_connection<T>(
         &self,
         deadline: Instant,
@@ -82,7 +83,8 @@ impl Pool {
         let result = checkout.connection(deadline).and_then(call);
         match &result {
             Err(failure) if failure.is_of_server() => self.breaker.on_failure(&failure.error),
-            // Cut: the connection is dropped, and the next one will show whether the server is there.
+            // Cut: the connection is dropped, and the next one will show whether the server is
+            // there.
             Err(failure) if failure.state != SendState::Rejected => {}
             Err(Failure { redirect: Some(Redirect::NotMaster), .. }) => {
                 self.breaker.on_success();
@@ -96,7 +98,8 @@ impl Pool {
         result
     }
 
-    /// For a server that is no longer the master: its name may lead to another one, which a new connection finds.
+    /// For a server that is no longer the master: its name may lead to another one, which a new
+    /// connection finds.
     fn close_idle(&self) {
         let mut connections = self.lock();
         let idle = std::mem::take(&mut connections.idle);
@@ -109,7 +112,8 @@ impl Pool {
     fn checkout(&self, deadline: Instant) -> Result<Checkout<'_>, Failure> {
         loop {
             let mut checkout = self.next_checkout(deadline)?;
-            // A system call, so it is made without the lock. A connection that is not good is dropped.
+            // A system call, so it is made without the lock. A connection that is not good is
+            // dropped.
             if checkout.connection.as_mut().is_none_or(Connection::is_reusable) {
                 return Ok(checkout);
             }

@@ -1,10 +1,11 @@
-//! The wire protocol RESP2, as much of it as is needed. A reply takes no more memory than has arrived; anything that is not a
-//! reply is an error, after which the connection must be dropped.
+//! The wire protocol RESP2, as much of it as is needed. A reply takes no more memory than has
+//! arrived; anything that is not a reply is an error, after which the connection must be dropped.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 //!
-//! Why not the `redis` crate (1.8): its Cluster client repeats a call after a timeout or a lost connection whatever the command
-//! was, but `delete` and `revoke` must happen at most once; and it has no deadline over all attempts of a call, only timeouts for
-//! single reads and writes. What it could take over safely, this file and the building of commands, is small.
+//! Why not the `redis` crate (1.8): its Cluster client repeats a call after a timeout or a lost
+//! connection whatever the command was, but `delete` and `revoke` must happen at most once; and it
+//! has no deadline over all attempts of a call, only timeouts for single reads and writes. What it
+//! could take over safely, this file and the building of commands, is small.
 
 use std::{
     io::{self, Read},
@@ -181,7 +182,8 @@ impl ReplyReader {
 
     fn fill(&mut self, stream: &mut impl Read) -> io::Result<()> {
         if self.end == self.buffer.len() {
-            // Doubles the buffer: a large reply takes few reads, and a wrong length takes no memory.
+            // Doubles the buffer: a large reply takes few reads, and a wrong length takes no
+            // memory.
             let more = CHUNK.max(self.end);
             self.buffer.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
             self.buffer.resize(self.end + more, 0);

@@ -1,4 +1,5 @@
-//! A Lua script as a client runs it: by its digest, which a server knows once it has seen the source.
+//! A Lua script as a client runs it: by its digest, which a server knows once it has seen the
+//! source.
 
 use once_cell::race::OnceBox;
 

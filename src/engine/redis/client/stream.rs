@@ -1,5 +1,6 @@
-//! A byte stream to a server with one deadline for all reads and writes, even if its bytes arrive one by one. The timeouts of
-//! sockets hold for one read or write each, so they are set again as time passes.
+//! A byte stream to a server with one deadline for all reads and writes, even if its bytes arrive
+//! one by one. The timeouts of sockets hold for one read or write each, so they are set again as
+//! time passes.
 
 use std::{
     io::{self, Read, Write},
@@ -17,7 +18,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use super::address::Address;
 
-/// A timeout may be noticed so much later than the deadline; this saves a system call for most reads.
+/// A timeout may be noticed so much later than the deadline; this saves a system call for most
+/// reads.
 const SLACK: Duration = Duration::from_millis(5);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
@@ -125,7 +127,8 @@ impl AsFd for Socket {
     }
 }
 
-/// The standard library would wait without end: a server that hangs accepts no connections when its queue is full.
+/// The standard library would wait without end: a server that hangs accepts no connections when its
+/// queue is full.
 fn connect_unix(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
     // On Linux connect waits no longer than a write would (unix(7), SO_SNDTIMEO).

@@ -1,5 +1,5 @@
-//! TLS by rustls: the server's certificate must come from a trusted authority and be for the host in the URL. No option turns
-//! this check off.
+//! TLS by rustls: the server's certificate must come from a trusted authority and be for the host
+//! in the URL. No option turns this check off.
 
 use std::{
     io::{self, Read, Write},

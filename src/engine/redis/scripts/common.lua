@@ -1,7 +1,8 @@
--- The start of every script: the time, and when the session of a record ends (docs/FORMAT.md describes records).
--- ARGV[1]: with clock=manual the time, or the name of the key that holds it; otherwise empty: the server's clock counts, which
--- all hosts share. ARGV[2], ARGV[3]: the store's absolute and idle timeout, for a session without its own.
--- ARGV[4]: when the client composed the write. ARGV[5]: when its caller stops waiting.
+-- The start of every script: the time, and when the session of a record ends (docs/FORMAT.md
+-- describes records). ARGV[1]: with clock=manual the time, or the name of the key that holds it;
+-- otherwise empty: the server's clock counts, which all hosts share. ARGV[2], ARGV[3]: the store's
+-- absolute and idle timeout, for a session without its own. ARGV[4]: when the client composed the
+-- write. ARGV[5]: when its caller stops waiting.
 
 -- The longest header and the nonce behind it: no two writes share them.
 local PREFIX = 105
@@ -12,8 +13,9 @@ local IDLE = 40
 local MAX_CLOCK_ERROR_MS = 1000
 -- For expiries by the clocks of two servers.
 local CLOCK_SLACK_MS = 60000
--- The first byte of a value that is not a record: the old id of a renewed session; a session that a renewal moves to another
--- server, where it leaves and where it arrives; a session that was revoked before it was stored.
+-- The first byte of a value that is not a record: the old id of a renewed session; a session that a
+-- renewal moves to another server, where it leaves and where it arrives; a session that was revoked
+-- before it was stored.
 local ALIAS, LEAVING, ARRIVING, REVOKED = 97, 108, 110, 120
 
 local manual_clock = ARGV[1] ~= ''
@@ -32,8 +34,9 @@ local function is_record(value)
   return kind and kind ~= ALIAS and kind ~= LEAVING and kind ~= ARRIVING and kind ~= REVOKED
 end
 
--- When the session ends if it was last used at this time (by default: when its header says); and when the header says. A session
--- does not outlive its entry in its principal's index, whose deadline the header has too.
+-- When the session ends if it was last used at this time (by default: when its header says); and
+-- when the header says. A session does not outlive its entry in its principal's index, whose
+-- deadline the header has too.
 local function deadline(header, used)
   local created, seen, _, absolute, idle, indexed = struct.unpack('<i8i8i8i8i8i8', header, 9)
   if absolute == 0 then absolute = tonumber(ARGV[2]) end
@@ -49,10 +52,11 @@ local function with_last_seen(record, seen)
   return record:sub(1, LAST_SEEN) .. struct.pack('<i8', seen) .. record:sub(LAST_SEEN + 9)
 end
 
--- What a record stores as its last use, and when the session ends. If it ends by the store's idle timeout, the stored value is
--- that timeout, negated: the key's expiry gives the last use, and a get slides it without a script (fast_read.rs has the same
--- rule). Otherwise it is the time, which stays true whatever a get tries with the expiry. It is the time in the last millisecond
--- too, for which Redis no longer sets an expiry.
+-- What a record stores as its last use, and when the session ends. If it ends by the store's idle
+-- timeout, the stored value is that timeout, negated: the key's expiry gives the last use, and a
+-- get slides it without a script (fast_read.rs has the same rule). Otherwise it is the time, which
+-- stays true whatever a get tries with the expiry. It is the time in the last millisecond too, for
+-- which Redis no longer sets an expiry.
 local function stored_last_use(header, used)
   local ends, idle = deadline(header, used), tonumber(ARGV[3])
   local by_expiry = struct.unpack('<i8', header, IDLE + 1) == 0 and ends == used + idle and ends > now + 1 and ends < 2 ^ 53
@@ -64,7 +68,8 @@ local function last_use_by_expiry(expiry, stored)
   return expiry + 1 + stored
 end
 
--- The record with the time of the last use in it. (A missing expiry was removed by another program: then that is long ago.)
+-- The record with the time of the last use in it. (A missing expiry was removed by another program:
+-- then that is long ago.)
 local function with_time(key, record)
   if not is_record(record) or #record < HEADER or last_seen(record) >= 0 then return record end
   local seen = last_use_by_expiry(redis.call('PEXPIRETIME', key), last_seen(record))
@@ -87,8 +92,8 @@ local function is_live(header)
   return is_record(header) and (#header < HEADER or now < (deadline(header)))
 end
 
--- Has Redis remove the key when its time has come. (It does so when the expiry is over, and at once if that is now.) Returns
--- the server's refusal, if it refuses.
+-- Has Redis remove the key when its time has come. (It does so when the expiry is over, and at once
+-- if that is now.) Returns the server's refusal, if it refuses.
 local function expire_at(key, at)
   if manual_clock then return end
   local answer
@@ -109,8 +114,8 @@ local function store(key, record, used)
   expire_at(key, ends)
 end
 
--- Records a use of the session at this time, or returns the server's refusal. A full server refuses SETRANGE, which a session
--- that ends by the store's idle timeout does not need.
+-- Records a use of the session at this time, or returns the server's refusal. A full server refuses
+-- SETRANGE, which a session that ends by the store's idle timeout does not need.
 local function touch(key, header, used)
   local last_use, ends = stored_last_use(header, used)
   local bytes = struct.pack('<i8', last_use)
@@ -131,13 +136,14 @@ local function is_same_write(a, b)
   return #a == #b and a:sub(1, LAST_SEEN) == b:sub(1, LAST_SEEN) and a:sub(LAST_SEEN + 9) == b:sub(LAST_SEEN + 9)
 end
 
--- For a write that was sent again and finds itself done. WAIT covers what its own connection has written, and nothing else
--- since Valkey 9.
+-- For a write that was sent again and finds itself done. WAIT covers what its own connection has
+-- written, and nothing else since Valkey 9.
 local function write_again(key)
   redis.pcall('SETRANGE', key, 0, redis.call('GETRANGE', key, 0, 0))
 end
 
--- Whether the write was composed too long ago or by a wrong clock, or its caller has stopped waiting: it must not happen.
+-- Whether the write was composed too long ago or by a wrong clock, or its caller has stopped
+-- waiting: it must not happen.
 local function is_late()
   return not manual_clock and (math.abs(now - tonumber(ARGV[4])) > MAX_CLOCK_ERROR_MS or now > tonumber(ARGV[5]))
 end
@@ -146,8 +152,8 @@ local function has_principal(header, principal)
   return header:byte(2) % 2 == 1 and header:sub(57, 88) == principal
 end
 
--- The value of a session that leaves: its destination, which is the key where it arrives (32) and a token of the attempt (16);
--- the alias for afterwards or nothing; and its record.
+-- The value of a session that leaves: its destination, which is the key where it arrives (32) and a
+-- token of the attempt (16); the alias for afterwards or nothing; and its record.
 local function leaving_value(destination, alias, record)
   return string.char(LEAVING) .. destination .. string.char(#alias) .. alias .. record
 end

@@ -1,6 +1,7 @@
--- Stores the new session KEYS[1] unless the key is taken, and inserts it into the index KEYS[2] of its principal, if it has one.
--- ARGV[11]: the record. ARGV[12]: not empty if the session may be stored although it was revoked before.
--- Returns the time, the outcome, the last use and how many other sessions were ended.
+-- Stores the new session KEYS[1] unless the key is taken, and inserts it into the index KEYS[2] of
+-- its principal, if it has one. ARGV[11]: the record. ARGV[12]: not empty if the session may be
+-- stored although it was revoked before. Returns the time, the outcome, the last use and how many
+-- other sessions were ended.
 local current = redis.call('GET', KEYS[1])
 if current and current:byte(1) == REVOKED then
   if ARGV[12] == '' then return { now, 'revoked' } end

@@ -1,4 +1,5 @@
--- Ends the session KEYS[1]. ARGV[6]: if it is 'live', or if it has 'expired'. Returns the time, the outcome and its header.
+-- Ends the session KEYS[1]. ARGV[6]: if it is 'live', or if it has 'expired'. Returns the time, the
+-- outcome and its header.
 local header = read_prefix(KEYS[1])
 if header:byte(1) == LEAVING then
   return { now, 'relocating' }

@@ -1,6 +1,7 @@
--- The second step of a renewal to another server: the session KEYS[1], if it still is what the client has seen, leaves for the
--- destination ARGV[7]. It is read as it was, and not written, until that has been published. ARGV[6]: the prefix of what was seen.
--- ARGV[8]: the alias that the old id becomes, or nothing. Returns the time, the outcome, and the stored record on a mismatch.
+-- The second step of a renewal to another server: the session KEYS[1], if it still is what the
+-- client has seen, leaves for the destination ARGV[7]. It is read as it was, and not written, until
+-- that has been published. ARGV[6]: the prefix of what was seen. ARGV[8]: the alias that the old id
+-- becomes, or nothing. Returns the time, the outcome, and the stored record on a mismatch.
 local value = read_value(KEYS[1])
 if leaves_for(value, ARGV[7]) then
   write_again(KEYS[1])

@@ -1,7 +1,7 @@
--- Ends the session KEYS[1] of the principal ARGV[6], wherever a renewal has got with it. If there is none it must not be stored any
--- more, because it may be in the index already: the key is taken until such a write comes too late.
--- ARGV[7]: only if it was last used at this time, or nothing. Returns the time, the outcome, whether it lived,
--- and the key that it was leaving for.
+-- Ends the session KEYS[1] of the principal ARGV[6], wherever a renewal has got with it. If there
+-- is none it must not be stored any more, because it may be in the index already: the key is taken
+-- until such a write comes too late. ARGV[7]: only if it was last used at this time, or nothing.
+-- Returns the time, the outcome, whether it lived, and the key that it was leaving for.
 local value = redis.call('GET', KEYS[1])
 if not value or value:byte(1) == REVOKED then
   redis.call('SET', KEYS[1], string.char(REVOKED), 'NX', 'PX', 10000)

@@ -1,5 +1,5 @@
--- The last step of a renewal to another server: what left KEYS[1] for the destination ARGV[6] is there, and the old id becomes the alias
--- ARGV[7], which ends at ARGV[8], or ends.
+-- The last step of a renewal to another server: what left KEYS[1] for the destination ARGV[6] is
+-- there, and the old id becomes the alias ARGV[7], which ends at ARGV[8], or ends.
 if leaves_for(redis.call('GET', KEYS[1]), ARGV[6]) then
   if ARGV[7] ~= '' then
     redis.call('SET', KEYS[1], string.char(ALIAS) .. ARGV[7])

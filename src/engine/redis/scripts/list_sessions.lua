@@ -1,4 +1,5 @@
--- The living sessions in the index KEYS[1]: the time, and for each its member, its header and the length of its record.
+-- The living sessions in the index KEYS[1]: the time, and for each its member, its header and the
+-- length of its record.
 local answer = { now }
 for _, session in ipairs(sessions_in(KEYS[1])) do
   answer[#answer + 1] = session.member

@@ -1,10 +1,10 @@
-//! The scripts that run in the server: the parts of a step that must be atomic there. Rules that they share are in common.lua
-//! and principal_index.lua, which come first in their text.
+//! The scripts that run in the server: the parts of a step that must be atomic there. Rules that
+//! they share are in common.lua and principal_index.lua, which come first in their text.
 
 use super::client::Script;
 
-/// For scripts that end sessions or complete a step: a full server must not refuse their small writes. The server checks the
-/// reasons to refuse a write before such a script starts.
+/// For scripts that end sessions or complete a step: a full server must not refuse their small
+/// writes. The server checks the reasons to refuse a write before such a script starts.
 macro_rules! allow_oom {
     () => {
         "#!lua flags=allow-oom\n"
@@ -30,7 +30,8 @@ scripts! {
     LIST_SESSIONS = "common.lua" "principal_index.lua" "list_sessions.lua";
     REVOKE_SESSIONS = allow_oom! "common.lua" "principal_index.lua" "revoke_sessions.lua";
     ADVANCE_CLOCK = "advance_clock.lua";
-    // In a Cluster, where two sessions, or a session and its principal's index, may be on different servers.
+    // In a Cluster, where two sessions, or a session and its principal's index, may be on different
+    // servers.
     INSERT_MEMBER = "common.lua" "principal_index.lua" "insert_member.lua";
     LOCK_INDEX = allow_oom! "common.lua" "lock_index.lua";
     END_SESSION = allow_oom! "common.lua" "end_session.lua";

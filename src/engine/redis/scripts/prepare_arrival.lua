@@ -1,6 +1,7 @@
--- The first step of a renewal to another server: stores the record ARGV[6] under the new key KEYS[1], where it is not readable
--- before it is published, which must happen before the caller stops waiting. ARGV[7]: when the session ends under either key.
--- ARGV[8]: not empty if it may be stored although an earlier attempt was revoked or aborted.
+-- The first step of a renewal to another server: stores the record ARGV[6] under the new key
+-- KEYS[1], where it is not readable before it is published, which must happen before the caller
+-- stops waiting. ARGV[7]: when the session ends under either key. ARGV[8]: not empty if it may be
+-- stored although an earlier attempt was revoked or aborted.
 local current = redis.call('GET', KEYS[1])
 local arriving = string.char(ARRIVING) .. struct.pack('<i8', tonumber(ARGV[5])) .. ARGV[6]
 if current == arriving then

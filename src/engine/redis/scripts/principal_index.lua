@@ -1,10 +1,12 @@
--- A principal's index: a sorted set of its sessions, scored by when each of them ends at the latest. A session is in it before
--- it is stored, and may stay in it for a while after it has ended.
--- ARGV[6]: the start of the names of sessions. ARGV[7]: the member to insert, which is its key and a number; ARGV[8]: when it
--- ends at the latest. ARGV[9]: the principal. ARGV[10]: how many sessions it may have, or nothing.
+-- A principal's index: a sorted set of its sessions, scored by when each of them ends at the
+-- latest. A session is in it before it is stored, and may stay in it for a while after it has
+-- ended. ARGV[6]: the start of the names of sessions. ARGV[7]: the member to insert, which is its
+-- key and a number; ARGV[8]: when it ends at the latest. ARGV[9]: the principal. ARGV[10]: how many
+-- sessions it may have, or nothing.
 local SPELLED_KEY = 43
 
--- Members that ended so long ago that no clock can be so wrong are removed, and the index expires with its last session.
+-- Members that ended so long ago that no clock can be so wrong are removed, and the index expires
+-- with its last session.
 local function insert(index)
   local ends = math.max(0, tonumber(ARGV[8]))
   local index_ends = redis.call('PEXPIRETIME', index)
@@ -16,7 +18,8 @@ local function insert(index)
   end
 end
 
--- The living sessions in an index. Members whose session has ended or belongs to another principal are removed.
+-- The living sessions in an index. Members whose session has ended or belongs to another principal
+-- are removed.
 local function sessions_in(index)
   local found = {}
   for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do
@@ -38,7 +41,8 @@ local function is_less_recent(a, b)
   return a.member:sub(SPELLED_KEY + 1) < b.member:sub(SPELLED_KEY + 1)
 end
 
--- Ends the least recently used sessions of a principal that has too many, except the one of this name, and returns how many.
+-- Ends the least recently used sessions of a principal that has too many, except the one of this
+-- name, and returns how many.
 local function evict_excess(index, excluded)
   if ARGV[10] == '' then return 0 end
   local others = {}

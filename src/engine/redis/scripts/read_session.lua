@@ -1,7 +1,8 @@
--- Reads the session KEYS[1]. ARGV[6]: 'peek' records no use, 'get' does if the server permits it, 'touch' does or fails.
--- ARGV[7]: 'whole', or 'prefix' for the part that says when the session ends. ARGV[8], ARGV[9]: the expiry that fast_read.rs has
--- set and the one before it, or nothing. Returns the time; the record, or else what an old id's key holds; the length of the
--- record; and 1 if the use was not recorded.
+-- Reads the session KEYS[1]. ARGV[6]: 'peek' records no use, 'get' does if the server permits it,
+-- 'touch' does or fails. ARGV[7]: 'whole', or 'prefix' for the part that says when the session
+-- ends. ARGV[8], ARGV[9]: the expiry that fast_read.rs has set and the one before it, or nothing.
+-- Returns the time; the record, or else what an old id's key holds; the length of the record; and 1
+-- if the use was not recorded.
 if ARGV[8] ~= '' and redis.call('PEXPIRETIME', KEYS[1]) == tonumber(ARGV[8]) then
   local before, header = tonumber(ARGV[9]), redis.call('GETRANGE', KEYS[1], 0, HEADER - 1)
   -- In its last millisecond Redis would remove it at once: then its record stores the last use.
@@ -22,7 +23,8 @@ end
 local refused
 if ARGV[6] ~= 'peek' and #record >= HEADER then
   refused = touch(KEYS[1], record, math.max(now, last_seen(record)))
-  -- A server without memory, replicas or a disk to save to still reads; a replica does not know the newest use.
+  -- A server without memory, replicas or a disk to save to still reads; a replica does not know the
+  -- newest use.
   local is_tolerated = refused and ARGV[6] == 'get'
     and (refused.err:find('^OOM') or refused.err:find('^NOREPLICAS') or refused.err:find('^MISCONF'))
   if refused and not is_tolerated then return refused end

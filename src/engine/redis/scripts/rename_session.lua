@@ -1,7 +1,7 @@
--- Moves the session KEYS[1], if it still is what the client has seen, to the new key KEYS[2]; its old id becomes an alias, if
--- there is one. KEYS[3]: the index of its principal, if it has one.
--- ARGV[11]: the prefix of what was seen, ARGV[12]: the new record, ARGV[13]: the alias or nothing, ARGV[14]: its end.
--- Returns the same as replace_session.lua.
+-- Moves the session KEYS[1], if it still is what the client has seen, to the new key KEYS[2]; its
+-- old id becomes an alias, if there is one. KEYS[3]: the index of its principal, if it has one.
+-- ARGV[11]: the prefix of what was seen, ARGV[12]: the new record, ARGV[13]: the alias or nothing,
+-- ARGV[14]: its end. Returns the same as replace_session.lua.
 local target = redis.call('GET', KEYS[2])
 if target and is_same_write(target, ARGV[12]) then
   write_again(KEYS[2])

@@ -1,6 +1,7 @@
--- Replaces the session KEYS[1] if it still is what the client has seen. KEYS[2]: the index that it is inserted into, if any.
--- ARGV[11]: the prefix of what was seen, without the last use; empty: nothing was seen yet. ARGV[12]: the new record.
--- Returns the time, the outcome, and the stored record on a mismatch, otherwise the last use and how many others were ended.
+-- Replaces the session KEYS[1] if it still is what the client has seen. KEYS[2]: the index that it
+-- is inserted into, if any. ARGV[11]: the prefix of what was seen, without the last use; empty:
+-- nothing was seen yet. ARGV[12]: the new record. Returns the time, the outcome, and the stored
+-- record on a mismatch, otherwise the last use and how many others were ended.
 local header = read_prefix(KEYS[1])
 if header:byte(1) == LEAVING then
   return { now, 'relocating' }

@@ -1,4 +1,5 @@
--- A renewal to another server was aborted: the session that leaves KEYS[1] for the destination ARGV[6] stays.
+-- A renewal to another server was aborted: the session that leaves KEYS[1] for the destination
+-- ARGV[6] stays.
 local value = redis.call('GET', KEYS[1])
 if not leaves_for(value, ARGV[6]) then
   return { now, 'not_found' }

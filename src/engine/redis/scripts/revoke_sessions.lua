@@ -1,5 +1,6 @@
--- Ends the sessions in the index KEYS[1] except ARGV[11], if that is the name of a living one: if it is gone it may have moved,
--- and nothing is ended. Returns the time, the outcome, and how many were ended.
+-- Ends the sessions in the index KEYS[1] except ARGV[11], if that is the name of a living one: if
+-- it is gone it may have moved, and nothing is ended. Returns the time, the outcome, and how many
+-- were ended.
 local sessions = sessions_in(KEYS[1])
 local is_there = ARGV[11] == ''
 for _, session in ipairs(sessions) do

@@ -1,5 +1,6 @@
--- How a renewal to the key KEYS[1] stands. One that was not published in time is aborted. ARGV[6]: the record of a renewal that is
--- aborted by its own caller even if it was published, because no one has its id yet; ARGV[7]: when what it leaves ends.
+-- How a renewal to the key KEYS[1] stands. One that was not published in time is aborted. ARGV[6]:
+-- the record of a renewal that is aborted by its own caller even if it was published, because no
+-- one has its id yet; ARGV[7]: when what it leaves ends.
 local current = redis.call('GET', KEYS[1])
 local kind = current and current:byte(1)
 local is_own = ARGV[6] ~= '' and current

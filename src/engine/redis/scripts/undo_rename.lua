@@ -1,5 +1,6 @@
--- Moves the session KEYS[2] back to its old key KEYS[1], unless it was written since it was renamed. KEYS[3]: the index of the
--- principal that it had, if any. ARGV[11]: the record under the new key, ARGV[12]: the one under the old key before.
+-- Moves the session KEYS[2] back to its old key KEYS[1], unless it was written since it was
+-- renamed. KEYS[3]: the index of the principal that it had, if any. ARGV[11]: the record under the
+-- new key, ARGV[12]: the one under the old key before.
 local target = redis.call('GET', KEYS[2])
 if not target or not is_same_write(target, ARGV[11]) then
   return { now, 'not_found' }

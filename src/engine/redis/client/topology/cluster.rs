@@ -1,5 +1,6 @@
-//! The servers of a Cluster: each has some of 16384 slots of keys. The map is learned from any of them and corrected by their
-//! answers. <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
+//! The servers of a Cluster: each has some of 16384 slots of keys. The map is learned from any of
+//! them and corrected by their answers.
+//! <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>
 
 use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
@@ -131,7 +132,8 @@ impl SlotMap {
         servers
     }
 
-    /// Takes over the answer to CLUSTER SLOTS. False if it is none, or that of a server that knows no slots.
+    /// Takes over the answer to CLUSTER SLOTS. False if it is none, or that of a server that knows
+    /// no slots.
     fn replace(&self, answer: &Reply, from: &Address) -> bool {
         let mut slots = vec![None; usize::from(SLOTS)];
         let ranges = answer.array().unwrap_or_default();

@@ -29,8 +29,8 @@ pub(super) trait Topology: Send + Sync {
         false
     }
 
-    /// Asked before a connection to this server is made, and from time to time for an open one: whether
-    /// it still is the right one.
+    /// Asked before a connection to this server is made, and from time to time for an open one:
+    /// whether it still is the right one.
     fn confirm(&self, _server: &Address, _deadline: Instant) -> Result<(), Failure> {
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! The server that Sentinels name as the master. They are asked before every new connection, and once
-//! a second for an open one: a master that comes back after a failover takes itself for the master
-//! until a Sentinel tells it otherwise.
+//! The server that Sentinels name as the master. They are asked before every new connection, and
+//! once a second for an open one: a master that comes back after a failover takes itself for the
+//! master until a Sentinel tells it otherwise.
 //! <https://redis.io/docs/latest/develop/reference/sentinel-clients/>
 
 use std::{
