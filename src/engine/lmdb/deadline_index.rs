@@ -3,7 +3,10 @@
 use super::env::{Table, Txn, WriteTxn};
 use crate::{
     error::{Error, Result},
-    session::key::{LookupKey, Ref},
+    session::{
+        alias::Alias,
+        key::{LookupKey, Ref},
+    },
 };
 
 /// What follows the deadline's key.
@@ -21,8 +24,13 @@ pub(super) fn schedule(txn: &mut WriteTxn, deadline: i64, key: &LookupKey) -> Re
     txn.put(Table::Expiry, &deadline_key(deadline, key), OF_SESSION)
 }
 
-pub(super) fn schedule_alias(txn: &mut WriteTxn, until: i64, key: &LookupKey) -> Result<()> {
-    txn.put(Table::Expiry, &deadline_key(until, key), OF_ALIAS)
+pub(super) fn schedule_alias(txn: &mut WriteTxn, alias: &Alias) -> Result<()> {
+    txn.put(Table::Expiry, &alias_entry(alias), OF_ALIAS)
+}
+
+/// The key of an alias in the table.
+pub(super) fn alias_entry(alias: &Alias) -> [u8; 40] {
+    deadline_key(alias.until, &alias.key)
 }
 
 pub(super) fn unschedule(txn: &mut WriteTxn, deadline: i64, key: &LookupKey) -> Result<()> {

@@ -50,8 +50,12 @@ impl Fixture {
         self.handle().env.read().unwrap().get(table, key).unwrap().expect("an entry").to_vec()
     }
 
-    /// The first entry in whose key this session's is.
-    pub(super) fn first(&self, table: Table, session: &[u8; 32]) -> (Vec<u8>, Vec<u8>) {
+    pub(super) fn aliases(&self) -> u64 {
+        self.handle().env.read().unwrap().entries(Table::Aliases).unwrap()
+    }
+
+    /// The first entry in whose key this session's is; of any session, if it is empty.
+    pub(super) fn first(&self, table: Table, session: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let (env, mut next) = (&self.handle().env, Vec::new());
         loop {
             let txn = env.read().unwrap();

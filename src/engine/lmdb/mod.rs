@@ -13,6 +13,7 @@ mod fixture;
 mod group_commit;
 mod handle;
 mod locks;
+mod old_keys;
 mod open;
 mod options;
 mod os;

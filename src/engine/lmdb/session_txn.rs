@@ -10,6 +10,7 @@ use super::{
     deadline_index::{self, parse_key, successor},
     env::{Room, Table, Txn, WriteTxn, file_full},
     handle::Handle,
+    old_keys,
     shm::{LastUsedTable, SlotRef, SlotState},
 };
 use crate::{
@@ -301,9 +302,10 @@ impl<'a> SessionTxn<'a, '_> {
             payload: &old_payload,
         });
         write.content.write_to(new, &header, replaced, payload)?;
-        if let Some(alias) = alias {
-            self.txn.put(Table::Aliases, &alias.key.bytes(), &codec::encode_alias(&alias))?;
-            deadline_index::schedule_alias(self.txn, alias.until, &alias.key)?;
+        match (&before, alias) {
+            (_, Some(alias)) => old_keys::insert_alias(self.txn, &alias, time.now)?,
+            (Some(before), None) if moves => old_keys::remove_aliases(self.txn, &before.key)?,
+            _ => {}
         }
         // Last, when little else can fail: from here on other threads find them ended, or wait for
         // the commit.
@@ -529,6 +531,7 @@ impl<'a> SessionTxn<'a, '_> {
     /// Removes a session from the store.
     pub(super) fn remove(&mut self, row: &SessionRow) -> Result<()> {
         self.adjust_usage(Some(row.payload_len(self.seals)), None)?;
+        old_keys::remove_aliases(self.txn, &row.key)?;
         self.remove_entries(row)
     }
 

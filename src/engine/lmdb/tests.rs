@@ -1,8 +1,10 @@
 //! Edited tables, and writers that were killed: what only a test with access to the tables can
 //! show.
 
+use std::time::Duration;
+
 use super::{env::Table, fixture::Fixture, session_txn::SessionRow};
-use crate::session::key::LookupKey;
+use crate::session::{alias::MAX_ALIASES, key::LookupKey};
 use crate::{Access, ErrorKind, Options, Ref, Sid, Store, Timeout, error::Result};
 
 const PLAIN: Options = Options::new();
@@ -229,4 +231,87 @@ fn session_made_ahead_of_clock_keeps_its_timeouts() {
             assert_eq!(store.check().unwrap(), Vec::<String>::new(), "{name} {lead}");
         }
     }
+}
+
+const GRACE: Duration = Duration::from_secs(3600);
+
+#[test]
+fn endless_renewals_keep_few_aliases() {
+    for (grace, most) in [(Duration::MAX, MAX_ALIASES), (Duration::from_millis(10), 11)] {
+        let fixture = Fixture::new("clock=manual");
+        let store = &fixture.store;
+        let (mut sid, _) = store.create(b"one", &LASTING).unwrap();
+        let mut old = Vec::new();
+        for _ in 0..3 * MAX_ALIASES {
+            let (new, _) = store.renew(&sid, None, &PLAIN.grace(grace)).unwrap();
+            old.push(std::mem::replace(&mut sid, new));
+            store.advance_clock(1).unwrap();
+            assert!(fixture.aliases() <= most as u64, "{} aliases", fixture.aliases());
+        }
+        let reads = |sid: &Sid| store.get(sid, Access::Peek).is_ok();
+        let readable = old.iter().filter(|sid| reads(sid)).count();
+        assert!(old[old.len() - readable..].iter().all(reads), "the oldest end first");
+        assert_eq!(readable, if grace == Duration::MAX { MAX_ALIASES } else { 9 });
+        assert_eq!(store.check().unwrap(), Vec::<String>::new());
+        store.delete(&sid).unwrap();
+        assert_eq!((fixture.aliases(), store.sweep(9).unwrap()), (0, 0));
+    }
+}
+
+#[test]
+fn aliases_end_with_their_session() {
+    type End = fn(&Store, &Sid);
+    let ends: [(&str, End); 6] = [
+        ("delete", |store, sid| store.delete(sid).unwrap()),
+        ("revoke", |store, _| assert_eq!(store.revoke(b"alice", None).unwrap(), 1)),
+        ("renewal without grace", |store, sid| drop(store.renew(sid, None, &PLAIN).unwrap())),
+        ("eviction", |store, _| {
+            store.advance_clock(1).unwrap();
+            drop(store.create(b"two", &LASTING.principal("alice")).unwrap());
+        }),
+        ("expiry and sweep", |store, sid| {
+            store.put(sid, b"one", &LASTING.idle_timeout(Timeout::After(Duration::from_secs(1)))).unwrap();
+            store.advance_clock(2000).unwrap();
+            assert_eq!(store.sweep(9).unwrap(), 1);
+        }),
+        ("expiry and create", |store, sid| {
+            store.put(sid, b"one", &LASTING.idle_timeout(Timeout::After(Duration::from_secs(1)))).unwrap();
+            store.advance_clock(2000).unwrap();
+            drop(store.create(b"two", &LASTING).unwrap());
+        }),
+    ];
+    for (name, end) in ends {
+        let fixture = Fixture::new("clock=manual&max_per_principal=1");
+        let store = &fixture.store;
+        let (mut sid, _) = store.create(b"one", &LASTING.principal("alice")).unwrap();
+        // Another session's stay.
+        let (other, _) = store.create(b"other", &LASTING).unwrap();
+        store.renew(&other, None, &PLAIN.grace(GRACE)).unwrap();
+        for grace in [GRACE, Duration::MAX, GRACE] {
+            sid = store.renew(&sid, None, &PLAIN.grace(grace)).unwrap().0;
+        }
+        assert_eq!(fixture.aliases(), 4, "{name}");
+        assert_eq!(store.check().unwrap(), Vec::<String>::new(), "{name}");
+        end(store, &sid);
+        assert_eq!(fixture.aliases(), 1, "{name}");
+        assert!(store.get(&other, Access::Peek).is_ok(), "{name}");
+        assert_eq!(store.check().unwrap(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn sweep_removes_all_ended_aliases() {
+    const SESSIONS: u64 = 200;
+    let fixture = Fixture::new("clock=manual");
+    let store = &fixture.store;
+    for _ in 0..SESSIONS {
+        let (sid, _) = store.create(b"one", &LASTING).unwrap();
+        store.renew(&sid, None, &PLAIN.grace(GRACE)).unwrap();
+    }
+    assert_eq!(fixture.aliases(), SESSIONS);
+    store.advance_clock(GRACE.as_millis() as i64).unwrap();
+    // Aliases are not counted.
+    assert_eq!(store.sweep(1).unwrap(), 0);
+    assert_eq!(fixture.aliases(), 0);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }

@@ -4,15 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{
-    deadline_index::{parse_deadline_key, successor},
+    deadline_index::{alias_entry, parse_deadline_key, successor},
     env::{ReadTxn, Table},
     handle::Handle,
+    old_keys,
     session_txn::{SessionRow, payload_bytes},
 };
 use crate::{
     error::Result,
     session::{
-        alias::Alias,
+        alias::{Alias, MAX_ALIASES},
         codec,
         key::{LookupKey, PrincipalKey, Ref},
     },
@@ -54,6 +55,23 @@ pub(in super::super) fn check(handle: &Handle, txn: &ReadTxn, seals: bool) -> Re
             Err(_) => findings.add_key("the alias", key, "cannot be read"),
         },
     })?;
+    let mut unlisted: BTreeSet<_> = aliases.values().map(alias_entry).collect();
+    for_each(txn, Table::OldKeys, |key, list| {
+        if !matches!(txn.get(Table::Sessions, key), Ok(Some(_))) {
+            findings.add("old keys are listed for a session that does not exist");
+        }
+        let entries = old_keys::entries(list);
+        if entries.as_flattened().len() != list.len() || entries.len() > MAX_ALIASES {
+            findings.add("a list of old keys has an impossible length");
+        }
+        for entry in entries {
+            unlisted.remove(entry);
+        }
+    })?;
+    for entry in unlisted {
+        let (_, key) = parse_deadline_key(&entry)?;
+        findings.add_key("the alias", key, "is not among the old keys of a session, and would outlive it");
+    }
     for_each(txn, Table::Expiry, |entry, value| {
         let Ok((deadline, key)) = parse_deadline_key(entry) else {
             return findings.add("a deadline has an impossible key");
@@ -140,7 +158,7 @@ mod tests {
     #[test]
     fn disagreement_between_tables_is_found() {
         type Damage = fn(&Fixture, &[u8; 32]);
-        let damages: [(&str, Damage); 6] = [
+        let damages: [(&str, Damage); 9] = [
             ("cannot be read", |fixture, key| fixture.put(Table::Sessions, key, b"\x01\x02")),
             ("is not found by its principal", |fixture, key| {
                 let (pair, _) = fixture.first(Table::Principals, key);
@@ -156,6 +174,12 @@ mod tests {
             ("that does not exist or is not of that principal", |fixture, _| {
                 fixture.put(Table::Principals, &[7; 64], b"")
             }),
+            ("would outlive it", |fixture, _| {
+                let (session, _) = fixture.first(Table::OldKeys, &[]);
+                fixture.write(|txn| assert!(txn.delete(Table::OldKeys, &session).unwrap()));
+            }),
+            ("impossible length", |fixture, key| fixture.put(Table::OldKeys, key, &[0; 41])),
+            ("session that does not exist", |fixture, _| fixture.put(Table::OldKeys, &[7; 32], &[0; 40])),
             ("bytes of payload are counted", |fixture, _| fixture.put(Table::Meta, b"bytes", &1_u64.to_le_bytes())),
         ];
         for (finding, damage) in damages {

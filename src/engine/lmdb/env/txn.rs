@@ -32,11 +32,13 @@ pub(in super::super) enum Table {
     Principals,
     /// Old lookup key (32) to alias.
     Aliases,
+    /// Lookup key (32) of a session to the keys of its aliases in `Expiry` (40 each).
+    OldKeys,
     /// What is known of the store itself.
     Meta,
 }
 
-const TABLE_NAMES: [&CStr; 5] = [c"sessions", c"expiry", c"principals", c"aliases", c"meta"];
+const TABLE_NAMES: [&CStr; 6] = [c"sessions", c"expiry", c"principals", c"aliases", c"old keys", c"meta"];
 
 pub(super) const TABLE_COUNT: c_uint = TABLE_NAMES.len() as c_uint;
 
