@@ -358,16 +358,14 @@ impl Engine for Lmdb {
         handle.shm.prefetch_slot(key);
         let must_refresh = self.lookup(cx, |txn, attempt| {
             let time = cx.step_time();
-            let Some(Resolved { mut row, payload, until, alias_chain }) =
-                resolve(txn, key, &last_used, &time, self.seals())?
-            else {
+            let Some(Resolved { mut row, payload, walk }) = resolve(txn, key, &last_used, &time, self.seals())? else {
                 return Err(miss(cx, key).into());
             };
             if !is_live(&mut row, &last_used, &time, attempt)? {
                 return Err(miss(cx, key).into());
             }
             // The old id of a session does not keep it alive.
-            let slides = !peek && alias_chain.is_empty();
+            let slides = !peek && walk.chain.is_empty();
             let has_slot = row.slot_state != SlotState::Missing && LastUsedTable::can_hold(time.now);
             // Before the payload is lent: if the session ends just now, nothing may have been
             // copied.
@@ -376,11 +374,11 @@ impl Engine for Lmdb {
                 row.header = row.header.touched_at(time.now);
             }
             let mut meta = row.header.meta(time.timeouts);
-            meta.expires_ms = meta.expires_ms.min(until);
+            meta.expires_ms = meta.expires_ms.min(walk.until);
             reader(Found {
                 record: StoredRecord { key: row.key, header: &row.header, payload },
                 meta,
-                alias_chain: &alias_chain,
+                alias_chain: &walk.chain,
             })?;
             cx.counters.count(Count::Hits, key);
             if let Some(touch) = touch {

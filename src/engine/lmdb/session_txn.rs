@@ -14,11 +14,11 @@ use super::{
     shm::{LastUsedTable, SlotRef, SlotState},
 };
 use crate::{
-    crypto::{aead::OVERHEAD, zeroize::ZeroizeOnDrop},
+    crypto::zeroize::ZeroizeOnDrop,
     engine::Context,
     error::{Error, ErrorKind, Result},
     session::{
-        alias::{Alias, Grace},
+        alias::{AliasWalk, Grace, MAX_ALIASES},
         codec::{self, EngineFields},
         header::{Meta, RecordHeader, StoredRecord},
         key::{LookupKey, PrincipalKey},
@@ -106,7 +106,7 @@ impl SessionRow {
     }
 
     pub(super) fn payload_len(&self, seals: bool) -> u64 {
-        payload_len(self.stored_len, seals)
+        codec::payload_len(self.stored_len, seals)
     }
 }
 
@@ -115,9 +115,8 @@ pub(super) struct Resolved<'t> {
     pub row: SessionRow,
     /// The payload as it is stored.
     pub payload: &'t [u8],
-    /// When the first alias on the way ends.
-    pub until: i64,
-    pub alias_chain: Vec<Alias>,
+    /// The aliases on the way to it.
+    pub walk: AliasWalk,
 }
 
 pub(super) fn resolve<'t>(
@@ -127,24 +126,20 @@ pub(super) fn resolve<'t>(
     time: &StepTime,
     seals: bool,
 ) -> Result<Option<Resolved<'t>>> {
-    let mut key = *key;
-    let mut until = i64::MAX;
-    let mut alias_chain = Vec::new();
+    let mut walk = AliasWalk::from(*key);
     loop {
+        let key = walk.key;
         if let Some(bytes) = txn.session(&key)? {
             let (row, payload) = SessionRow::read(key, bytes, last_used, seals)?;
-            return Ok(Some(Resolved { row, payload, until, alias_chain }));
+            return Ok(Some(Resolved { row, payload, walk }));
         }
         let Some(bytes) = txn.get(Table::Aliases, &key.bytes())? else { return Ok(None) };
-        let alias = codec::decode_alias(key, bytes, seals)?;
+        walk.follow(codec::decode_alias(key, bytes, seals)?);
         // A target is always newer than its alias, so only an edited file could lead round in a
         // circle.
-        if time.now >= alias.until || alias_chain.len() as u64 > txn.entries(Table::Aliases)? {
+        if walk.has_ended(time.now) || walk.chain.len() > MAX_ALIASES {
             return Ok(None);
         }
-        key = alias.target;
-        until = until.min(alias.until);
-        alias_chain.push(alias);
     }
 }
 
@@ -259,7 +254,7 @@ impl<'a> SessionTxn<'a, '_> {
         }
         let stored_len = write.content.stored_len(old_payload.len());
         let len_before = before.as_ref().map(|before| before.payload_len(self.seals));
-        self.adjust_usage(len_before, Some(payload_len(stored_len, self.seals)))?;
+        self.adjust_usage(len_before, Some(codec::payload_len(stored_len, self.seals)))?;
 
         let deadline = header.deadline(time.timeouts);
         let mut engine_fields = EngineFields { indexed_deadline: deadline, ..EngineFields::default() };
@@ -613,8 +608,4 @@ pub(super) fn principal_entry(principal: PrincipalKey, key: &LookupKey) -> [u8; 
     entry[..32].copy_from_slice(&principal.bytes());
     entry[32..].copy_from_slice(&key.bytes());
     entry
-}
-
-fn payload_len(stored_len: usize, seals: bool) -> u64 {
-    stored_len.saturating_sub(if seals { OVERHEAD } else { 0 }) as u64
 }

@@ -13,13 +13,10 @@ use std::{
 use lmdb_master_sys as lmdb;
 
 use super::{
-    super::{
-        os,
-        shm::{WriterPermit, WriterQueue},
-    },
+    super::shm::{WriterPermit, WriterQueue},
     error::{check, damaged, found},
 };
-use crate::{error::Result, session::key::LookupKey};
+use crate::{error::Result, os::prefetch::prefetch, session::key::LookupKey};
 
 /// The tables of a store. Their keys are in the order of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +163,7 @@ impl Txn<'_> {
         let found = self.get(Table::Sessions, &key.bytes())?;
         if let Some(bytes) = found {
             // All at once, instead of each when the one before it has come.
-            (0..bytes.len().div_ceil(LINE).min(MAX_LINES)).for_each(|i| os::prefetch(bytes[i * LINE..].as_ptr()));
+            (0..bytes.len().div_ceil(LINE).min(MAX_LINES)).for_each(|i| prefetch(bytes[i * LINE..].as_ptr()));
         }
         Ok(found)
     }

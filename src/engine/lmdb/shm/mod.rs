@@ -20,7 +20,7 @@ pub(super) use self::{
 use super::os::{self, Atomics, Mapping};
 use crate::{
     error::{Error, ErrorKind, Result},
-    os::clock::Clock,
+    os::{clock::Clock, prefetch::prefetch},
     session::{key::LookupKey, policy::Policy},
     stats::Counters,
 };
@@ -96,7 +96,7 @@ impl SharedMemory {
 
     /// Starts to fetch the slot of a session, and the page tables on the way to it.
     pub(super) fn prefetch_slot(&self, key: &LookupKey) {
-        os::prefetch(self.last_used().home_address(key));
+        prefetch(self.last_used().home_address(key));
     }
 
     /// Writes it to the disk.
