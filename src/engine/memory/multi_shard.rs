@@ -141,6 +141,14 @@ impl SessionTable {
         });
         let fill = |out: &mut [u8]| write.content.write_to(&LookupKey(new, 0), &header, old_record, out);
         let slot = shards.of(new).insert_unlinked(new, &header, header.deadline(time.timeouts), stored_len, fill)?;
+        let index_changes = key_changes || old_principal != new_principal;
+        if index_changes
+            && new_principal.is_some()
+            && let Err(error) = principals.reserve_one()
+        {
+            shards.of(new).slab.remove(slot);
+            return Err(error);
+        }
         for &key in &excess {
             old_usage += shards.usage_of(key);
         }
@@ -179,7 +187,7 @@ impl SessionTable {
             }
             None => shards.of(new).link(new, slot),
         }
-        if key_changes || old_principal != new_principal {
+        if index_changes {
             if let (Some(principal), Some(key)) = (old_principal, old) {
                 principals.remove(principal, key);
             }

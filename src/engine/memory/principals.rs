@@ -12,7 +12,11 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use crate::{session::key::PrincipalKey, sync::ignore_poison};
+use crate::{
+    error::{Error, Result},
+    session::key::PrincipalKey,
+    sync::ignore_poison,
+};
 
 const SHARDS: usize = 16;
 
@@ -56,6 +60,17 @@ impl LockedPrincipals<'_> {
         let from = after.map_or(Bound::Included((principal, u128::MIN)), |key| Bound::Excluded((principal, key)));
         let to = Bound::Included((principal, u128::MAX));
         self.pairs(principal)?.range((from, to)).next().map(|&(_, key)| key)
+    }
+
+    /// Makes the next `add` find memory, or fails. A B-tree has no fallible insertion, so an
+    /// allocation larger than all nodes that one insertion can need is made and freed.
+    pub(super) fn reserve_one(&self) -> Result<()> {
+        const NODES: usize = 16 << 10;
+        let mut nodes = Vec::<u8>::new();
+        nodes.try_reserve_exact(NODES).map_err(|_| Error::no_memory())?;
+        // Otherwise the compiler removes an allocation that is not used.
+        std::hint::black_box(nodes);
+        Ok(())
     }
 
     pub(super) fn add(&mut self, principal: PrincipalKey, key: u128) {
