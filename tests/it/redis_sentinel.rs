@@ -149,8 +149,8 @@ fn returned_master_is_not_used() {
         was_master += u64::from(says(&old, &["ROLE"], "master\r\n"));
         match kind(&idle.get(&sid, Access::Peek)) {
             Some(ErrorKind::NotFound | ErrorKind::Unavailable | ErrorKind::Timeout) => {}
-            // On a busy machine the Sentinels may make the old server the master again, which loses the
-            // delete: that is theirs to decide, and no client can know better.
+            // Seen in some runs, for a reason not yet found: the Sentinels name the old server again, which
+            // loses the delete. A client has to follow them.
             _ if !sentinels.iter().all(knows) => {
                 eprintln!("not run to the end: the Sentinels made the old server the master again");
                 return;
