@@ -77,13 +77,19 @@ pub(super) fn revoke(
     let excluded = except.map_or(Ok(Vec::new()), |key| excluded_keys(commands, principal, key))?;
     let mut ended = Vec::new();
     let mut departed = Vec::new();
+    let mut aliases = Vec::new();
     let mut servers = Servers::new(commands);
     for member in commands.members(principal)? {
         let Some(key) = member_key(&member).filter(|key| !excluded.contains(key)) else { continue };
         match servers.visit(&key, |commands| commands.end_session(principal, &key, None, false)) {
-            Some(EndOutcome::Ended { was_live: true, left_for: Some(target) }) => departed.push(target),
-            Some(EndOutcome::Ended { was_live: true, left_for: None }) => ended.push(key),
-            Some(EndOutcome::Ended { was_live: false, .. }) => {}
+            Some(EndOutcome::Ended { was_live, left_for, old_keys }) => {
+                aliases.extend(old_keys.iter());
+                match left_for {
+                    Some(target) if was_live => departed.push(target),
+                    None if was_live => ended.push(key),
+                    _ => {}
+                }
+            }
             Some(EndOutcome::NotFound) => {}
             Some(EndOutcome::Mismatch) | None => continue,
         }
@@ -99,10 +105,19 @@ pub(super) fn revoke(
             servers.visit(&key, |commands| commands.end_session(principal, &key, None, true));
         }
     }
-    let complete = servers.first_error.map_or(Ok(()), |error| {
+    let complete = servers.first_error.take().map_or(Ok(()), |error| {
         Err(Error::new(error.kind(), format!("only {ended} sessions were ended, which could be reached: {error}")))
     });
+    remove_aliases(&mut servers, &aliases);
     Ok((ended, complete))
+}
+
+/// Removes the aliases of sessions that have ended. Those that remain lead nowhere and end by
+/// themselves.
+fn remove_aliases(servers: &mut Servers, keys: &[LookupKey]) {
+    for key in keys {
+        servers.visit(key, |commands| commands.remove_alias(key));
+    }
 }
 
 /// The keys of the session that `except` reads, if it is the principal's: two while it is being
@@ -118,8 +133,8 @@ fn excluded_keys(commands: &Commands, principal: PrincipalKey, except: &LookupKe
     if let Some(resolved) = resolved {
         let record = codec::decode(&resolved.record, commands.store.seals)?;
         if record.header.principal == Some(principal) {
-            keys.push(resolved.key);
-            let lookup = commands.lookup(&resolved.key, UseMode::Peek, Extent::Prefix)?;
+            keys.push(resolved.walk.key);
+            let lookup = commands.lookup(&resolved.walk.key, UseMode::Peek, Extent::Prefix)?;
             if let Value::Leaving(departure) = lookup.value {
                 keys.push(departure.destination.key);
             }
@@ -138,6 +153,7 @@ pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
         return evicted;
     }
     let mut servers = Servers::new(commands);
+    let mut aliases = Vec::new();
     // A session that was used meanwhile is not ended, but another one.
     for _ in 0..MAX_ATTEMPTS {
         let Ok(members) = commands.members(entry.principal) else { break };
@@ -158,11 +174,13 @@ pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
         }
         for (header, _, key) in &others {
             let end = |commands: &Commands| commands.end_session(entry.principal, key, Some(header.last_seen), true);
-            if let Some(EndOutcome::Ended { was_live: true, .. }) = servers.visit(key, end) {
-                evicted += 1;
+            if let Some(EndOutcome::Ended { was_live, old_keys, .. }) = servers.visit(key, end) {
+                evicted += u64::from(was_live);
+                aliases.extend(old_keys.iter());
             }
         }
     }
+    remove_aliases(&mut servers, &aliases);
     evicted
 }
 

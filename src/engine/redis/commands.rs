@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     client::{Delivery, Idempotency, Reply, Script, text},
     keys::{index_member, lock_member, member_key},
+    old_keys::{self, OldKeys},
     open::RedisStore,
     record_prefix::RecordPrefix,
     scripts,
@@ -25,6 +26,8 @@ use crate::{
 pub(super) const MAX_ATTEMPTS: usize = 3;
 /// Before another look at what another call changes.
 const PAUSE: Duration = Duration::from_millis(5);
+/// In one command.
+const MAX_KEYS: usize = 1000;
 /// The first byte of an alias and of a session that leaves for another server, as the value of a
 /// session's key (common.lua).
 const ALIAS: u8 = b'a';
@@ -106,6 +109,8 @@ pub(super) enum WriteOutcome {
         last_seen: i64,
         /// How many other sessions of the principal were ended.
         evicted: u64,
+        /// The old keys of a session that leaves, otherwise those whose aliases have ended.
+        old_keys: OldKeys,
     },
     NotFound,
     /// A renewal moves the session to another server.
@@ -141,6 +146,7 @@ pub(super) enum EndOutcome {
         was_live: bool,
         /// If a renewal was moving it to this key.
         left_for: Option<LookupKey>,
+        old_keys: OldKeys,
     },
     /// There is none, and none can be stored any more.
     NotFound,
@@ -267,7 +273,9 @@ impl<'a> Commands<'a> {
                 let (encoded, record) = rest.split_at_checked(alias_len.into()).ok_or_else(Error::corrupt_record)?;
                 let alias = if encoded.is_empty() { None } else { Some(alias(encoded)?) };
                 let destination = Destination { key: LookupKey::from(&Ref(*key)), token: *token };
-                Ok(Value::Leaving(Departure { destination, alias, record: record.to_vec() }))
+                let mut record = record.to_vec();
+                old_keys::strip(&mut record);
+                Ok(Value::Leaving(Departure { destination, alias, record }))
             }
             _ => Err(Error::corrupt_record()),
         }
@@ -312,7 +320,8 @@ impl<'a> Commands<'a> {
         let keys = [names.session(&renewal.old), names.session(&renewal.new.key)];
         let expected = RecordPrefix::of(&renewal.old_record);
         let (alias, alias_ends) = encode_alias(renewal.alias.as_ref());
-        let args: [&[u8]; 4] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends];
+        let old_key = renewal.old.bytes();
+        let args: [&[u8]; 5] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends, &old_key];
         let (outcome, _) = self.write(&scripts::RENAME_SESSION, &keys, composed_at, renewal.entry.as_ref(), &args)?;
         Ok(outcome)
     }
@@ -323,7 +332,7 @@ impl<'a> Commands<'a> {
         let mut keys = vec![names.session(&renewal.old), names.session(&renewal.new.key)];
         keys.extend(renewal.old_entry.as_ref().map(|entry| names.index(entry.principal)));
         let mut args = self.index_args(renewal.old_entry.as_ref(), false);
-        args.extend([renewal.record.clone(), renewal.old_record.clone()]);
+        args.extend([renewal.record.clone(), renewal.old_record.clone(), renewal.old.bytes().to_vec()]);
         self.run(&scripts::UNDO_RENAME, Idempotency::Read, &keys, 0, &args).map(drop)
     }
 
@@ -337,7 +346,10 @@ impl<'a> Commands<'a> {
         let (_, rest) = self.run_on_session(&scripts::DELETE_SESSION, Idempotency::AtMostOnce, key, 0, &[filter])?;
         let mut rest = rest.into_iter();
         match (outcome_name(&rest.next())?, rest.next()) {
-            (b"applied", Some(Reply::Bytes(start))) => Ok(DeleteOutcome::Deleted(start)),
+            (b"applied", Some(Reply::Bytes(start))) => {
+                self.remove_aliases(&old_keys_in(rest.next()));
+                Ok(DeleteOutcome::Deleted(start))
+            }
             (b"not_found", _) => Ok(DeleteOutcome::NotFound),
             (b"relocating", _) => Ok(DeleteOutcome::Relocating),
             _ => Err(wrong_answer()),
@@ -354,6 +366,28 @@ impl<'a> Commands<'a> {
         let index = self.store.names().index(principal);
         let command: [&[u8]; 3] = [b"ZREM", &index, member];
         let _ = self.store.client.command(&index, Idempotency::Read, &command, self.deadline);
+    }
+
+    /// Removes the aliases under these keys, which lead nowhere. Those that cannot be removed in a
+    /// part of the call's time end by themselves.
+    fn remove_aliases(&self, keys: &OldKeys) {
+        let names: Vec<Vec<u8>> = keys.iter().map(|key| self.store.names().session(&key)).collect();
+        let now = Instant::now();
+        let deadline = now + self.deadline.saturating_duration_since(now) / 3;
+        let keys_at_once = if self.spans_servers() { 1 } else { MAX_KEYS };
+        for names in names.chunks(keys_at_once) {
+            let command: Vec<&[u8]> = [&b"DEL"[..]].into_iter().chain(names.iter().map(Vec::as_slice)).collect();
+            let removed = self.store.client.command(&names[0], Idempotency::Read, &command, deadline);
+            if removed.is_err_and(|error| error.kind() == ErrorKind::Timeout) {
+                break;
+            }
+        }
+    }
+
+    /// Removes the alias under a key.
+    pub(super) fn remove_alias(&self, key: &LookupKey) -> Result<()> {
+        let name = self.store.names().session(key);
+        self.store.client.command(&name, Idempotency::Read, &[b"DEL", &name], self.deadline).map(drop)
     }
 
     /// A principal's living sessions, by one script.
@@ -385,7 +419,10 @@ impl<'a> Commands<'a> {
         let (_, rest) =
             self.run(&scripts::REVOKE_SESSIONS, Idempotency::AtMostOnce, &[names.index(principal)], 0, &args)?;
         match &rest[..] {
-            [Reply::Bytes(outcome), Reply::Int(ended)] if outcome == b"applied" => Ok(Some(ended.unsigned_abs())),
+            [Reply::Bytes(outcome), Reply::Int(ended), Reply::Bytes(dropped)] if outcome == b"applied" => {
+                self.remove_aliases(&OldKeys(dropped.clone()));
+                Ok(Some(ended.unsigned_abs()))
+            }
             [Reply::Bytes(outcome)] if outcome == b"not_found" => Ok(None),
             _ => Err(wrong_answer()),
         }
@@ -448,7 +485,8 @@ impl<'a> Commands<'a> {
             b"applied" => {
                 let was_live = rest.next().and_then(|live| live.int()) == Some(1);
                 let target = rest.next().and_then(Reply::into_bytes).and_then(|key| key.try_into().ok());
-                Ok(EndOutcome::Ended { was_live, left_for: target.map(|key| LookupKey::from(&Ref(key))) })
+                let left_for = target.map(|key| LookupKey::from(&Ref(key)));
+                Ok(EndOutcome::Ended { was_live, left_for, old_keys: old_keys_in(rest.next()) })
             }
             b"not_found" => Ok(EndOutcome::NotFound),
             b"other" => Ok(EndOutcome::Mismatch),
@@ -469,8 +507,12 @@ impl<'a> Commands<'a> {
         self.write_session(&scripts::DETACH_SESSION, &renewal.old, composed_at, &args)
     }
 
-    pub(super) fn publish_arrival(&self, renewal: &Renewal) -> Result<WriteOutcome> {
-        self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new.key, 0, &[&renewal.record])
+    pub(super) fn publish_arrival(&self, renewal: &Renewal, old_keys: &OldKeys) -> Result<WriteOutcome> {
+        let (_, alias_ends) = encode_alias(renewal.alias.as_ref());
+        let args: [&[u8]; 4] = [&renewal.record, &old_keys.0, &renewal.old.bytes(), &alias_ends];
+        let outcome = self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new.key, 0, &args)?;
+        self.remove_ended_aliases(&outcome);
+        Ok(outcome)
     }
 
     /// How the renewal to this key stands. `own`: the caller's own renewal, which is aborted.
@@ -540,7 +582,15 @@ impl<'a> Commands<'a> {
         all_args.extend(args.iter().map(|arg| arg.to_vec()));
         let (now, rest, delivery) =
             self.run_with_delivery(script, Idempotency::Idempotent, &keys, composed_at, &all_args)?;
-        Ok((write_outcome(now, rest)?, delivery))
+        let outcome = write_outcome(now, rest)?;
+        self.remove_ended_aliases(&outcome);
+        Ok((outcome, delivery))
+    }
+
+    fn remove_ended_aliases(&self, outcome: &WriteOutcome) {
+        if let WriteOutcome::Applied { old_keys, .. } = outcome {
+            self.remove_aliases(old_keys);
+        }
     }
 
     /// Runs a write to one session without an index.
@@ -611,6 +661,10 @@ fn encode_alias(alias: Option<&Alias>) -> (Vec<u8>, Vec<u8>) {
     alias.map_or_else(Default::default, |alias| (codec::encode_alias(alias), text(alias.until)))
 }
 
+fn old_keys_in(reply: Option<Reply>) -> OldKeys {
+    OldKeys(reply.and_then(Reply::into_bytes).unwrap_or_default())
+}
+
 fn outcome_name(reply: &Option<Reply>) -> Result<&[u8]> {
     reply.as_ref().and_then(Reply::bytes).ok_or_else(wrong_answer)
 }
@@ -622,7 +676,7 @@ fn write_outcome(now: i64, items: Vec<Reply>) -> Result<WriteOutcome> {
         b"applied" => {
             let last_seen = items.next().and_then(|seen| seen.int()).unwrap_or(now);
             let evicted = items.next().and_then(|evicted| evicted.int()).unwrap_or_default().unsigned_abs();
-            Ok(WriteOutcome::Applied { last_seen, evicted })
+            Ok(WriteOutcome::Applied { last_seen, evicted, old_keys: old_keys_in(items.next()) })
         }
         b"mismatch" => items.next().and_then(Reply::into_bytes).map(WriteOutcome::Mismatch).ok_or_else(wrong_answer),
         b"not_found" => Ok(WriteOutcome::NotFound),

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use super::{
     client::{Reply, text},
     commands::{Commands, ExpirySwap},
+    old_keys,
     resolve::Resolved,
 };
 use crate::{
     error::Result,
     session::{
+        alias::AliasWalk,
         codec::{self, Record},
         key::LookupKey,
         policy::{FOREVER, StepTime, Timeouts},
@@ -58,6 +60,9 @@ pub(super) fn fast_read(commands: &Commands, key: &LookupKey) -> Result<FastRead
     let expiry: [&[u8]; 2] = [b"PEXPIRETIME", &name];
     let commands_sent: [&[&[u8]]; 4] = [&expiry, &[b"GET", &name], &slide, &expiry];
     let mut replies = commands.store.client.pipeline(&name, &commands_sent, commands.deadline)?;
+    if let Some(Reply::Bytes(value)) = replies.get_mut(1) {
+        old_keys::strip(value);
+    }
     let [Reply::Int(before @ 0..), bytes, Reply::Int(slid), Reply::Int(expiry)] = &mut replies[..] else {
         return Ok(FastRead::Miss);
     };
@@ -78,7 +83,7 @@ pub(super) fn fast_read(commands: &Commands, key: &LookupKey) -> Result<FastRead
         codec::patch_header(bytes, last_use(before), &fields)?;
         let record = std::mem::take(bytes);
         let time = commands.step_time(now);
-        let resolved = Resolved { time, key: *key, record, until: i64::MAX, alias_chain: Vec::new() };
+        let resolved = Resolved { time, record, walk: AliasWalk::from(*key) };
         return Ok(FastRead::Hit(resolved));
     }
     let is_stale = was_slid && expiry > before;

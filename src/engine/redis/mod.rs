@@ -13,6 +13,7 @@ mod commands;
 mod fast_read;
 mod header_cache;
 mod keys;
+mod old_keys;
 mod open;
 mod ops;
 mod record_prefix;
@@ -155,13 +156,13 @@ impl Engine for Redis {
         }
         let header = if is_use { record.header.touched_at(resolved.time.now) } else { record.header };
         let mut meta = header.meta(resolved.time.timeouts);
-        meta.expires_ms = meta.expires_ms.min(resolved.until).min(record.engine_fields.indexed_deadline);
-        let guard = TouchGuard { commands: &commands, key: &resolved.key, before, used: header.last_seen };
-        let stored = StoredRecord { key: resolved.key, header: &header, payload: record.payload };
-        reader(Found { record: stored, meta, alias_chain: &resolved.alias_chain })?;
+        meta.expires_ms = meta.expires_ms.min(resolved.walk.until).min(record.engine_fields.indexed_deadline);
+        let guard = TouchGuard { commands: &commands, key: &resolved.walk.key, before, used: header.last_seen };
+        let stored = StoredRecord { key: resolved.walk.key, header: &header, payload: record.payload };
+        reader(Found { record: stored, meta, alias_chain: &resolved.walk.chain })?;
         guard.commit();
         cx.counters.count(Count::Hits, key);
-        store.headers.put(&resolved.key, &resolved.record);
+        store.headers.put(&resolved.walk.key, &resolved.record);
         Ok(())
     }
 
@@ -198,7 +199,7 @@ impl Engine for Redis {
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
         let resolved = resolve::resolve(&Commands::new(self.store()?, cx), key, Extent::Prefix)?;
-        resolved.map(|resolved| resolved.key).ok_or_else(Error::not_found)
+        resolved.map(|resolved| resolved.walk.key).ok_or_else(Error::not_found)
     }
 
     /// Redis removes expired sessions by itself. What remains are entries in the indexes of
@@ -255,11 +256,14 @@ impl Engine for Redis {
         let store = self.store()?;
         let commands = Commands::new(store, cx);
         let mut usage = EngineUsage { sessions: 0, bytes: 0, hits: 0, misses: 0 };
-        let requests: [&[&[u8]]; 2] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"]];
+        let requests: [&[&[u8]]; 3] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"], &[b"GETRANGE", b"-1", b"-1"]];
         store.client.scan(&store.names().session_pattern(), &requests, commands.deadline, |_, replies| {
             let len = replies[0].int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
             // It may have ended meanwhile, or be the key of an old id.
-            if let Some(stored_len) = replies[1].bytes().and_then(|start| codec::stored_len(start, len)) {
+            if let (Some(mut start), Some(&[last])) = (replies[1].bytes().map(<[u8]>::to_vec), replies[2].bytes())
+                && let Some(len) = old_keys::strip_start(&mut start, len, last)
+                && let Some(stored_len) = codec::stored_len(&start, len)
+            {
                 usage.sessions += 1;
                 usage.bytes += self.payload_len(stored_len);
             }

@@ -76,7 +76,7 @@ pub(super) fn put(commands: &Commands, key: &LookupKey, write: &Write) -> Result
         insert_if_apart(commands, replacement.entry.as_ref())?;
         let (outcome, delivery) = commands.replace(key, &seen, &replacement.record, now, replacement.entry.as_ref())?;
         match outcome {
-            WriteOutcome::Applied { last_seen, evicted } => {
+            WriteOutcome::Applied { last_seen, evicted, .. } => {
                 count_evicted(commands, evicted, replacement.entry.as_ref());
                 store.headers.put(key, &replacement.record);
                 if old.header.principal != replacement.header.principal {
@@ -257,7 +257,7 @@ fn revoke_on_one_server(commands: &Commands, principal: PrincipalKey, except: Op
             && let Some(resolved) = resolve(commands, except, Extent::Prefix)?
         {
             let record = codec::decode(&resolved.record, commands.store.seals)?;
-            excluded = (record.header.principal == Some(principal)).then_some(resolved.key);
+            excluded = (record.header.principal == Some(principal)).then_some(resolved.walk.key);
         }
         // If it is gone it may have been renewed: then it is looked up again.
         if let Some(ended) = commands.revoke(principal, excluded.as_ref())? {

@@ -27,11 +27,11 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     if !matches!(prepared, WriteOutcome::Applied { .. }) {
         return Ok(prepared);
     }
-    let detached = commands.detach_session(renewal, composed_at)?;
-    if !matches!(detached, WriteOutcome::Applied { .. }) {
-        return Ok(detached);
-    }
-    let published = commands.publish_arrival(renewal)?;
+    let old_keys = match commands.detach_session(renewal, composed_at)? {
+        WriteOutcome::Applied { old_keys, .. } => old_keys,
+        refused => return Ok(refused),
+    };
+    let published = commands.publish_arrival(renewal, &old_keys)?;
     if !matches!(published, WriteOutcome::Applied { .. }) {
         return Ok(published);
     }
@@ -95,6 +95,8 @@ pub(super) fn settle(commands: &Commands, key: &LookupKey, extent: Extent, mut l
         if let (ArrivalState::Published, Value::Leaving(again)) = (state, &mut lookup.value)
             && again.destination == departure.destination
         {
+            // The renewing call's last step has failed.
+            let _ = commands.finish_departure(key, again.destination, again.alias.as_ref());
             let now = lookup.time.now;
             let alias = again.alias.take().filter(|alias| now < alias.until);
             lookup.value = alias.map_or(Value::Nothing, Value::Alias);

@@ -7,20 +7,19 @@ use super::{
 };
 use crate::{
     error::Result,
-    session::{alias::Alias, key::LookupKey, policy::StepTime},
+    session::{
+        alias::{AliasWalk, MAX_ALIASES},
+        key::LookupKey,
+        policy::StepTime,
+    },
 };
-
-/// More renewals within one grace time are not followed.
-const MAX_ALIASES: usize = 64;
 
 /// The session that a key reads.
 pub(super) struct Resolved {
     pub time: StepTime,
-    pub key: LookupKey,
     pub record: Vec<u8>,
-    /// When the first of the aliases ends.
-    pub until: i64,
-    pub alias_chain: Vec<Alias>,
+    /// The way to it.
+    pub walk: AliasWalk,
 }
 
 /// The session that a key reads, without a use of it.
@@ -35,27 +34,20 @@ pub(super) fn resolve_from(
     extent: Extent,
     first: Lookup,
 ) -> Result<Option<Resolved>> {
-    let mut key = *key;
-    let mut until = i64::MAX;
-    let mut alias_chain: Vec<Alias> = Vec::new();
+    let mut walk = AliasWalk::from(*key);
     let mut lookup = first;
     loop {
-        lookup = relocation::settle(commands, &key, extent, lookup)?;
+        lookup = relocation::settle(commands, &walk.key, extent, lookup)?;
         // The session was looked up later than the aliases, which may have ended meanwhile.
-        if lookup.time.now >= until {
+        if walk.has_ended(lookup.time.now) {
             return Ok(None);
         }
         match lookup.value {
-            Value::Session(record) => {
-                return Ok(Some(Resolved { time: lookup.time, key, record, until, alias_chain }));
-            }
-            Value::Alias(alias) if alias_chain.len() < MAX_ALIASES => {
-                key = alias.target;
-                until = until.min(alias.until);
-                alias_chain.push(alias);
-            }
+            Value::Session(record) => return Ok(Some(Resolved { time: lookup.time, record, walk })),
+            // Only an edited record leads over more than a session has.
+            Value::Alias(alias) if walk.chain.len() < MAX_ALIASES => walk.follow(alias),
             _ => return Ok(None),
         }
-        lookup = commands.lookup(&key, UseMode::Peek, extent)?;
+        lookup = commands.lookup(&walk.key, UseMode::Peek, extent)?;
     }
 }

@@ -17,6 +17,14 @@ local CLOCK_SLACK_MS = 60000
 -- renewal moves to another server, where it leaves and where it arrives; a session that was revoked
 -- before it was stored.
 local ALIAS, LEAVING, ARRIVING, REVOKED = 97, 108, 110, 120
+-- A session's aliases end with it, and are few: so its record is followed by their keys, the oldest
+-- first, each with the time when it ends, and then by their number. A flag of the record tells that
+-- they are there (old_keys.rs).
+local OLD_KEYS = 128
+local OLD_KEY = 40
+local MAX_ALIASES = 64
+-- If Redis removes a session, its aliases remain until they end, which is after this at the latest.
+local MAX_ALIAS_MS = 86400000
 
 local manual_clock = ARGV[1] ~= ''
 local now
@@ -32,6 +40,53 @@ end
 local function is_record(value)
   local kind = value and value:byte(1)
   return kind and kind ~= ALIAS and kind ~= LEAVING and kind ~= ARRIVING and kind ~= REVOKED
+end
+
+-- The record in a value, and the old keys behind it.
+local function split_old_keys(value)
+  local flags = value:byte(2) or 0
+  local len = (value:byte(-1) or 0) * OLD_KEY
+  if flags < OLD_KEYS or not is_record(value) or #value < HEADER + len + 1 then return value, '' end
+  return value:sub(1, 1) .. string.char(flags - OLD_KEYS) .. value:sub(3, -len - 2), value:sub(-len - 1, -2)
+end
+
+local function with_old_keys(record, old_keys)
+  if old_keys == '' then return record end
+  local flags = string.char(record:byte(2) + OLD_KEYS)
+  return record:sub(1, 1) .. flags .. record:sub(3) .. old_keys .. string.char(#old_keys / OLD_KEY)
+end
+
+-- How much longer a value is than its record.
+local function old_keys_len(old_keys)
+  return old_keys == '' and 0 or #old_keys + 1
+end
+
+-- The old keys with room for so many more: without those that have ended, and without the oldest if
+-- they are too many. And the keys of the latter.
+local function trim_old_keys(old_keys, added)
+  local kept, dropped, excess = {}, {}, #old_keys / OLD_KEY + added - MAX_ALIASES
+  for at = 1, #old_keys, OLD_KEY do
+    local entry = old_keys:sub(at, at + OLD_KEY - 1)
+    if #dropped < excess then
+      dropped[#dropped + 1] = entry
+    elseif struct.unpack('<i8', entry, 33) > now then
+      kept[#kept + 1] = entry
+    end
+  end
+  return table.concat(kept), table.concat(dropped)
+end
+
+-- When an alias ends that could end at this time.
+local function alias_end(at)
+  return math.min(at, now + MAX_ALIAS_MS, 2 ^ 63 - 1024)
+end
+
+-- What follows the record of a session that is renewed: its old keys, with the one that it leaves
+-- unless its alias ends at once; without it they lead nowhere. And the old keys that end.
+local function push_old_key(old_keys, key, at)
+  if not at then return '', old_keys end
+  local kept, dropped = trim_old_keys(old_keys, 1)
+  return kept .. key .. struct.pack('<i8', alias_end(at)), dropped
 end
 
 -- When the session ends if it was last used at this time (by default: when its header says); and
@@ -78,13 +133,22 @@ local function with_time(key, record)
   return with_last_seen(record, seen)
 end
 
-local function read_prefix(key)
-  return with_time(key, redis.call('GETRANGE', key, 0, PREFIX - 1))
-end
-
+-- The record under a key, or another value, and the old keys of its session.
 local function read_value(key)
   local value = redis.call('GET', key)
-  return value and with_time(key, value)
+  if not value then return false, '' end
+  local record, old_keys = split_old_keys(value)
+  return with_time(key, record), old_keys
+end
+
+-- The same with the start of the record.
+local function read_prefix(key)
+  local start = redis.call('GETRANGE', key, 0, PREFIX - 1)
+  if is_record(start) and (start:byte(2) or 0) >= OLD_KEYS then
+    local record, old_keys = read_value(key)
+    return record:sub(1, PREFIX), old_keys
+  end
+  return with_time(key, start), ''
 end
 
 -- A record that is too short counts as living: the client finds out.
@@ -107,10 +171,10 @@ local function expire_at(key, at)
   if type(answer) == 'table' and answer.err then return answer end
 end
 
--- Stores a record whose session was last used at this time.
-local function store(key, record, used)
+-- Stores a record whose session was last used at this time, and its old keys, if it has some.
+local function store(key, record, used, old_keys)
   local last_use, ends = stored_last_use(record, used)
-  redis.call('SET', key, with_last_seen(record, last_use))
+  redis.call('SET', key, with_old_keys(with_last_seen(record, last_use), old_keys or ''))
   expire_at(key, ends)
 end
 
@@ -131,8 +195,15 @@ local function matches_prefix(record, seen)
   return record:sub(1, LAST_SEEN) .. record:sub(LAST_SEEN + 9, PREFIX) == seen
 end
 
--- Whether two values are records of the same write.
-local function is_same_write(a, b)
+-- Stores an alias, which ends at this time.
+local function store_alias(key, alias, at)
+  redis.call('SET', key, string.char(ALIAS) .. alias)
+  expire_at(key, alias_end(at))
+end
+
+-- Whether a value has the record of this write.
+local function is_same_write(value, b)
+  local a = split_old_keys(value)
   return #a == #b and a:sub(1, LAST_SEEN) == b:sub(1, LAST_SEEN) and a:sub(LAST_SEEN + 9) == b:sub(LAST_SEEN + 9)
 end
 
@@ -162,8 +233,9 @@ local function leaves_for(value, destination)
   return value and value:byte(1) == LEAVING and value:sub(2, 49) == destination
 end
 
+-- The record of a session that leaves, and its old keys.
 local function leaving_record(value)
-  return value:sub(51 + value:byte(50))
+  return split_old_keys(value:sub(51 + value:byte(50)))
 end
 
 -- The value of a session that arrives: until when it may be published, and its record.

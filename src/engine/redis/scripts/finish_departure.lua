@@ -2,8 +2,7 @@
 -- there, and the old id becomes the alias ARGV[7], which ends at ARGV[8], or ends.
 if leaves_for(redis.call('GET', KEYS[1]), ARGV[6]) then
   if ARGV[7] ~= '' then
-    redis.call('SET', KEYS[1], string.char(ALIAS) .. ARGV[7])
-    expire_at(KEYS[1], tonumber(ARGV[8]))
+    store_alias(KEYS[1], ARGV[7], tonumber(ARGV[8]))
   else
     redis.call('DEL', KEYS[1])
   end

@@ -47,8 +47,8 @@ scripts! {
 mod tests {
     use super::*;
     use crate::{
-        engine::redis::{keys::SPELLED_KEY, record_prefix::PREFIX},
-        session::codec,
+        engine::redis::{keys::SPELLED_KEY, old_keys, record_prefix::PREFIX},
+        session::{alias::MAX_ALIASES, codec},
     };
 
     #[test]
@@ -58,6 +58,9 @@ mod tests {
             format!("local HEADER = {}\n", codec::HEADER),
             format!("local LAST_SEEN = {}\n", codec::LAST_SEEN),
             format!("local IDLE = {}\n", codec::IDLE),
+            format!("local OLD_KEYS = {}\n", old_keys::FLAG),
+            format!("local OLD_KEY = {}\n", old_keys::ENTRY),
+            format!("local MAX_ALIASES = {MAX_ALIASES}\n"),
             format!("local SPELLED_KEY = {SPELLED_KEY}\n"),
         ] {
             assert!(CREATE_SESSION.source().contains(&line), "{line}");

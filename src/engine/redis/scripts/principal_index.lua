@@ -24,11 +24,13 @@ local function sessions_in(index)
   local found = {}
   for _, member in ipairs(redis.call('ZRANGE', index, 0, -1)) do
     local name = ARGV[6] .. member:sub(1, SPELLED_KEY) .. '}'
-    local header = read_prefix(name)
+    local header, old_keys = read_prefix(name)
     if not (is_record(header) and header:sub(3, 8) == member:sub(SPELLED_KEY + 1) and has_principal(header, ARGV[9])) then
       redis.call('ZREM', index, member)
     elseif is_live(header) then
-      found[#found + 1] = { name = name, member = member, header = header, created = struct.unpack('<i8', header, 9) }
+      found[#found + 1] = {
+        name = name, member = member, header = header, old_keys = old_keys, created = struct.unpack('<i8', header, 9),
+      }
     end
   end
   return found
@@ -42,18 +44,20 @@ local function is_less_recent(a, b)
 end
 
 -- Ends the least recently used sessions of a principal that has too many, except the one of this
--- name, and returns how many.
+-- name, and returns how many, and the old keys whose aliases end with them.
 local function evict_excess(index, excluded)
-  if ARGV[10] == '' then return 0 end
+  if ARGV[10] == '' then return 0, '' end
   local others = {}
   for _, session in ipairs(sessions_in(index)) do
     if session.name ~= excluded then others[#others + 1] = session end
   end
+  local dropped = {}
   local excess = math.max(0, #others + 1 - tonumber(ARGV[10]))
   table.sort(others, is_less_recent)
   for i = 1, excess do
     redis.call('DEL', others[i].name)
     redis.call('ZREM', index, others[i].member)
+    dropped[i] = others[i].old_keys
   end
-  return excess
+  return excess, table.concat(dropped)
 end

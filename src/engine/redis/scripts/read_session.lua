@@ -13,7 +13,9 @@ if ARGV[8] ~= '' and redis.call('PEXPIRETIME', KEYS[1]) == tonumber(ARGV[8]) the
   end
 end
 local is_whole = ARGV[7] == 'whole'
-local record = is_whole and read_value(KEYS[1]) or read_prefix(KEYS[1])
+local record, old_keys
+if is_whole then record, old_keys = read_value(KEYS[1]) else record, old_keys = read_prefix(KEYS[1]) end
+record = record or ''
 local kind = record:byte(1)
 if kind == ALIAS or kind == LEAVING then
   return { now, false, redis.call('GET', KEYS[1]) }
@@ -29,4 +31,4 @@ if ARGV[6] ~= 'peek' and #record >= HEADER then
     and (refused.err:find('^OOM') or refused.err:find('^NOREPLICAS') or refused.err:find('^MISCONF'))
   if refused and not is_tolerated then return refused end
 end
-return { now, record, false, not is_whole and redis.call('STRLEN', KEYS[1]), refused and 1 }
+return { now, record, false, not is_whole and redis.call('STRLEN', KEYS[1]) - old_keys_len(old_keys), refused and 1 }
