@@ -283,8 +283,6 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-extern int pthread_setcancelstate(int state, int *old_state);
-
 /**
  * Opens the store that a URL names, and returns a handle to it. Close the handle with sss_close.
  *
