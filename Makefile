@@ -7,13 +7,22 @@ DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
 
+# What cargo rustc builds the libraries for C with. bindings/python/hatch_build.py does the same.
+C_LIBRARY = --no-default-features --features capi,lmdb,tls --crate-type cdylib,staticlib
+
 # Everything here looks for what cargo builds in target/ of this clone.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
-.PHONY: all check test torture demo bench header install clean
+.PHONY: all library check test torture demo bench header install clean
 
-all:
+# The library for C, shared and static, and the command `sss`.
+all: library
 	cargo build --release --locked
+
+# target/release/libsss.so and target/release/static/libsss.a.
+library:
+	cargo rustc --release --locked --lib $(C_LIBRARY)
+	packaging/static-library.sh target/release/libsss.a target/release/static/libsss.a
 
 # Format, lints, unit tests, the layers of the code, and the contract on memory:.
 check:
@@ -53,7 +62,7 @@ install: all
 	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libsss.so"
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 target/release/sss "$(DESTDIR)$(PREFIX)/bin/sss"
-	install -m 644 target/release/libsss.a "$(DESTDIR)$(LIBDIR)/libsss.a"
+	install -m 644 target/release/static/libsss.a "$(DESTDIR)$(LIBDIR)/libsss.a"
 	install -m 644 include/sss.h "$(DESTDIR)$(PREFIX)/include/sss.h"
 	printf 'prefix=%s\nlibdir=%s\nincludedir=$${prefix}/include\n\nName: sss\nDescription: server-side session store\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lsss\nLibs.private: -lpthread -ldl -lm\n' \
 	  '$(PREFIX)' '$(LIBDIR)' '$(VERSION)' > "$(DESTDIR)$(LIBDIR)/pkgconfig/sss.pc"

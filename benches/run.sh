@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 quick=()
 [ "${QUICK:-0}" = 0 ] || quick=(--quick)
-target=${CARGO_TARGET_DIR:-$PWD/target}
+target=$PWD/target
 work=$target/bench
 mkdir -p "$work" docs
 
@@ -27,7 +27,7 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 echo "bench: building"
-CARGO_TARGET_DIR=$target cargo build --release --locked --quiet
+make --silent library
 CARGO_TARGET_DIR=$work/rust cargo build --release --locked --quiet --manifest-path benches/Cargo.toml
 bench=$work/rust/release/sss-bench
 library=$target/release/libsss.so

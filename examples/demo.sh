@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 heading() { printf '\n=== %s %s\n\n' "$1" "$(printf '=%.0s' $(seq $((100 - ${#1}))))"; }
 
-cargo build --release --locked --quiet
+make --silent all
 
 heading "C: examples/c/lifecycle.c"
 program=$(mktemp -d)/lifecycle

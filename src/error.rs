@@ -4,7 +4,7 @@
 use std::{borrow::Cow, error::Error as StdError, ffi::CStr, fmt, sync::Arc};
 
 /// Success.
-#[cfg_attr(not(feature = "capi"), allow(dead_code))]
+#[cfg_attr(not(any(feature = "capi", test)), allow(dead_code))]
 pub const SSS_OK: i32 = 0;
 /// An argument is wrong: the text names it.
 pub const SSS_E_INVALID: i32 = -1;
@@ -229,7 +229,7 @@ impl Error {
         Error::fixed(ErrorKind::NoMem, "out of memory")
     }
 
-    #[cfg(feature = "capi")]
+    #[cfg(any(feature = "capi", test))]
     pub(crate) fn into_message(self) -> Cow<'static, str> {
         match self.message {
             Message::Constant(message) => Cow::Borrowed(message),

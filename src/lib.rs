@@ -37,7 +37,7 @@ mod store;
 mod sync;
 mod url;
 
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi", test))]
 pub mod capi;
 
 pub use engine::Blocking;

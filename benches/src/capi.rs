@@ -139,7 +139,7 @@ impl Sessions for ThroughC<'_> {
 pub fn cost(scale: Scale, facts: &mut Facts, path: &Path) {
     let c = match C::load(path) {
         Ok(c) => c,
-        Err(error) => return eprintln!("M8 needs the shared library (cargo build --release): {error}"),
+        Err(error) => return eprintln!("M8 needs the shared library (make library): {error}"),
     };
     let (c, blank) = (&c, vec![[0; 128]; SMALL]);
     let c_ids = ThroughC { c, handle: c.handle }.fill(&blank, 256);

@@ -99,7 +99,7 @@ impl Options {
         Ok(options)
     }
 
-    /// The shared library, where `cargo build --release` puts it.
+    /// The shared library, where `make library` puts it.
     fn library(&self) -> &Path {
         self.library.as_deref().unwrap_or(Path::new("target/release/libsss.so"))
     }

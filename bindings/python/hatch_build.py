@@ -21,6 +21,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "session_server_store"
 LIBRARY = "libsss.dylib" if sys.platform == "darwin" else "libsss.so"
 SOURCE_VARIABLE = "SESSION_SERVER_STORE_SOURCE"
+# As in the Makefile.
+C_LIBRARY = ["--no-default-features", "--features", "capi,lmdb,tls", "--crate-type", "cdylib,staticlib"]
 # What cargo needs of the crate, and the licences.
 CRATE_FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "include", "LICENSE*"]
 
@@ -53,7 +55,9 @@ class BuildHook(BuildHookInterface[Any]):
         candidates = list(self.candidate_folders())
         for folder in candidates:
             manifest = folder / "Cargo.toml"
-            if manifest.is_file() and re.search(r'^name = "sss"$', manifest.read_text("utf-8"), re.MULTILINE):
+            if manifest.is_file() and re.search(
+                r'^name = "session-server-store"$', manifest.read_text("utf-8"), re.MULTILINE
+            ):
                 return folder.resolve()
         self.app.abort(
             "The Rust crate of this package was not found. Searched: "
@@ -82,9 +86,10 @@ class BuildHook(BuildHookInterface[Any]):
         cargo = os.environ.get("CARGO") or shutil.which("cargo") or shutil.which("cargo", path=rustup)
         if not cargo:
             self.app.abort("This package is built with cargo, which was not found. Install Rust: https://rustup.rs.")
-        # A separate target folder: no waiting for another build, and no overwritten files.
-        target = os.environ.get("CARGO_TARGET_DIR") or crate / "target" / "python"
-        command = [str(cargo), "build", "--release", "--locked", "--lib", "--message-format=json-render-diagnostics"]
+        # As `make library` does, so that one build serves both in a clone.
+        target = os.environ.get("CARGO_TARGET_DIR") or crate / "target"
+        command = [str(cargo), "rustc", "--release", "--locked", "--lib", *C_LIBRARY]
+        command.append("--message-format=json-render-diagnostics")
         done = subprocess.run(
             [*command, "--target-dir", str(target)], cwd=crate, stdout=subprocess.PIPE, encoding="utf-8", check=False
         )

@@ -1,7 +1,7 @@
 //! What is taken straight from the operating system and the processor: clocks, small files, the
 //! detection of `fork`, prefetching. Knows nothing of sessions.
 
-#[cfg(feature = "capi")]
+#[cfg(any(feature = "capi", test))]
 pub(crate) mod cancellation;
 pub(crate) mod clock;
 pub(crate) mod file;

@@ -1,7 +1,7 @@
-//! The binary interface as C programs meet it: the header is fresh, exactly the listed symbols are
-//! exported, the SONAME is right, and no export can be reached without its guard.
+//! The binary interface as its sources say it: the header is fresh and declares the listed functions,
+//! and no export can be reached without its guard. tests/packages/test_library.py looks at the library.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -67,33 +67,17 @@ fn committed_header_is_fresh() {
     assert!(committed == generated, "include/sss.h is stale: run `make header` and commit it");
 }
 
-/// Cargo's folder for the profile of this test. In `deps/` is the shared library that was compiled
-/// together with the test.
-fn profile_dir() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_sss")).parent().expect("a folder")
-}
-
-fn output_of(command: &mut Command) -> String {
-    let output = command.output().expect("binutils");
-    assert!(output.status.success(), "{command:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-#[cfg(target_os = "linux")]
+/// The file lists what the shared library may export: tests/packages/test_library.py compares the two.
 #[test]
-fn exported_symbols_match_list() {
-    let library = profile_dir().join("deps/libsss.so");
-    let symbols = output_of(Command::new("nm").args(["-D", "--defined-only"]).arg(&library));
-    let exported: BTreeSet<_> = symbols.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+fn header_declares_listed_functions() {
+    let header = fs::read_to_string(root().join("include/sss.h")).expect("include/sss.h");
+    let declared: BTreeSet<_> = header
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+        .filter_map(|line| line.split_once('(')?.0.rsplit([' ', '*']).next())
+        .collect();
     let listed: BTreeSet<_> = include_str!("../exports.txt").lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(exported, listed);
-
-    let dynamic = output_of(Command::new("readelf").arg("-d").arg(&library));
-    let soname = dynamic.lines().find(|line| line.contains("SONAME")).expect("a SONAME");
-    let minor = concat!("[libsss.so.", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"), "]");
-    assert!(soname.contains(minor), "{soname}");
-    let link = profile_dir().join(minor.trim_matches(['[', ']']));
-    assert!(link.is_symlink(), "a program linked in target/debug must run: {} is missing", link.display());
+    assert_eq!(declared, listed);
 }
 
 #[test]
