@@ -21,6 +21,8 @@ use std::{
 /// The user whom the tests' stores are, and what docs/redis.md permits it.
 pub const USER: &str = "sss";
 pub const PASSWORD: &str = "hunter2/@";
+/// The file by which shifted_clock.c makes a server's clock wrong.
+const CLOCK_ERROR: &str = "clock_error";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ends the server when a line arrives, or when the pipe is closed because this process has ended.
@@ -46,6 +48,20 @@ impl Server {
         Server::with_port(free_port(), &directory(), true, Role::Server(config))
     }
 
+    /// The same with a wall clock that `set_clock_error` changes.
+    pub fn with_shifted_clock(config: &str) -> Server {
+        let directory = directory();
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(CLOCK_ERROR), 0_i64.to_le_bytes()).unwrap();
+        Server::with_port(free_port(), &directory, true, Role::Server(config))
+    }
+
+    pub fn set_clock_error(&self, ms: i64) {
+        // In place: the server has mapped the file.
+        let mut file = fs::OpenOptions::new().write(true).open(self.directory.join(CLOCK_ERROR)).unwrap();
+        file.write_all(&ms.to_le_bytes()).unwrap();
+    }
+
     pub fn sentinel(config: &str) -> Server {
         Server::with_port(free_port(), &directory(), true, Role::Sentinel(config))
     }
@@ -65,8 +81,16 @@ impl Server {
             "bind 127.0.0.1\nport {port}\nunixsocket {place}/socket\ndir {place}\nlogfile {place}/log\n{config}\n"
         );
         fs::write(&file, text).unwrap();
+        let clock_error = directory.join(CLOCK_ERROR);
+        let mut environment = Vec::new();
+        if clock_error.exists() {
+            environment.push(format!("SSS_CLOCK_FILE={}", clock_error.to_str().unwrap()));
+            environment.push(format!("LD_PRELOAD={}", shifted_clock().to_str().unwrap()));
+        }
         let child = Command::new("sh")
-            .args(["-c", WATCH, "sh", &program, file.to_str().unwrap()])
+            .args(["-c", WATCH, "sh", "env"])
+            .args(&environment)
+            .args([&program, file.to_str().unwrap()])
             .args(flag.split(' '))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -170,6 +194,22 @@ pub fn free_port() -> u16 {
 
 pub fn connect(port: u16) -> TcpStream {
     TcpStream::connect(("127.0.0.1", port)).unwrap()
+}
+
+/// shifted_clock.c as a library.
+fn shifted_clock() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/shifted_clock.c");
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shifted_clock-{}.so", std::process::id()));
+        let built = Command::new("cc")
+            .args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
+            .args([&library, &source])
+            .status()
+            .unwrap();
+        assert!(built.success(), "shifted_clock.c");
+        library
+    })
 }
 
 fn directory() -> PathBuf {

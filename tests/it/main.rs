@@ -20,6 +20,7 @@ mod lmdb_directory;
 mod lmdb_long_readers;
 mod model;
 mod races;
+mod redis_clock;
 mod redis_cluster;
 mod redis_cluster_faults;
 mod redis_fast_read;

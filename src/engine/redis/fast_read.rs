@@ -1,4 +1,4 @@
-//! A get without a script: four plain commands in one trip, which take a server a fraction of a
+//! A get without a script: five plain commands in one trip, which take a server a fraction of a
 //! script's time. They are enough if the key's expiry encodes the last use (docs/FORMAT.md): then
 //! sliding the expiry is all that a get has to do, and Redis ends the session in time. The answers
 //! show whether that is so; if not, the script corrects what they changed.
@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{
-    client::{Reply, text},
+    client::{Reply, text, time_ms},
     commands::{Commands, ExpirySwap},
     old_keys,
     resolve::Resolved,
@@ -20,10 +20,6 @@ use crate::{
         policy::{FOREVER, StepTime, Timeouts},
     },
 };
-
-/// The client's estimate of the server's time may be late by so much: a later use is not taken for
-/// another client's.
-const MAX_LATENESS_MS: i64 = 2;
 
 pub(super) enum FastRead {
     /// The session, and its use is recorded.
@@ -58,12 +54,12 @@ pub(super) fn fast_read(commands: &Commands, key: &LookupKey) -> Result<FastRead
     // it.
     let slide: [&[u8]; 4] = [b"PEXPIRE", &name, &text(idle - 1), b"GT"];
     let expiry: [&[u8]; 2] = [b"PEXPIRETIME", &name];
-    let commands_sent: [&[&[u8]]; 4] = [&expiry, &[b"GET", &name], &slide, &expiry];
+    let commands_sent: [&[&[u8]]; 5] = [&expiry, &[b"GET", &name], &slide, &expiry, &[b"TIME"]];
     let mut replies = commands.store.client.pipeline(&name, &commands_sent, commands.deadline)?;
     if let Some(Reply::Bytes(value)) = replies.get_mut(1) {
         old_keys::strip(value);
     }
-    let [Reply::Int(before @ 0..), bytes, Reply::Int(slid), Reply::Int(expiry)] = &mut replies[..] else {
+    let [Reply::Int(before @ 0..), bytes, Reply::Int(slid), Reply::Int(expiry), time] = &mut replies[..] else {
         return Ok(FastRead::Miss);
     };
     let before = *before;
@@ -76,8 +72,10 @@ pub(super) fn fast_read(commands: &Commands, key: &LookupKey) -> Result<FastRead
         && let Ok(record) = codec::decode(bytes, commands.store.seals)
         && record.header.last_seen == -idle
         && expiry_encodes_last_use(&record, timeouts, now)
-        // If it was not slid, another client has done so in the same millisecond, or too far.
-        && (was_slid || (expiry == before && now <= commands.now(key)?.saturating_add(MAX_LATENESS_MS)))
+        // If it was not slid, another client has done so in the same millisecond, or too far, or
+        // the server's clock was ahead.
+        && (was_slid || expiry == before)
+        && time_ms(time).is_some_and(|time| now <= time)
     {
         let fields = record.engine_fields;
         codec::patch_header(bytes, last_use(before), &fields)?;
@@ -100,9 +98,12 @@ pub(super) fn record_result(commands: &Commands, record: &Record, time: &StepTim
     }
 }
 
-/// Whether the key's expiry encodes the last use of a session that is used now. common.lua has the
-/// same rule.
+/// Whether the key's expiry encodes the last use of a session that is used now, and needs no
+/// correction. common.lua has the same rules.
 fn expiry_encodes_last_use(record: &Record, timeouts: Timeouts, now: i64) -> bool {
+    if record.header.is_ahead_of(now) {
+        return false;
+    }
     let ends = record.header.touched_at(now).deadline(timeouts).min(record.engine_fields.indexed_deadline);
     record.header.own.idle == 0 && ends == now.saturating_add(timeouts.idle)
 }

@@ -302,7 +302,7 @@ fn index_entry(key: &LookupKey, header: &RecordHeader, fields: &EngineFields) ->
 /// in the index at least. The session does not live longer, so that `revoke` finds it.
 fn engine_fields(commands: &Commands, header: &RecordHeader, number: EngineFields) -> EngineFields {
     let indexed_deadline = match header.principal {
-        Some(_) => header.own.or(commands.cx.policy.timeouts()).deadline(header.created, FOREVER),
+        Some(_) => header.own.or(commands.cx.policy.timeouts()).deadline(header.timeout_start(), FOREVER),
         None => FOREVER,
     };
     EngineFields { indexed_deadline, ..number }

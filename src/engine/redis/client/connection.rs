@@ -204,7 +204,7 @@ impl Connection {
 }
 
 /// The answer to TIME, in milliseconds.
-fn time_ms(reply: &Reply) -> Option<i64> {
+pub(in crate::engine::redis) fn time_ms(reply: &Reply) -> Option<i64> {
     let number = |i: usize| -> Option<i64> { std::str::from_utf8(reply.array()?.get(i)?.bytes()?).ok()?.parse().ok() };
     Some(number(0)?.checked_mul(1000)? + number(1)? / 1000)
 }

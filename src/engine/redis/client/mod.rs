@@ -25,6 +25,7 @@ use std::{
 
 pub(super) use self::{
     address::Address,
+    connection::time_ms,
     resp::{Reply, text},
     script::Script,
 };

@@ -7,8 +7,13 @@
 -- The longest header and the nonce behind it: no two writes share them.
 local PREFIX = 105
 local HEADER = 56
+local CREATED = 8
 local LAST_SEEN = 16
 local IDLE = 40
+local PRINCIPAL = 32
+local HAS_PRINCIPAL, HAS_COUNTED_FROM = 1, 8
+-- By how much the times of a record may be ahead of the clock (header.rs).
+local MAX_CLOCK_LEAD_MS = 10000
 -- The clock by which a write was composed may be wrong by so much.
 local MAX_CLOCK_ERROR_MS = 1000
 -- For expiries by the clocks of two servers.
@@ -89,14 +94,33 @@ local function push_old_key(old_keys, key, at)
   return kept .. key .. struct.pack('<i8', alias_end(at)), dropped
 end
 
+local function has_flag(record, flag)
+  return math.floor(record:byte(2) / flag) % 2 == 1
+end
+
+-- Where the absolute timeout begins if that is before the creation: where the record has it or
+-- would have it, in bytes from its start.
+local function counted_from_at(record)
+  return HEADER + (has_flag(record, HAS_PRINCIPAL) and PRINCIPAL or 0)
+end
+
+-- When the absolute timeout begins.
+local function timeout_start(record)
+  local start, at = struct.unpack('<i8', record, CREATED + 1), counted_from_at(record)
+  if has_flag(record, HAS_COUNTED_FROM) and #record >= at + 8 then
+    start = math.min(start, (struct.unpack('<i8', record, at + 1)))
+  end
+  return start
+end
+
 -- When the session ends if it was last used at this time (by default: when its header says); and
 -- when the header says. A session does not outlive its entry in its principal's index, whose
 -- deadline the header has too.
 local function deadline(header, used)
-  local created, seen, _, absolute, idle, indexed = struct.unpack('<i8i8i8i8i8i8', header, 9)
+  local _, seen, _, absolute, idle, indexed = struct.unpack('<i8i8i8i8i8i8', header, CREATED + 1)
   if absolute == 0 then absolute = tonumber(ARGV[2]) end
   if idle == 0 then idle = tonumber(ARGV[3]) end
-  return math.min(created + absolute, (used or seen) + idle, indexed), seen
+  return math.min(timeout_start(header) + absolute, (used or seen) + idle, indexed), seen
 end
 
 local function last_seen(header)
@@ -133,23 +157,6 @@ local function with_time(key, record)
   return with_last_seen(record, seen)
 end
 
--- The record under a key, or another value, and the old keys of its session.
-local function read_value(key)
-  local value = redis.call('GET', key)
-  if not value then return false, '' end
-  local record, old_keys = split_old_keys(value)
-  return with_time(key, record), old_keys
-end
-
--- The same with the start of the record.
-local function read_prefix(key)
-  local start = redis.call('GETRANGE', key, 0, PREFIX - 1)
-  if is_record(start) and (start:byte(2) or 0) >= OLD_KEYS then
-    local record, old_keys = read_value(key)
-    return record:sub(1, PREFIX), old_keys
-  end
-  return with_time(key, start), ''
-end
 
 -- A record that is too short counts as living: the client finds out.
 local function is_live(header)
@@ -176,6 +183,47 @@ local function store(key, record, used, old_keys)
   local last_use, ends = stored_last_use(record, used)
   redis.call('SET', key, with_old_keys(with_last_seen(record, last_use), old_keys or ''))
   expire_at(key, ends)
+end
+
+-- Whether the session was created or used while the clock was ahead of what it says now. It would
+-- outlive its timeouts by the error.
+local function is_ahead(record)
+  return math.max(timeout_start(record), last_seen(record)) > now + MAX_CLOCK_LEAD_MS
+end
+
+-- The record of a session that lives no longer than its timeouts from now on. The creation time
+-- stays, because the payload is sealed with it.
+local function pulled_back(record)
+  if timeout_start(record) > now then
+    local at, has = counted_from_at(record), has_flag(record, HAS_COUNTED_FROM)
+    local flags = string.char(record:byte(2) + (has and 0 or HAS_COUNTED_FROM))
+    record = record:sub(1, 1) .. flags .. record:sub(3, at) .. struct.pack('<i8', now) .. record:sub(at + (has and 9 or 1))
+  end
+  return with_last_seen(record, math.min(last_seen(record), now))
+end
+
+-- The record under a key, or another value, and the old keys of its session. A record that is ahead
+-- of the clock is corrected, if the server permits it.
+local function read_value(key)
+  local value = redis.call('GET', key)
+  if not value then return false, '' end
+  local record, old_keys = split_old_keys(value)
+  record = with_time(key, record)
+  if is_record(record) and #record >= HEADER and is_ahead(record) then
+    record = pulled_back(record)
+    pcall(store, key, record, last_seen(record), old_keys)
+  end
+  return record, old_keys
+end
+
+-- The same with the start of the record.
+local function read_prefix(key)
+  local start = with_time(key, redis.call('GETRANGE', key, 0, PREFIX - 1))
+  if is_record(start) and #start >= HEADER and (start:byte(2) >= OLD_KEYS or is_ahead(start)) then
+    local record, old_keys = read_value(key)
+    return record:sub(1, PREFIX), old_keys
+  end
+  return start, ''
 end
 
 -- Records a use of the session at this time, or returns the server's refusal. A full server refuses
@@ -220,7 +268,7 @@ local function is_late()
 end
 
 local function has_principal(header, principal)
-  return header:byte(2) % 2 == 1 and header:sub(57, 88) == principal
+  return has_flag(header, HAS_PRINCIPAL) and header:sub(57, 88) == principal
 end
 
 -- The value of a session that leaves: its destination, which is the key where it arrives (32) and a

@@ -29,7 +29,7 @@ local function sessions_in(index)
       redis.call('ZREM', index, member)
     elseif is_live(header) then
       found[#found + 1] = {
-        name = name, member = member, header = header, old_keys = old_keys, created = struct.unpack('<i8', header, 9),
+        name = name, member = member, header = header, old_keys = old_keys, created = struct.unpack('<i8', header, CREATED + 1),
       }
     end
   end
