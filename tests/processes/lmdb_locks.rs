@@ -1,6 +1,7 @@
 //! The locks of an `lmdb:` store hold whatever else its process does with the store's files.
+#![allow(unsafe_code)]
 
-use std::{fs, path::Path};
+use std::{fs, os::fd::BorrowedFd, path::Path};
 
 use crate::common::{Engine, PLAIN, TemporaryStore};
 use crate::process::{ends_well, part};
@@ -9,6 +10,7 @@ use sss::{Access, ErrorKind, Store};
 suite! {
     tests: [
         closed_descriptors_keep_locks,
+        inherited_descriptors_keep_no_locks,
         replaced_files_are_refused,
     ],
     parts: [rewrite],
@@ -58,6 +60,26 @@ fn closed_descriptors_keep_locks() {
         store.put(&sid, &payload(0), &PLAIN).unwrap();
         assert_eq!(store.check().unwrap(), Vec::<String>::new());
     }
+}
+
+/// A process that is being started has the files of its parent until its exec, which may be after
+/// the parent has closed the store.
+fn inherited_descriptors_keep_no_locks() {
+    let place = TemporaryStore::of(Engine::Lmdb);
+    let store = place.open("");
+    let directory = fs::canonicalize(place.directory()).unwrap();
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        if fs::read_link(entry.path()).is_ok_and(|file| file.starts_with(&directory)) {
+            let descriptor = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: open, because the store is, and nothing else closes files here.
+            inherited.push(unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned().unwrap());
+        }
+    }
+    assert!(inherited.len() >= 4, "data.mdb, lock.mdb and state.shm are open");
+    drop(store);
+    // With another setting: no other process must seem to have it open.
+    place.open("durability=power");
 }
 
 fn replaced_files_are_refused() {

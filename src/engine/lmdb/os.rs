@@ -290,6 +290,9 @@ impl Deref for ClosedInChild {
 
 impl Drop for ClosedInChild {
     fn drop(&mut self) {
+        // A process that is being started (vfork, before its exec) has the file too, and would hold
+        // the locks on. Fails only for want of memory in the kernel.
+        let _ = set_lock(&self.0, libc::F_OFD_SETLK, 0, 0, LockMode::Unlocked);
         replace_closed_in_child(self.0.as_raw_fd(), -1);
     }
 }
