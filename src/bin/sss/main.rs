@@ -2,89 +2,184 @@
 //! the store's own settings and never shows an id, which it does not know.
 
 mod args;
+mod dialog;
+mod manual;
 mod output;
 mod report;
+mod text;
+mod watch;
 
-use std::process::ExitCode;
+use std::{
+    io,
+    process::ExitCode,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use sss::{Error, Store};
+use sss::{Entry, Error, Ref, Store};
 
-use args::{Command, StoreArgs, UserArgs};
+use args::{Command, RevokeArgs, StoreArgs};
+use dialog::with_progress;
+use output::Format;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 
+/// `sweep` looks at the progress after so many sessions.
+const SWEPT_AT_ONCE: u64 = 10_000;
+
+/// Why a command has not done what it was asked.
+enum Failure {
+    Usage(clap::Error),
+    Store(Error),
+    Output(io::Error),
+    /// Its reason has been told.
+    Told,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        Failure::Output(error)
+    }
+}
+
 fn main() -> ExitCode {
-    match args::parse() {
-        Ok(cli) => run(cli.command),
-        Err(error) if error.use_stderr() => {
+    let done = args::parse().map_err(Failure::Usage).and_then(|cli| execute(cli.command));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // It may also be the text of `--help`.
+        Err(Failure::Usage(help)) if !help.use_stderr() => match output::write(help.render().to_string().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(Failure::Output(error)),
+        },
+        Err(failure) => fail(failure),
+    }
+}
+
+fn fail(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::Usage(error) => {
             let text = error.render().to_string();
             output::write_error(text.strip_prefix("error: ").unwrap_or(&text));
-            ExitCode::from(USAGE)
+            return ExitCode::from(USAGE);
         }
-        Err(help) => print(&help.render().to_string()),
+        Failure::Store(error) => output::write_error(error.message()),
+        Failure::Output(error) => output::write_error(&format!("cannot write to standard output: {error}")),
+        Failure::Told => {}
     }
+    ExitCode::from(FAILURE)
 }
 
-fn run(command: Command) -> ExitCode {
-    match execute(command) {
-        Ok(Outcome::Text(text)) => print(&text),
-        Ok(Outcome::Damage(findings)) => {
-            findings.iter().for_each(|finding| output::write_error(finding));
-            ExitCode::from(FAILURE)
-        }
-        Err(error) => {
-            output::write_error(error.message());
-            ExitCode::from(FAILURE)
-        }
-    }
-}
-
-fn print(text: &str) -> ExitCode {
-    match output::write(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::write_error(&format!("cannot write to standard output: {error}"));
-            ExitCode::from(FAILURE)
-        }
-    }
-}
-
-enum Outcome {
-    Text(String),
-    /// What `check` found, a line each.
-    Damage(Vec<String>),
-}
-
-fn execute(command: Command) -> Result<Outcome, Error> {
-    let text = match command {
-        Command::Stats { store, prometheus } => {
-            let stats = open(&store)?.stats()?;
-            if prometheus { report::prometheus(&stats) } else { report::stats(&stats, store.json) }
-        }
-        Command::Sweep { store, max } => {
-            report::count("removed", open(&store)?.sweep(max.unwrap_or(u64::MAX))?, store.json)
-        }
-        Command::List { store, user } => report::list(&open(&store)?.list(principal(&user))?, store.json),
-        Command::Revoke { store, user } => {
-            report::count("revoked", open(&store)?.revoke(principal(&user), None)?, store.json)
-        }
-        Command::Check { store } => {
-            let opened = open(&store)?;
-            let findings = opened.check()?;
-            if !findings.is_empty() {
-                return Ok(Outcome::Damage(findings));
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Stats { store: args, prometheus } => {
+            let numbers = report::numbers(&open(&args)?.stats()?, &args.url);
+            if prometheus {
+                return print(report::prometheus(&numbers));
             }
-            report::check_passed(opened.stats()?.sessions, store.json)
+            print(report::stats(&numbers, Format::new(args.json))?)
         }
-    };
-    Ok(Outcome::Text(text))
+        Command::Watch { store: args, count } => {
+            watch::watch(&open(&args)?, &args.url, count.unwrap_or(u64::MAX), Format::new(args.json))
+        }
+        Command::Sweep { store: args, max } => {
+            let removed = sweep(&open(&args)?, max.unwrap_or(u64::MAX))?;
+            print(report::count("removed", removed, Format::new(args.json))?)
+        }
+        Command::List { store: args, principal } => {
+            let entries = open(&args)?.list(principal.as_encoded_bytes())?;
+            print(report::list(&entries, Format::new(args.json))?)
+        }
+        Command::Revoke { store: args, which } => {
+            let revoked = revoke(&open(&args)?, &which)?;
+            print(report::count("revoked", revoked, Format::new(args.json))?)
+        }
+        Command::Check { store: args } => {
+            let store = open(&args)?;
+            let findings = with_progress(|| "checking".to_owned(), || store.check())?;
+            print(report::check(&findings, store.stats()?.sessions, Format::new(args.json))?)?;
+            if findings.is_empty() { Ok(()) } else { Err(Failure::Told) }
+        }
+        Command::Completions { shell } => Ok(output::write(&manual::completions(shell))?),
+        Command::Man => Ok(output::write(&manual::page()?)?),
+    }
+}
+
+fn print(text: String) -> Result<(), Failure> {
+    Ok(output::write(text.as_bytes())?)
 }
 
 fn open(store: &StoreArgs) -> Result<Store, Error> {
     Store::open_existing(&store.url)
 }
 
-fn principal(user: &UserArgs) -> &[u8] {
-    user.principal.as_encoded_bytes()
+fn sweep(store: &Store, max: u64) -> Result<u64, Error> {
+    let removed = AtomicU64::new(0);
+    let describe = || format!("sweeping: {} removed", report::sessions(removed.load(Ordering::Relaxed)));
+    with_progress(describe, || {
+        loop {
+            let wanted = (max - removed.load(Ordering::Relaxed)).min(SWEPT_AT_ONCE);
+            let count = store.sweep(wanted)?;
+            let sum = removed.fetch_add(count, Ordering::Relaxed) + count;
+            if count < wanted || sum >= max {
+                return Ok(sum);
+            }
+        }
+    })
+}
+
+fn revoke(store: &Store, which: &RevokeArgs) -> Result<u64, Failure> {
+    let principal = which.principal.as_ref().map(|principal| principal.as_encoded_bytes());
+    match (principal, &which.reference) {
+        (Some(principal), None) => Ok(store.revoke(principal, None)?),
+        (None, Some(reference)) => {
+            store.delete_ref(&reference.parse()?)?;
+            Ok(1)
+        }
+        (Some(principal), Some(digits)) => {
+            store.delete_ref(&find(&store.list(principal)?, digits)?)?;
+            Ok(1)
+        }
+        (None, None) => revoke_all(store, which.yes),
+    }
+}
+
+/// The only session of a list whose reference begins with these digits.
+fn find(entries: &[Entry], digits: &str) -> Result<Ref, Failure> {
+    let mut references =
+        entries.iter().map(|entry| entry.reference).filter(|reference| reference.to_string().starts_with(digits));
+    match (references.next(), references.count()) {
+        (Some(reference), 0) => Ok(reference),
+        (None, _) => Err(told("the principal has no session with this reference")),
+        (Some(_), others) => {
+            Err(told(&format!("the references of {} sessions begin with these digits: give more", others + 1)))
+        }
+    }
+}
+
+/// Tells why a command fails.
+fn told(reason: &str) -> Failure {
+    output::write_error(reason);
+    Failure::Told
+}
+
+fn revoke_all(store: &Store, is_confirmed: bool) -> Result<u64, Failure> {
+    if !is_confirmed && !dialog::can_ask() {
+        return Err(Failure::Usage(args::usage_error(
+            "--all ends every session of the store: without a terminal to ask on it needs --yes",
+        )));
+    }
+    let sessions = || store.stats().map(|stats| report::sessions(stats.sessions));
+    if !is_confirmed {
+        let question = format!("This ends every session of the store, which has {}. Continue?", sessions()?);
+        if !dialog::confirms(&question) {
+            return Err(told("nothing was revoked"));
+        }
+    }
+    Err(told("not yet"))
 }

@@ -1,6 +1,10 @@
 //! The command line, as an operator runs it: the real program on stores that this process has open,
 //! or had.
 
+mod on_terminal;
+mod terminal;
+mod watch;
+
 use std::{
     fs::File,
     io,
@@ -40,13 +44,95 @@ fn commands_reach_open_store() {
     let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
     store.create(b"other", &of(b"bob")).unwrap();
     let url = bare(&place);
-    assert!(said(&["stats", &url, "--json"]).starts_with("{\"sessions\": 2, \"bytes\": 10, \"created\": 2,"));
+    assert!(said(&["stats", &url, "--json"]).starts_with("{\"sessions\":2,\"bytes\":10,\"created\":2,"));
     let list = said(&["list", &url, "--principal", "alice"]);
-    assert!(list.contains("version 1  5 bytes") && list.lines().count() == 1, "{list}");
     assert!(!list.contains(sid.as_str()));
-    assert_eq!(said(&["revoke", &url, "--principal", "alice", "--json"]), "{\"revoked\": 1}");
+    assert_eq!(said(&["revoke", &url, "--principal", "alice", "--json"]), "{\"revoked\":1}");
     assert!(store.get(&sid, Access::Peek).is_err());
     assert_eq!(said(&["list", &url, "--principal", "alice", "--json"]), "[]");
+}
+
+/// The fields of the lines that a command prints into a pipe.
+#[track_caller]
+fn fields(args: &[&str]) -> Vec<Vec<String>> {
+    let output = sss(args);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| line.split('\t').map(str::to_owned).collect())
+        .collect()
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&said(args)).unwrap()
+}
+
+#[test]
+fn list_fields_are_tab_separated() {
+    let place = TemporaryStore::of(Engine::Lmdb);
+    let store = place.open("timeout=infinity&idle_timeout=infinity");
+    let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+    let reference = store.reference(&sid).unwrap().to_string();
+    let [row] = &fields(&["list", &bare(&place), "--principal", "alice"])[..] else { panic!("one line") };
+    assert_eq!((row.len(), row[0].as_str()), (8, reference.as_str()));
+    assert!(row[1].starts_with("20") && row[1].ends_with('Z'), "{row:?}");
+    assert_eq!((row[4].as_str(), row[5].as_str(), row[6].as_str()), ("never", "1", "5"));
+    let list = json(&["list", &bare(&place), "--principal", "alice", "--json"]);
+    let entry = &list[0];
+    assert_eq!(list.as_array().unwrap().len(), 1);
+    assert_eq!((entry["ref"].as_str(), entry["bytes"].as_u64()), (Some(reference.as_str()), Some(5)));
+    assert_eq!((entry["created"].as_str(), entry["expires"].as_str()), (Some(row[1].as_str()), None));
+}
+
+#[test]
+fn revoke_takes_references() {
+    let place = TemporaryStore::of(Engine::Lmdb);
+    let store = place.open("");
+    let [first, second, bobs] = [b"alice", &b"alice"[..], b"bob"].map(|user| {
+        let (sid, _) = store.create(b"hello", &of(user)).unwrap();
+        (store.reference(&sid).unwrap().to_string(), sid)
+    });
+    let url = bare(&place);
+    let revoke = |args: &[&str]| sss(&[&["revoke", &url][..], args].concat());
+    let fails = |args: &[&str], code: i32, text: &str| {
+        let output = revoke(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && stderr.contains(text), "{args:?}: {stderr}");
+    };
+    fails(&["--ref", &first.0[..20]], 2, "only with --principal");
+    fails(&["--ref", "xyz"], 2, "hexadecimal");
+    fails(&[], 2, "--all");
+    fails(&["--all", "--principal", "alice"], 2, "cannot be used with");
+    fails(&["--principal", "alice", "--yes"], 2, "--all");
+    // Of another user, even as a whole.
+    fails(&["--principal", "alice", "--ref", &bobs.0], 1, "no session");
+    fails(&["--principal", "nobody", "--ref", &first.0], 1, "no session");
+    let common = first.0.bytes().zip(second.0.bytes()).take_while(|(a, b)| a == b).count();
+    if common > 0 {
+        fails(&["--principal", "alice", "--ref", &first.0[..common]], 1, "of 2 sessions");
+    }
+    assert_eq!(store.stats().unwrap().sessions, 3);
+    assert!(revoke(&["--principal", "alice", "--ref", &first.0[..common + 1].to_uppercase()]).status.success());
+    assert!(store.get(&first.1, Access::Peek).is_err() && store.get(&second.1, Access::Peek).is_ok());
+    assert_eq!(revoke(&["--ref", &second.0, "--json"]).stdout, b"{\"revoked\":1}\n");
+    fails(&["--ref", &second.0], 1, "no such session");
+    assert!(store.get(&bobs.1, Access::Peek).is_ok());
+}
+
+#[test]
+fn manual_and_completions_name_every_command() {
+    let texts = [said(&["man"]), said(&["completions", "bash"]), said(&["completions", "zsh"])];
+    for text in &texts {
+        for word in ["stats", "watch", "sweep", "list", "revoke", "check", "prometheus", "principal"] {
+            assert!(text.contains(word), "{word} is missing in {text:.200}");
+        }
+    }
+    assert!(said(&["completions", "fish"]).contains("principal"));
+    assert!(texts[0].starts_with(".ie") && texts[0].contains(".TH SSS 1") && texts[0].contains(".SH EXIT STATUS"));
+    // `help` is not a command of the page, and its parts have no heads of their own.
+    assert_eq!(texts[0].matches(".SH OPTIONS").count(), 1);
 }
 
 #[test]
@@ -59,7 +145,7 @@ fn offline_sweep_keeps_timeouts() {
     store.advance_clock(8 * 3_600_000).unwrap();
     drop(store);
     // By the defaults of a new store, ten minutes, both would be dead.
-    assert_eq!(said(&["sweep", &bare(&place)]), "1 removed");
+    assert_eq!(said(&["sweep", &bare(&place)]), "removed\t1");
     let store = place.open(options);
     assert_eq!(store.get(&living, Access::Peek).unwrap().0, b"living");
 }
@@ -74,7 +160,7 @@ fn commands_adopt_stored_settings() {
     let store = place.open(&options);
     let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
     drop(store);
-    assert!(said(&["stats", &bare(&place)]).contains("sessions              1"));
+    assert!(said(&["stats", &bare(&place)]).contains("sessions\t1\n"));
     let tool = Store::open_existing(&bare(&place)).unwrap();
     assert_eq!(tool.list(b"alice").unwrap().len(), 1);
     assert_eq!(tool.get(&sid, Access::Peek).unwrap_err().kind(), sss::ErrorKind::Corrupt);
@@ -88,9 +174,9 @@ fn check_reports_damage() {
     let place = TemporaryStore::of(Engine::Lmdb);
     let store = place.open("");
     (0..200).for_each(|_| drop(store.create(&[7; 300], &of(b"alice")).unwrap()));
-    assert_eq!(said(&["check", &bare(&place)]), "ok: 200 sessions");
+    assert_eq!(said(&["check", &bare(&place)]), "sessions\t200");
     drop(store);
-    assert_eq!(said(&["check", &bare(&place), "--json"]), "{\"ok\": true, \"sessions\": 200}");
+    assert_eq!(said(&["check", &bare(&place), "--json"]), "{\"ok\":true,\"sessions\":200,\"findings\":[]}");
     let path = place.directory().join("data.mdb");
     let mut data = std::fs::read(&path).unwrap();
     // All pages but the two that begin the file.
@@ -131,7 +217,7 @@ fn url_comes_from_environment() {
     let place = TemporaryStore::of(Engine::Lmdb);
     let _store = place.open("");
     let output = Command::new(env!("CARGO_BIN_EXE_sss")).arg("sweep").env("SSS_URL", bare(&place)).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "0 removed\n");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "removed\t0\n");
 }
 
 #[test]
@@ -140,11 +226,11 @@ fn options_take_equals_and_double_dash() {
     let store = place.open("");
     store.create(b"hello", &of(b"alice")).unwrap();
     let url = bare(&place);
-    assert_eq!(said(&["sweep", "--max=5", &url]), "0 removed");
+    assert_eq!(said(&["sweep", "--max=5", &url]), "removed\t0");
     assert_eq!(said(&["list", "--principal=alice", &url]).lines().count(), 1);
-    assert!(said(&["stats", "--json", "--", &url]).contains("\"sessions\": 1"));
-    assert_eq!(said(&["revoke", "--json", "--principal=alice", "--", &url]), "{\"revoked\": 1}");
-    for command in ["stats", "sweep", "list", "revoke", "check"] {
+    assert!(said(&["stats", "--json", "--", &url]).contains("\"sessions\":1,"));
+    assert_eq!(said(&["revoke", "--json", "--principal=alice", "--", &url]), "{\"revoked\":1}");
+    for command in ["stats", "watch", "sweep", "list", "revoke", "check"] {
         assert!(said(&[command, "--help"]).contains("--json"), "{command}");
         assert_eq!(said(&["help", command]), said(&[command, "--help"]), "{command}");
     }
@@ -172,6 +258,9 @@ fn lost_output_is_an_error() {
         &["list", &url, "--principal", "alice"],
         &["sweep", &url, "--json"],
         &["check", &url],
+        &["watch", &url],
+        &["completions", "bash"],
+        &["man"],
         &["--help"],
         &["stats", "--help"],
         &["--version"],
@@ -179,9 +268,12 @@ fn lost_output_is_an_error() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         output_is_lost(Command::new(program).args(args).stdout(full));
         output_is_lost(Command::new("sh").args(["-c", "exec \"$0\" \"$@\" >&-", program]).args(args));
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        output_is_lost(Command::new(program).args(args).stdout(writer));
+        // A reader that is gone is how a watch ends.
+        if args[0] != "watch" {
+            let (reader, writer) = io::pipe().unwrap();
+            drop(reader);
+            output_is_lost(Command::new(program).args(args).stdout(writer));
+        }
     }
     // /dev/null is open, for reading too where a parent opened it so.
     for options in [File::options().write(true), File::options().read(true).write(true)] {
