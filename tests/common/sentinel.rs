@@ -9,9 +9,13 @@ use std::{
 use super::redis::{Server, USER};
 
 /// Three that watch this master, and know its replica.
+///
+/// A Sentinel sends its first PING to a new master a second after it has switched to it, or after
+/// `down-after-milliseconds` if that is less: with a second or less it would take the new master
+/// for dead before the answer, and name the old one again.
 pub fn sentinels(master: u16) -> Vec<Server> {
     let config = format!(
-        "sentinel monitor sessions 127.0.0.1 {master} 2\nsentinel down-after-milliseconds sessions 500\n\
+        "sentinel monitor sessions 127.0.0.1 {master} 2\nsentinel down-after-milliseconds sessions 1500\n\
          sentinel failover-timeout sessions 3000\nsentinel parallel-syncs sessions 1"
     );
     let sentinels: Vec<Server> = (0..3).map(|_| Server::sentinel(&config)).collect();
