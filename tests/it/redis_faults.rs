@@ -12,12 +12,15 @@ use std::{
 };
 
 use crate::common::{
-    Done, OptionsMs, PLAIN, from_env, grace, kind, of,
+    Done, OptionsMs, PLAIN,
+    cluster::Cluster,
+    from_env, grace, kind, of,
     proxy::{Mode, Proxy},
     redis::{PASSWORD, Server, USER},
+    sentinel::{sentinels, url},
     timed::{LATE, LATE_UNDER_LOAD, timed},
 };
-use sss::{Access, Error, ErrorKind, Store};
+use sss::{Access, Error, ErrorKind, Sid, Store};
 
 const DEADLINE: Duration = Duration::from_millis(300);
 /// What it has answered is on disk. With the usual `everysec` a server does not even write while
@@ -576,6 +579,43 @@ fn evicting_server_is_refused() {
     let begun = Instant::now();
     while let Err(error) = store.create(b"x", &of(b"alice")) {
         assert!(begun.elapsed() < PATIENCE, "{error}");
+    }
+}
+
+/// On one server, in a Cluster and behind Sentinels, while connections are open.
+#[test]
+fn changed_eviction_policy_is_refused() {
+    let server = Server::start("");
+    let cluster = Cluster::without_replicas();
+    let master = Server::start("repl-diskless-sync-delay 0");
+    let replica = Server::start(&format!("repl-diskless-sync-delay 0\nreplicaof 127.0.0.1 {}", master.port));
+    let sentinels = sentinels(master.port);
+    let cases = [
+        (server.url("deadline=5s"), vec![&server], "volatile-lru"),
+        (cluster.url("deadline=5s"), cluster.servers.iter().collect(), "allkeys-random"),
+        (url(&sentinels, "deadline=5s"), vec![&master, &replica], "volatile-ttl"),
+    ];
+    for (url, servers, policy) in &cases {
+        let store = Store::open(url).unwrap();
+        let set = |policy: &str| {
+            for server in servers {
+                assert_eq!(server.ask(&["CONFIG", "SET", "maxmemory-policy", policy]).unwrap(), "+OK\r\n");
+            }
+        };
+        let sids: Vec<Sid> = (0..20).map(|_| store.create(b"hello", &of(b"alice")).unwrap().0).collect();
+        set(policy);
+        let begun = Instant::now();
+        let error = loop {
+            match store.revoke(b"alice", Some(sids[0].as_ref())) {
+                Ok(_) => assert!(begun.elapsed() < PATIENCE, "{policy} is not noticed"),
+                Err(error) => break error,
+            }
+            sleep(Duration::from_millis(20));
+        };
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains(policy), "{error}");
+        set("noeviction");
+        assert_eq!(store.revoke(b"alice", None).unwrap(), 1);
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::common::{
-    PLAIN, from_env, kind,
+    PLAIN, from_env, grace, kind, of,
     redis::Server,
     sentinel::{sentinels, url},
     timed::{LATE_UNDER_LOAD, timed},
@@ -193,6 +193,43 @@ fn stopped_master_is_not_used_afterwards() {
     let (sid, _) = idle.create(b"kept", &PLAIN).unwrap();
     let fresh = Store::open(&url(&sentinels, "deadline=5s")).unwrap();
     assert_eq!(fresh.get(&sid, Access::Peek).unwrap().0, b"kept");
+}
+
+/// A renewal that the replica does not acknowledge leaves the session under its old id.
+#[test]
+fn renew_needs_acknowledgement_of_replica() {
+    let master = Server::start("repl-diskless-sync-delay 0");
+    let replica = Server::start(&format!("repl-diskless-sync-delay 0\nreplicaof 127.0.0.1 {}", master.port));
+    let sentinels = sentinels(master.port);
+    let store = Store::open(&url(&sentinels, "wait=1&deadline=1s")).unwrap();
+    let begun = Instant::now();
+    let sid = loop {
+        match store.create(b"hello", &of(b"alice")) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    let (sid, _) = store.renew(&sid, Some(b"renewed"), &PLAIN).unwrap();
+    let pid = replica.pid().to_string();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    for options in [PLAIN, grace(60_000)] {
+        let failed = store.renew(&sid, Some(b"lost"), &options);
+        assert!(matches!(kind(&failed), Some(ErrorKind::Unavailable | ErrorKind::Timeout)), "{failed:?}");
+        assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"renewed");
+    }
+    signal("-CONT");
+    assert_eq!(store.list(b"alice").unwrap().len(), 1);
+    let begun = Instant::now();
+    let sid = loop {
+        match store.renew(&sid, None, &PLAIN) {
+            Ok((sid, _)) => break sid,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    assert_eq!(store.get(&sid, Access::Slide).unwrap().0, b"renewed");
 }
 
 /// Sentinels are not needed for a connection that is open.

@@ -26,6 +26,8 @@ use crate::error::{Error, ErrorKind};
 const KEPT_BUFFER: usize = 64 << 10;
 /// For how long a server remains confirmed to be the right one.
 const CONFIRMATION_LIFETIME: Duration = Duration::from_secs(1);
+/// How often an open connection looks at the server's eviction policy.
+const EVICTION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Connection {
     server: Address,
@@ -34,6 +36,7 @@ pub(super) struct Connection {
     replies: ReplyReader,
     write_buf: Vec<u8>,
     confirmed_at: Instant,
+    eviction_checked_at: Instant,
 }
 
 /// The server's clock as the last answer told it: late by the time that the answer took.
@@ -81,18 +84,12 @@ impl Connection {
             replies: ReplyReader::default(),
             write_buf: Vec::new(),
             confirmed_at: Instant::now(),
+            eviction_checked_at: Instant::now(),
         };
         let result = connection.handshake(options, deadline);
         // The password is in it.
         connection.write_buf.zeroize();
-        // The call itself was not sent. A connection that is cut now may be one of many that an
-        // operator closes.
-        let was_cut =
-            |failure: &Failure| failure.state == SendState::Unknown && failure.error.kind() == ErrorKind::Unavailable;
-        result.map_err(|failure| {
-            let state = if was_cut(&failure) { SendState::NotSent } else { SendState::NotConnected };
-            failure.with_state(state)
-        })?;
+        result.map_err(before_call)?;
         Ok(connection)
     }
 
@@ -120,13 +117,24 @@ impl Connection {
         if options.is_data_node {
             let time = replies.pop().and_then(|time| time_ms(&time)).ok_or_else(|| protocol_error(&self.server))?;
             self.clock.set(time);
-            check_eviction(&replies.pop(), &self.server)?;
+            check_eviction_policy(&replies.pop(), &self.server)?;
         }
         if options.must_be_master && !replies.pop().is_some_and(|role| is_master(&role)) {
             let mut failure = server_error("READONLY", &self.server);
             failure.redirect = Some(Redirect::NotMaster);
             return Err(failure);
         }
+        Ok(())
+    }
+
+    /// Looks from time to time whether the server still is one that removes nothing.
+    pub(super) fn check_eviction(&mut self, deadline: Instant) -> Result<(), Failure> {
+        if self.eviction_checked_at.elapsed() < EVICTION_CHECK_INTERVAL {
+            return Ok(());
+        }
+        let info = self.command(&[b"INFO", b"memory"], deadline).map_err(before_call)?;
+        check_eviction_policy(&Some(info), &self.server)?;
+        self.eviction_checked_at = Instant::now();
         Ok(())
     }
 
@@ -209,13 +217,20 @@ pub(in crate::engine::redis) fn time_ms(reply: &Reply) -> Option<i64> {
     Some(number(0)?.checked_mul(1000)? + number(1)? / 1000)
 }
 
+/// A failure before the call itself was sent. A connection that is cut may be one of many that an
+/// operator closes.
+fn before_call(failure: Failure) -> Failure {
+    let was_cut = failure.state == SendState::Unknown && failure.error.kind() == ErrorKind::Unavailable;
+    failure.with_state(if was_cut { SendState::NotSent } else { SendState::NotConnected })
+}
+
 fn is_master(role: &Reply) -> bool {
     role.array().and_then(<[Reply]>::first).and_then(Reply::bytes) == Some(b"master")
 }
 
 /// Refuses a server that removes keys when its memory is full. It would remove the index of a
 /// principal before its sessions, and `revoke` would not find them.
-fn check_eviction(info: &Option<Reply>, server: &Address) -> Result<(), Failure> {
+fn check_eviction_policy(info: &Option<Reply>, server: &Address) -> Result<(), Failure> {
     let info = info.as_ref().and_then(Reply::bytes).and_then(|text| std::str::from_utf8(text).ok());
     let policy = info.and_then(|info| info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")));
     match policy {

@@ -291,9 +291,19 @@ impl Client {
             };
             attempts += 1;
             if !may_resend || attempts == MAX_ATTEMPTS {
-                return Err(failure.error);
+                return Err(self.final_error(failure));
             }
             delivery.was_resent |= failure.state == SendState::Unknown;
+        }
+    }
+
+    /// What a call fails with. A redirection within the Cluster is one that no time was left for.
+    fn final_error(&self, failure: Failure) -> Error {
+        match failure.redirect {
+            Some(error::Redirect::Moved(..) | error::Redirect::Ask(_)) if self.spans_servers() => {
+                Error::fixed(ErrorKind::Timeout, "the slot of the key is being moved to another server of the Cluster")
+            }
+            _ => failure.error,
         }
     }
 }

@@ -80,7 +80,12 @@ impl Pool {
             },
             Some(_) => {}
         }
-        let result = checkout.connection(deadline).and_then(call);
+        let result = checkout.connection(deadline).and_then(|connection| {
+            if self.options.is_data_node {
+                connection.check_eviction(deadline)?;
+            }
+            call(connection)
+        });
         match &result {
             Err(failure) if failure.is_of_server() => self.breaker.on_failure(&failure.error),
             // Cut: the connection is dropped, and the next one will show whether the server is
