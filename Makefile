@@ -1,11 +1,27 @@
-# The commands of this repository. `make check` is for the inner loop and needs only cargo. `make test` and `make demo`
-# are the two that the README names; both install what is missing (see tests/setup.sh).
+# The commands of this repository. `make`, `make install` and `make uninstall` are for users, `make check`
+# is for the inner loop and needs only cargo. `make test` and `make demo` install what is missing (see
+# tests/setup.sh).
 
 PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+PKGCONFIGDIR ?= $(LIBDIR)/pkgconfig
+CMAKEDIR ?= $(LIBDIR)/cmake/sss
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/libsss
 DESTDIR ?=
-VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-SONAME := libsss.so.$(shell echo $(VERSION) | cut -d. -f1,2)
+
+INSTALL_VARIABLES = OUT DESTDIR PREFIX BINDIR LIBDIR INCLUDEDIR PKGCONFIGDIR CMAKEDIR DATADIR MANDIR DOCDIR
+
+# `make dist` builds with cargo-zigbuild for an older C library: CARGO=cargo-zigbuild TARGET=TRIPLE.GLIBC.
+CARGO ?= cargo
+TARGET ?=
+BUILD = rustc --release --locked $(if $(TARGET),--target=$(TARGET))
+OUT = target/$(if $(TARGET),$(firstword $(subst ., ,$(TARGET)))/)release
+SOURCES := Cargo.toml Cargo.lock build.rs include/sss.h $(wildcard packaging/*) $(shell find src -type f)
+BUILT = $(OUT)/libsss.so $(OUT)/static/libsss.a $(OUT)/sss
 
 # What cargo rustc builds the libraries for C with. bindings/python/hatch_build.py does the same.
 C_LIBRARY = --no-default-features --features capi,lmdb,tls --crate-type cdylib,staticlib
@@ -13,16 +29,36 @@ C_LIBRARY = --no-default-features --features capi,lmdb,tls --crate-type cdylib,s
 # Everything here looks for what cargo builds in target/ of this clone.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
-.PHONY: all library check test torture demo bench header install clean
+.PHONY: all library command check test torture demo bench header install uninstall notices clean
 
-# The library for C, shared and static, and the command `sss`.
-all: library
-	cargo build --release --locked
+all: library command
 
-# target/release/libsss.so and target/release/static/libsss.a.
+# The library for C: target/release/libsss.so and target/release/static/libsss.a.
 library:
-	cargo rustc --release --locked --lib $(C_LIBRARY)
-	packaging/static-library.sh target/release/libsss.a target/release/static/libsss.a
+	$(CARGO) $(BUILD) --lib $(C_LIBRARY)
+	packaging/static-library.sh $(OUT)/libsss.a $(OUT)/static/libsss.a
+	python3 packaging/header_manual.py > $(OUT)/sss.h.3
+
+# The command `sss`, with its manual page and completions, which it prints itself.
+command:
+	$(CARGO) $(BUILD) --bin sss
+	$(OUT)/sss man > $(OUT)/sss.1
+	for shell in bash zsh fish; do $(OUT)/sss completions $$shell > $(OUT)/sss.$$shell || exit 1; done
+
+# Builds nothing if everything is newer than the sources: `sudo make install` after `make` needs no cargo.
+install: $(BUILT)
+	@$(foreach name,$(INSTALL_VARIABLES),$(name)="$($(name))") packaging/install.sh install
+
+$(BUILT) &: $(SOURCES)
+	$(MAKE) all
+	touch $(BUILT)
+
+# Writes THIRD-PARTY-NOTICES, after a change of the dependencies.
+notices:
+	python3 packaging/third_party.py notices > THIRD-PARTY-NOTICES
+
+uninstall:
+	@$(foreach name,$(INSTALL_VARIABLES),$(name)="$($(name))") packaging/install.sh uninstall
 
 # Format, lints, unit tests, the layers of the code, and the contract on memory:.
 check:
@@ -55,19 +91,6 @@ bench:
 header:
 	SSS_BLESS=1 cargo test --locked --quiet --test it abi::committed_header
 
-install: all
-	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include"
-	install -m 755 target/release/libsss.so "$(DESTDIR)$(LIBDIR)/libsss.so.$(VERSION)"
-	ln -sf libsss.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
-	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/libsss.so"
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 target/release/sss "$(DESTDIR)$(PREFIX)/bin/sss"
-	install -m 644 target/release/static/libsss.a "$(DESTDIR)$(LIBDIR)/libsss.a"
-	install -m 644 include/sss.h "$(DESTDIR)$(PREFIX)/include/sss.h"
-	printf 'prefix=%s\nlibdir=%s\nincludedir=$${prefix}/include\n\nName: sss\nDescription: server-side session store\nVersion: %s\nCflags: -I$${includedir}\nLibs: -L$${libdir} -lsss\nLibs.private: -lpthread -ldl -lm\n' \
-	  '$(PREFIX)' '$(LIBDIR)' '$(VERSION)' > "$(DESTDIR)$(LIBDIR)/pkgconfig/sss.pc"
-	[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
-
 clean:
 	cargo clean
-	rm -rf .venv tests/c/build bindings/elixir/_build bindings/python/build bindings/python/dist
+	rm -rf dist .venv tests/c/build bindings/elixir/_build bindings/python/build bindings/python/dist

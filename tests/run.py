@@ -52,7 +52,7 @@ HOST = f"{os.uname().machine}-unknown-linux-gnu"
 CARGO_PASSED = r"test result: \w+\. (\d+) passed"
 CARGO_SKIPPED = r"; (\d+) ignored;"
 # Lines of any step that say what was not run, and why.
-NOT_RUN = r"^(?:not run under |SKIPPED |(?:plug|telemetry|phoenix): .* SKIPPED |conformance: .* not applicable ).*"
+NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not applicable ).*"
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(
@@ -140,17 +140,22 @@ STEPS = [
         )
         for engine in REDIS
     ),
-    Step("Python", "ruff check", [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests"], PYTHON),
+    Step(
+        "Python",
+        "ruff check",
+        [str(BIN / "ruff"), "check", ".", "../../examples/python", "../../tests", "../../packaging"],
+        PYTHON,
+    ),
     Step(
         "Python",
         "ruff format",
-        [str(BIN / "ruff"), "format", "--check", ".", "../../examples/python", "../../tests"],
+        [str(BIN / "ruff"), "format", "--check", ".", "../../examples/python", "../../tests", "../../packaging"],
         PYTHON,
     ),
     Step(
         "Python",
         "mypy",
-        [str(BIN / "mypy"), "--strict", "src", "tests", "../../examples/python", "../../tests"],
+        [str(BIN / "mypy"), "--strict", "src", "tests", "../../examples/python", "../../tests", "../../packaging"],
         PYTHON,
     ),
     Step("Python", "tests", [str(BIN / "pytest"), "-q"], PYTHON, r"(\d+) passed", r"(\d+) skipped"),

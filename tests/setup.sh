@@ -15,6 +15,9 @@ if [ "$purpose" = test ]; then
   need g++ g++
   need nm binutils
   need valgrind valgrind
+  need cmake cmake
+  need mandoc mandoc
+  need pkg-config pkg-config
   need redis-server redis-server
   need redis-cli redis-tools
   need openssl openssl

@@ -116,3 +116,8 @@ def test_second_copy_in_one_process_is_refused(tmp_path: Path) -> None:
         shutil.copy(SHARED, copy)
     error = output_of(sys.executable, "-c", OPEN_TWICE, f"lmdb:{tmp_path / 'sessions'}", *copies)
     assert "another copy of this library" in error
+
+
+def test_third_party_notices_are_those_of_the_lock_files() -> None:
+    notices = output_of(sys.executable, ROOT / "packaging" / "third_party.py", "notices")
+    assert notices == (ROOT / "THIRD-PARTY-NOTICES").read_text(), "run `make notices`"

@@ -2,26 +2,23 @@
 
 use std::{ops::Deref, time::Duration};
 
-use rustler::{Binary, Decoder, NifResult, ResourceArc, Term, types::atom::Atom};
+use rustler::{Binary, Decoder, NifResult, ResourceArc, Term};
 use sss::{Options, Principal, Ref, Timeout};
 
 use crate::{
     atoms,
-    handle::{Handle, NamedStore, StoreResource},
+    handle::{APPLICATION, Handle, StoreResource},
 };
 
-/// The name of a store, or the reference that `open` returned.
+/// `:application`, or the reference that `open` returned.
 pub enum HandleArg {
-    Named(&'static NamedStore),
+    Application,
     Resource(ResourceArc<StoreResource>),
 }
 
 impl<'a> Decoder<'a> for HandleArg {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        match term.decode::<Atom>() {
-            Ok(name) => Ok(HandleArg::Named(NamedStore::get(term.get_env(), name))),
-            Err(_) => term.decode().map(HandleArg::Resource),
-        }
+        if atoms::application() == term { Ok(HandleArg::Application) } else { term.decode().map(HandleArg::Resource) }
     }
 }
 
@@ -30,7 +27,7 @@ impl Deref for HandleArg {
 
     fn deref(&self) -> &Handle {
         match self {
-            HandleArg::Named(store) => store.handle(),
+            HandleArg::Application => &APPLICATION,
             HandleArg::Resource(resource) => resource.handle(),
         }
     }
