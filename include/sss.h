@@ -2,8 +2,8 @@
  * sss.h - libsss, a server-side session store.
  *
  * The client holds an id of 128 characters. The session stays in the store, where it can be read,
- * updated, renewed, revoked and expired. It ends at min(created + timeout, last use + idle
- * timeout), and no call brings it back.
+ * updated, renewed, revoked and expired. It ends at min(max(created, authenticated) + timeout, last
+ * use + idle timeout), and no call brings it back.
  *
  *     sss_store store;
  *     char sid[SSS_SID_SIZE], payload[4096];
@@ -74,8 +74,8 @@
 #define SSS_STR(literal) "" literal, (sizeof(literal) - 1)
 
 /* How to begin: sss_options options = SSS_OPTIONS_INIT; */
-#define SSS_OPTIONS_INIT { sizeof(sss_options), 0, 0, 0, NULL, 0, 0 }
-#define SSS_META_INIT { sizeof(sss_meta), 0, 0, 0, 0, 0 }
+#define SSS_OPTIONS_INIT { sizeof(sss_options), 0, 0, 0, NULL, 0, 0, NULL, 0 }
+#define SSS_META_INIT { sizeof(sss_meta), 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SSS_STATS_INIT { sizeof(sss_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /** Success. */
@@ -147,13 +147,19 @@
 /** The length of a session's public reference. */
 #define SSS_REF_LEN 32
 
-/** sss_get, sss_get_buf: read without sliding the idle deadline. */
+/** sss_get, sss_get_buf, sss_touch_ref: do not slide the idle deadline. */
 #define SSS_PEEK 1u
 
 /** sss_options.flags in sss_put, sss_put_if and sss_renew: take the principal away. */
 #define SSS_CLEAR_PRINCIPAL 1u
 
-/** sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block. */
+/**
+ * sss_options.flags in sss_renew: the user has proved their identity again, so both timeouts
+ * restart.
+ */
+#define SSS_REAUTHENTICATED 2u
+
+/** sss_may_block: sss_get, sss_get_buf, sss_touch, sss_touch_ref, sss_ref and sss_stats may block. */
 #define SSS_BLOCKS_READS 1u
 
 /**
@@ -175,12 +181,13 @@ typedef uint64_t sss_store;
 typedef struct {
     /** The size of the struct, set by SSS_OPTIONS_INIT. */
     uint32_t size;
-    /** 0 or SSS_CLEAR_PRINCIPAL. */
+    /** 0, SSS_CLEAR_PRINCIPAL or SSS_REAUTHENTICATED; not both. */
     uint32_t flags;
     /**
-     * Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER:
-     * none; 0: the store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on;
-     * any other value below 0: ends at once.
+     * Absolute timeout in milliseconds, from the creation or from the last login or
+     * reauthentication (see sss_renew). Above 0: the session's own; SSS_FOREVER: none; 0: the
+     * store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on; any other value
+     * below 0: ends at once.
      */
     int64_t timeout_ms;
     /** Idle timeout in milliseconds from the last use, with the same special values. */
@@ -195,10 +202,19 @@ typedef struct {
     /**
      * sss_renew only: for how many milliseconds the old id may still read, but not past the
      * session's absolute deadline. 0: it ends at once. For requests under way when ids are
-     * rotated; not for a login, because an attacker may know the old id. At most the last 64 ids
-     * of a session read it.
+     * rotated; INVALID with a login or a reauthentication, because an attacker may know the old
+     * id. At most the last 64 ids of a session read it.
      */
     int64_t grace_ms;
+    /**
+     * With a principal only: up to 255 bytes that sss_list shows, such as the device and how the
+     * user logged in. NULL: a session whose principal stays keeps its label, any other has none.
+     * Not NULL with length 0: it has none. On a store that seals, it is encrypted under a key that
+     * the principal's bytes give.
+     */
+    const void *label;
+    /** The length of label in bytes. */
+    size_t label_len;
 } sss_options;
 
 /** What a store tells of a session besides its payload. Times are Unix time in milliseconds. */
@@ -215,6 +231,18 @@ typedef struct {
     int64_t last_seen_ms;
     /** When the session ends unless it is used before; SSS_FOREVER: never. */
     int64_t expires_ms;
+    /**
+     * When the user last proved their identity: at the creation with a principal, at a login or at
+     * a reauthentication (see sss_renew). 0: never.
+     */
+    int64_t authenticated_ms;
+    /**
+     * The absolute timeout in force, the session's own or its store's; SSS_FOREVER: none. Counts
+     * from the later of created_ms and authenticated_ms.
+     */
+    int64_t timeout_ms;
+    /** The idle timeout in force, the session's own or its store's; SSS_FOREVER: none. */
+    int64_t idle_timeout_ms;
 } sss_meta;
 
 /** A payload in memory of the library, for sss_buf_free. */
@@ -229,7 +257,10 @@ typedef struct {
 
 /** One session in the list of sss_list. */
 typedef struct {
-    /** The session's public reference, for sss_delete_ref. It gives no access to the session. */
+    /**
+     * The session's public reference, for sss_delete_ref and sss_touch_ref. It gives no access to
+     * the session's payload.
+     */
     uint8_t ref[SSS_REF_LEN];
     /** As in sss_meta. */
     uint64_t version;
@@ -241,6 +272,12 @@ typedef struct {
     int64_t last_seen_ms;
     /** As in sss_meta. */
     int64_t expires_ms;
+    /** As in sss_meta. */
+    int64_t authenticated_ms;
+    /** The length of the label; 0: none. */
+    uint32_t label_len;
+    /** What sss_options.label has set: any bytes, and zeros behind them. */
+    uint8_t label[256];
     /** 0 in this version. */
     uint64_t reserved[4];
 } sss_entry;
@@ -269,7 +306,7 @@ typedef struct {
     uint64_t renewed;
     /** Conditional puts refused because of the version. */
     uint64_t conflicts;
-    /** Sessions ended by sss_revoke or by max_per_principal. */
+    /** Sessions ended by sss_revoke, sss_revoke_all or max_per_principal. */
     uint64_t revoked;
     /** Sessions removed after they had expired. */
     uint64_t expired;
@@ -294,7 +331,7 @@ extern "C" {
  *
  * Options are the URL's query. Values may be percent-encoded.
  *
- *   timeout=3h           absolute timeout, counted from creation: 500ms, 10s, 5m, 3h, 7d, seconds, or infinity
+ *   timeout=3h           absolute timeout, counted from creation or login: 500ms, 10s, 5m, 3h, 7d, seconds, or infinity
  *   idle_timeout=10m     idle timeout, counted from the last use
  *   max_payload=1MiB     limit of one payload: bytes, KiB, MiB, GiB
  *   max_sessions=N       limit of sessions; not of redis:
@@ -316,7 +353,9 @@ extern "C" {
  * libsss), UNSUPPORTED (the build lacks the engine; the file system cannot be shared). Threads:
  * any. Since 0.1.
  */
-sss_status sss_open(const char *url, size_t url_len, sss_store *store);
+sss_status sss_open(const char *url,
+                    size_t url_len,
+                    sss_store *store);
 
 /**
  * Opens the process-wide store, SSS_GLOBAL. Call it before the first use of SSS_GLOBAL, which
@@ -351,8 +390,8 @@ sss_status sss_close(sss_store store);
  *   redis:                      both, for no longer than the URL's deadline
  *
  * For runtimes with a global lock or with scheduler threads of their own, which a blocking call
- * must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and
- * sss_revoke may take long with every engine. flags is required.
+ * must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list,
+ * sss_revoke and sss_revoke_all may take long with every engine. flags is required.
  *
  * Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
  */
@@ -364,7 +403,7 @@ sss_status sss_may_block(sss_store store,
  * client only.
  *
  * The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be
- * NULL. sid is required.
+ * NULL. sid is required. With a principal in opts this is a login: authenticated_ms is created_ms.
  *
  * Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any.
  * Since 0.1.
@@ -462,11 +501,18 @@ sss_status sss_touch(sss_store store, const char *sid, size_t sid_len, sss_meta 
  * Gives a session a new id, in one atomic step. Call it at login, against session fixation
  * (CWE-384).
  *
- * Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise
- * the payload is replaced. The principal stays unless opts change it. The old id ends when this
+ * The creation time stays. data NULL keeps the payload and its version; otherwise the payload is
+ * replaced. The principal and its label stay unless opts change them. The old id ends when this
  * returns; with opts->grace_ms it reads the session for that long, never writes it, and ends with
  * it. If the call fails, the session keeps its old id. opts and meta may be NULL; new_sid is
  * required.
+ *
+ *   rotation          the principal stays: the absolute deadline stays too
+ *   login             the session gets another principal than it had, or its first one: both timeouts restart, and
+ *                     authenticated_ms is now
+ *   reauthentication  SSS_REAUTHENTICATED in opts->flags, with any principal: the same as a login
+ *
+ * opts->grace_ms with a login or a reauthentication is INVALID, and the session stays as it was.
  *
  * Errors: those of sss_put, and RANDOM. Threads: any. Since 0.1.
  */
@@ -509,7 +555,8 @@ sss_status sss_sweep(sss_store store, uint64_t max, uint64_t *removed);
  * For a page that shows a user their devices. An entry names its session by a reference, never by
  * its id. Sessions do not slide.
  *
- * Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM. Threads: any. Since 0.1.
+ * Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM; if sealed also CORRUPT (a label).
+ * Threads: any. Since 0.1.
  */
 sss_status sss_list(sss_store store,
                     const void *principal,
@@ -544,12 +591,41 @@ sss_status sss_revoke(sss_store store,
 sss_status sss_ref(sss_store store, const char *sid, size_t sid_len, uint8_t ref[SSS_REF_LEN]);
 
 /**
- * Ends the session with this reference. On behalf of a user, check first that the reference is in
- * the list of that user's sessions (CWE-639).
+ * Ends the session with this reference; with a principal only if it is of that principal,
+ * otherwise the status is NOT_FOUND. (NULL, 0) as principal: whosever it is.
  *
- * Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
+ * On behalf of a user give theirs, so that a page of devices cannot end another user's session
+ * (CWE-639). The reference of a session that was renewed is NOT_FOUND.
+ *
+ * Errors: NOT_FOUND, INVALID (an empty principal), HANDLE, FORKED. Threads: any. Since 0.1.
  */
-sss_status sss_delete_ref(sss_store store, const uint8_t ref[SSS_REF_LEN]);
+sss_status sss_delete_ref(sss_store store,
+                          const uint8_t ref[SSS_REF_LEN],
+                          const void *principal,
+                          size_t principal_len);
+
+/**
+ * Slides the idle deadline of the session with this reference like sss_touch; with SSS_PEEK in
+ * flags it only reports whether the session is still alive. meta may be NULL.
+ *
+ * For long-lived connections, such as web sockets, which do not hold the id. The reference of a
+ * session that was renewed is NOT_FOUND.
+ *
+ * Errors: NOT_FOUND, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
+ */
+sss_status sss_touch_ref(sss_store store, const uint8_t ref[SSS_REF_LEN], uint32_t flags, sss_meta *meta);
+
+/**
+ * Ends all sessions of the store; *count is how many were live, and may be NULL. For incidents,
+ * such as a key that has leaked. Every session that sss_create or sss_renew had returned before
+ * this call is ended when it returns.
+ *
+ * Works in steps that keep no other call waiting for long. Sessions that are created meanwhile may
+ * end too, or not.
+ *
+ * Errors: HANDLE, FORKED. Threads: any. Since 0.1.
+ */
+sss_status sss_revoke_all(sss_store store, uint64_t *count);
 
 /**
  * Copies the counters of a store. Under concurrent use the numbers need not be of one instant.

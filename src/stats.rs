@@ -27,7 +27,7 @@ pub struct Stats {
     pub renewed: u64,
     /// `put_if` refused because of the version.
     pub conflicts: u64,
-    /// Sessions ended by `revoke` or by `max_per_principal`.
+    /// Sessions ended by `revoke`, `revoke_all` or `max_per_principal`.
     pub revoked: u64,
     /// Sessions removed after they had expired.
     pub expired: u64,

@@ -17,12 +17,13 @@ use crate::{
     error::{Error, ErrorKind, Result},
     open::{self, Opened},
     session::{
-        alias::{Grace, open_through},
-        header::{Entry, Meta},
+        alias::{GRACE_AT_LOGIN, Grace, open_through},
+        header::{Entry, Meta, StoredEntry, try_to_vec},
         id::{Sid, normalize},
         key::{LookupKey, PrincipalKey, Ref},
+        label::{self, LabelChange, MAX_LABEL},
         policy::{Timeout, TimeoutChanges, whole_ms},
-        write::{Content, PrincipalChange, Write},
+        write::{Authentication, Content, PrincipalChange, Write},
     },
     stats::{Count, Stats},
     sync::{ignore_poison, per_process::PerProcess},
@@ -68,11 +69,11 @@ impl fmt::Debug for Principal<'_> {
 ///
 /// let remember_me = Options::new().timeout(Timeout::After(Duration::from_secs(30 * 86_400))).idle_timeout(Timeout::Never);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// The session's absolute timeout, counted from its creation. `None`: unchanged; in `create`
-    /// the store's.
+    /// The session's absolute timeout, counted from its creation, or from the last login or
+    /// reauthentication if that was later. `None`: unchanged; in `create` the store's.
     pub timeout: Option<Timeout>,
     /// The session's idle timeout, counted from its last use. `None`: unchanged; in `create` the
     /// store's.
@@ -81,15 +82,43 @@ pub struct Options<'a> {
     pub principal: Principal<'a>,
     /// `renew` only: how long the old id may still read, but not past the session's absolute
     /// deadline. Zero: it ends at once. For requests under way when ids are rotated; not for a
-    /// login, because an attacker may know the old id. At most the last 64 ids of a session read
-    /// it.
+    /// login or a reauthentication, because an attacker may know the old id. At most the last 64
+    /// ids of a session read it.
     pub grace: Duration,
+    /// With a principal only: up to 255 bytes that [`Store::list`] shows, such as the device and
+    /// how the user logged in. `None`: a session whose principal stays keeps its label, any other
+    /// has none. Empty: it has none. Never more secret than the list of the user's sessions: on a
+    /// store that seals it is encrypted under a key that the principal's bytes give.
+    pub label: Option<&'a [u8]>,
+    /// `renew` only: the user has just proved their identity again (a password, a passkey), so both
+    /// timeouts restart and [`Meta::authenticated`] is now (NIST SP 800-63B-4, 5.2).
+    pub reauthenticated: bool,
+}
+
+impl fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("timeout", &self.timeout)
+            .field("idle_timeout", &self.idle_timeout)
+            .field("principal", &self.principal)
+            .field("grace", &self.grace)
+            .field("label", &self.label.map(|_| ".."))
+            .field("reauthenticated", &self.reauthenticated)
+            .finish()
+    }
 }
 
 impl<'a> Options<'a> {
     /// Options that change nothing.
     pub const fn new() -> Options<'a> {
-        Options { timeout: None, idle_timeout: None, principal: Principal::Keep, grace: Duration::ZERO }
+        Options {
+            timeout: None,
+            idle_timeout: None,
+            principal: Principal::Keep,
+            grace: Duration::ZERO,
+            label: None,
+            reauthenticated: false,
+        }
     }
 
     /// Sets the session's absolute timeout.
@@ -116,6 +145,16 @@ impl<'a> Options<'a> {
     pub const fn grace(self, grace: Duration) -> Options<'a> {
         Options { grace, ..self }
     }
+
+    /// Sets the label, together with the principal: at most 255 bytes. Empty: takes it away.
+    pub fn label(self, label: &'a (impl AsRef<[u8]> + ?Sized)) -> Options<'a> {
+        Options { label: Some(label.as_ref()), ..self }
+    }
+
+    /// Restarts both timeouts in `renew`: the user has proved their identity again.
+    pub const fn reauthenticated(self) -> Options<'a> {
+        Options { reauthenticated: true, ..self }
+    }
 }
 
 /// A handle to a session store.
@@ -125,7 +164,7 @@ impl<'a> Options<'a> {
 ///
 /// Any number of threads may call all methods at once. Each call on one session is one atomic step.
 /// `list` and `revoke` fix their set of sessions at one moment and then visit each session; `sweep`
-/// works in many small steps.
+/// and `revoke_all` work in many small steps.
 ///
 /// In a process that was forked after the store was opened, every method of a `memory:` store
 /// returns [`ErrorKind::Forked`]. An `lmdb:` or `redis:` store works there: the child's first call
@@ -210,8 +249,8 @@ impl Store {
     }
 
     /// Which per-session calls may block: for callers that hold a global lock or a scheduler's
-    /// thread of their runtime. Opening and closing a store, `sweep`, `list`, `revoke` and `check`
-    /// may take long with every engine.
+    /// thread of their runtime. Opening and closing a store, `sweep`, `list`, `revoke`, `revoke_all`
+    /// and `check` may take long with every engine.
     pub fn may_block(&self) -> Blocking {
         self.0.engine.may_block()
     }
@@ -234,17 +273,22 @@ impl Store {
         self.0.keys.authenticates()
     }
 
-    /// Creates a session, and returns its new id.
+    /// Creates a session, and returns its new id. With a principal this is a login too:
+    /// [`Meta::authenticated`] is the creation time.
     ///
-    /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a grace time), `Random`, `NoMem`.
+    /// Errors: `TooLarge`, `Full`, `Invalid` (an empty principal, a label without a principal or
+    /// with more than 255 bytes, a grace time, a reauthentication), `Random`, `NoMem`.
     pub fn create(&self, payload: &[u8], options: &Options) -> Result<(Sid, Meta)> {
         self.run_counted(|cx| {
             if matches!(options.principal, Principal::Clear) {
                 return Err(invalid("a new session has no principal to clear"));
             }
-            no_grace(options)?;
+            check_not_renewing(options)?;
+            let label_key = self.label_key(options);
+            let write = self.write(options, label_key.as_ref(), Authentication::AtLogin)?;
             self.insert_with_new_id(cx, Count::Created, |key, data_key| {
-                self.0.engine.create(cx, key, &self.write(Store::content(cx, payload, data_key)?, options, None)?)
+                let content = Store::content(cx, payload, data_key)?;
+                self.0.engine.create(cx, key, &Write { content, ..write })
             })
         })
     }
@@ -337,10 +381,16 @@ impl Store {
 
     fn put_at(&self, sid: &[u8], version: Option<u64>, payload: &[u8], options: &Options) -> Result<Meta> {
         self.run_counted(|cx| {
-            no_grace(options)?;
+            check_not_renewing(options)?;
             let (key, data_key) = self.session_keys(sid);
             let content = Store::content(cx, payload, data_key.as_ref())?;
-            let write = Write { current_key: data_key.as_ref(), ..self.write(content, options, version)? };
+            let label_key = self.label_key(options);
+            let write = Write {
+                content,
+                if_version: version,
+                current_key: data_key.as_ref(),
+                ..self.write(options, label_key.as_ref(), Authentication::Never)?
+            };
             let meta = self.0.engine.put(cx, &key, &write)?;
             cx.counters.count(Count::Puts, &key);
             Ok(meta)
@@ -349,20 +399,40 @@ impl Store {
 
     /// Slides the idle deadline, like `get`.
     pub fn touch(&self, sid: impl AsRef<[u8]>) -> Result<Meta> {
-        self.run_counted(|cx| self.0.engine.touch(cx, &self.key(sid)))
+        self.run_counted(|cx| self.0.engine.touch(cx, &self.key(sid), false))
+    }
+
+    /// `touch` by reference, or with [`Access::Peek`] only its answer: whether the session is still
+    /// alive. For a long-lived connection, which does not hold the id. The reference of a session
+    /// that was renewed is `NotFound`.
+    pub fn touch_ref(&self, reference: &Ref, access: Access) -> Result<Meta> {
+        self.run_counted(|cx| self.0.engine.touch(cx, &reference.into(), access == Access::Peek))
     }
 
     /// Gives a session a new id, in one atomic step. Call it at login, against session fixation
     /// (CWE-384).
     ///
-    /// Creation time and absolute deadline stay. So do the payload (`None`) and the principal
-    /// unless they are given. The old id ends, or with a grace time reads the session for that long
-    /// and never writes it. If the call fails, the session keeps its old id.
+    /// The creation time stays. So do the payload (`None`), the principal and its label unless they
+    /// are given. The old id ends, or with a grace time reads the session for that long and never
+    /// writes it. If the call fails, the session keeps its old id.
     ///
-    /// Errors: those of [`put`](Store::put), and `Random`.
+    /// Three uses:
+    /// - *Rotation*: the principal stays. The absolute deadline stays too.
+    /// - *Login*: the session gets another principal than it had, or its first one. Both timeouts
+    ///   restart, and [`Meta::authenticated`] is now.
+    /// - *Reauthentication* ([`Options::reauthenticated`]): the same, with any principal.
+    ///
+    /// Errors: those of [`put`](Store::put), `Invalid` for a grace time with a login or a
+    /// reauthentication (the session stays as it was), and `Random`.
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
         self.run_counted(|cx| {
+            if options.reauthenticated && !options.grace.is_zero() {
+                return Err(invalid(GRACE_AT_LOGIN));
+            }
             let (old, old_data_key) = self.session_keys(sid.as_ref());
+            let label_key = self.label_key(options);
+            let authentication = if options.reauthenticated { Authentication::Always } else { Authentication::AtLogin };
+            let write = self.write(options, label_key.as_ref(), authentication)?;
             self.insert_with_new_id(cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
@@ -375,7 +445,7 @@ impl Store {
                     _ => None,
                 };
                 let grace = Grace { ms: whole_ms(options.grace), keys };
-                let write = Write { current_key: old_data_key.as_ref(), ..self.write(content, options, None)? };
+                let write = Write { content, current_key: old_data_key.as_ref(), ..write };
                 self.0.engine.renew(cx, &old, new, &write, &grace)
             })
         })
@@ -383,22 +453,24 @@ impl Store {
 
     /// Ends a session, and wipes its payload. A second call returns `NotFound`.
     pub fn delete(&self, sid: impl AsRef<[u8]>) -> Result<()> {
-        self.delete_key(|| self.key(sid))
+        self.run_counted(|cx| self.delete_key(cx, &self.key(sid), None))
     }
 
-    /// Ends the session with this reference. On behalf of a user, check first that it is in the
-    /// user's list (CWE-639).
-    pub fn delete_ref(&self, reference: &Ref) -> Result<()> {
-        self.delete_key(|| LookupKey::from(reference))
-    }
-
-    fn delete_key(&self, key: impl FnOnce() -> LookupKey) -> Result<()> {
+    /// Ends the session with this reference; with a principal, only if it is of that principal,
+    /// otherwise it is `NotFound`. On behalf of a user give theirs, so that a page of devices
+    /// cannot end another user's session (CWE-639). The reference of a session that was renewed is
+    /// `NotFound`.
+    pub fn delete_ref(&self, reference: &Ref, principal: Option<&[u8]>) -> Result<()> {
         self.run_counted(|cx| {
-            let key = key();
-            self.0.engine.delete(cx, &key)?;
-            cx.counters.count(Count::Deleted, &key);
-            Ok(())
+            let principal = principal.map(|principal| self.principal(principal)).transpose()?;
+            self.delete_key(cx, &reference.into(), principal)
         })
+    }
+
+    fn delete_key(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
+        self.0.engine.delete(cx, key, principal)?;
+        cx.counters.count(Count::Deleted, key);
+        Ok(())
     }
 
     /// Removes up to `max` expired sessions, and returns how many. Fewer than `max`: none is left.
@@ -413,9 +485,25 @@ impl Store {
     }
 
     /// The live sessions of a principal, the oldest first. They do not slide.
+    ///
+    /// Errors: `Invalid`, `NoMem`; if sealed also `Corrupt` (a label that was edited, or sealed with
+    /// a secret that is not in the `secret_file` any more).
     pub fn list(&self, principal: &[u8]) -> Result<Vec<Entry>> {
         self.run_counted(|cx| {
-            let mut entries = self.0.engine.list(cx, self.principal(principal)?)?;
+            let key = self.principal(principal)?;
+            let stored = self.0.engine.list(cx, key)?;
+            let is_labelled = stored.iter().any(|stored| !stored.label.is_empty());
+            let label_key = if is_labelled { self.0.keys.label(principal) } else { None };
+            let mut entries = Vec::new();
+            entries.try_reserve_exact(stored.len()).map_err(|_| Error::no_memory())?;
+            for StoredEntry { mut entry, label, created } in stored {
+                entry.label = match &label_key {
+                    _ if label.is_empty() => None,
+                    None => Some(label),
+                    Some(label_key) => Some(try_to_vec(&label::open(label_key, key, created, &label)?)?),
+                };
+                entries.push(entry);
+            }
             entries.sort_unstable_by_key(|entry| (entry.meta.created_ms, entry.reference));
             Ok(entries)
         })
@@ -431,6 +519,16 @@ impl Store {
             let except = except.map(|sid| self.key(sid));
             self.0.engine.revoke(cx, self.principal(principal)?, except.as_ref())
         })
+    }
+
+    /// Ends all sessions of the store, and returns how many were live: after an incident, such as a
+    /// key that has leaked. Every session that `create` or `renew` had returned before this call is
+    /// ended when it returns.
+    ///
+    /// Works in steps that keep no other call waiting for long. Sessions that are created meanwhile
+    /// may end too, or not.
+    pub fn revoke_all(&self) -> Result<u64> {
+        self.run_counted(|cx| self.0.engine.revoke_all(cx))
     }
 
     /// The public reference of a live session, which does not slide.
@@ -504,18 +602,43 @@ impl Store {
         })
     }
 
-    /// Options as the engines take them.
+    /// The key that the label in these options is sealed under, if there is one and the store seals.
     #[inline]
-    fn write<'a>(&self, content: Content<'a>, options: &Options, if_version: Option<u64>) -> Result<Write<'a>> {
+    fn label_key(&self, options: &Options) -> Option<DataKey<'_>> {
+        match (options.label, options.principal) {
+            (Some(_), Principal::Set(principal)) => self.0.keys.label(principal),
+            _ => None,
+        }
+    }
+
+    /// Options as the engines take them; the content is to be filled in.
+    #[inline]
+    fn write<'a>(
+        &self,
+        options: &Options<'a>,
+        label_key: Option<&'a DataKey<'a>>,
+        authentication: Authentication,
+    ) -> Result<Write<'a>> {
         Ok(Write {
-            content,
+            content: Content::Kept,
             timeouts: TimeoutChanges { absolute: options.timeout, idle: options.idle_timeout },
             principal: match options.principal {
                 Principal::Keep => PrincipalChange::Keep,
+                Principal::Clear if authentication == Authentication::Always => {
+                    return Err(invalid("a reauthentication cannot take the principal away"));
+                }
                 Principal::Clear => PrincipalChange::Clear,
                 Principal::Set(principal) => PrincipalChange::Set(self.principal(principal)?),
             },
-            if_version,
+            label: match options.label {
+                None => LabelChange::Keep,
+                Some(label) => {
+                    check_label(label, options.principal)?;
+                    LabelChange::Set(label, label_key)
+                }
+            },
+            authentication,
+            if_version: None,
             current_key: None,
         })
     }
@@ -559,8 +682,25 @@ fn count_failure(cx: &Context, error: &Error) {
     }
 }
 
-fn no_grace(options: &Options) -> Result<()> {
-    if options.grace.is_zero() { Ok(()) } else { Err(invalid("a grace time is for renew only")) }
+fn check_not_renewing(options: &Options) -> Result<()> {
+    if !options.grace.is_zero() {
+        return Err(invalid("a grace time is for renew only"));
+    }
+    if options.reauthenticated {
+        return Err(invalid("a reauthentication is for renew only"));
+    }
+    Ok(())
+}
+
+fn check_label(label: &[u8], principal: Principal) -> Result<()> {
+    if !matches!(principal, Principal::Set(_)) {
+        return Err(invalid("a label without a principal"));
+    }
+    if label.len() > MAX_LABEL {
+        let message = format!("the label has {} bytes, at most {MAX_LABEL} are allowed", label.len());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    Ok(())
 }
 
 fn invalid(message: &'static str) -> Error {

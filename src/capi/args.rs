@@ -12,10 +12,12 @@ use std::{
     time::Duration,
 };
 
-use super::types::{SSS_CLEAR_PRINCIPAL, SSS_PEEK, SSS_SID_LEN, sss_meta, sss_options, sss_stats_t};
+use super::types::{
+    SSS_CLEAR_PRINCIPAL, SSS_PEEK, SSS_REAUTHENTICATED, SSS_REF_LEN, SSS_SID_LEN, sss_meta, sss_options, sss_stats_t,
+};
 use crate::{
     error::{Error, ErrorKind, Result},
-    session::{id::Sid, policy::Timeout},
+    session::{id::Sid, key::Ref, policy::Timeout},
     store::{Access, Options, Principal},
 };
 
@@ -54,6 +56,16 @@ pub(super) unsafe fn bytes<'a>(name: &str, data: *const c_void, len: usize) -> R
     Ok(unsafe { slice::from_raw_parts(data.cast(), len) })
 }
 
+/// The same where NULL with length 0 is none, which is not the same as empty.
+///
+/// # Safety
+/// As for `bytes`.
+pub(super) unsafe fn optional_bytes<'a>(name: &str, data: *const c_void, len: usize) -> Result<Option<&'a [u8]>> {
+    // SAFETY: passed on.
+    let bytes = unsafe { bytes(name, data, len)? };
+    Ok(if data.is_null() { None } else { Some(bytes) })
+}
+
 /// A session id, or what claims to be one.
 ///
 /// # Safety
@@ -61,6 +73,18 @@ pub(super) unsafe fn bytes<'a>(name: &str, data: *const c_void, len: usize) -> R
 pub(super) unsafe fn sid<'a>(sid: *const c_char, len: usize) -> Result<&'a [u8]> {
     // SAFETY: passed on.
     unsafe { bytes("sid", sid.cast(), len) }
+}
+
+/// A session's reference.
+///
+/// # Safety
+/// If it is not NULL, `SSS_REF_LEN` bytes are readable there.
+pub(super) unsafe fn reference(reference: *const u8) -> Result<Ref> {
+    if reference.is_null() {
+        return Err(invalid("ref is NULL"));
+    }
+    // SAFETY: not NULL, and the caller vouches for the rest; an array of bytes has no alignment.
+    Ok(Ref(unsafe { reference.cast::<[u8; SSS_REF_LEN]>().read() }))
 }
 
 /// An output that must be there.
@@ -177,7 +201,7 @@ impl<T: Extensible> Out<T> {
 /// Options; NULL is the default.
 ///
 /// # Safety
-/// As for `size_at`, and `principal` as for `bytes`.
+/// As for `size_at`, and `principal` and `label` as for `bytes`.
 pub(super) unsafe fn options<'a>(at: *const sss_options) -> Result<Options<'a>> {
     if at.is_null() {
         return Ok(Options::default());
@@ -192,6 +216,8 @@ pub(super) unsafe fn options<'a>(at: *const sss_options) -> Result<Options<'a>> 
         principal: ptr::null(),
         principal_len: 0,
         grace_ms: 0,
+        label: ptr::null(),
+        label_len: 0,
     };
     // SAFETY: the caller vouches for `size` bytes, and no more than the struct has are copied.
     unsafe {
@@ -199,23 +225,29 @@ pub(super) unsafe fn options<'a>(at: *const sss_options) -> Result<Options<'a>> 
         ptr::copy_nonoverlapping(at.cast::<u8>(), (&raw mut options).cast::<u8>(), len);
     }
     // SAFETY: passed on.
-    let principal = unsafe { bytes("principal", options.principal, options.principal_len)? };
-    let clear = match options.flags {
-        0 => false,
-        SSS_CLEAR_PRINCIPAL => true,
-        _ => return Err(unknown_flags("sss_options.flags")),
+    let (principal, label) = unsafe {
+        (
+            optional_bytes("principal", options.principal, options.principal_len)?,
+            optional_bytes("label", options.label, options.label_len)?,
+        )
     };
+    if options.flags & !(SSS_CLEAR_PRINCIPAL | SSS_REAUTHENTICATED) != 0 {
+        return Err(unknown_flags("sss_options.flags"));
+    }
+    let clear = options.flags & SSS_CLEAR_PRINCIPAL != 0;
     let grace = u64::try_from(options.grace_ms).map_err(|_| invalid("grace_ms is negative"))?;
     Ok(Options {
         timeout: timeout(options.timeout_ms),
         idle_timeout: timeout(options.idle_timeout_ms),
-        principal: match (options.principal.is_null(), clear) {
-            (true, false) => Principal::Keep,
-            (true, true) => Principal::Clear,
-            (false, false) => Principal::Set(principal),
-            (false, true) => return Err(invalid("SSS_CLEAR_PRINCIPAL together with a principal")),
+        principal: match (principal, clear) {
+            (None, false) => Principal::Keep,
+            (None, true) => Principal::Clear,
+            (Some(principal), false) => Principal::Set(principal),
+            (Some(_), true) => return Err(invalid("SSS_CLEAR_PRINCIPAL together with a principal")),
         },
         grace: Duration::from_millis(grace),
+        label,
+        reauthenticated: options.flags & SSS_REAUTHENTICATED != 0,
     })
 }
 
@@ -235,8 +267,18 @@ mod tests {
 
     #[test]
     fn output_stays_inside_callers_struct() {
-        let value = sss_meta { size: 40, flags: 0, version: 7, created_ms: -1, last_seen_ms: -1, expires_ms: -1 };
-        for size in [8_usize, 15, 16, 39, 40, 48, 64] {
+        let value = sss_meta {
+            size: 64,
+            flags: 0,
+            version: 7,
+            created_ms: -1,
+            last_seen_ms: -1,
+            expires_ms: -1,
+            authenticated_ms: -1,
+            timeout_ms: -1,
+            idle_timeout_ms: -1,
+        };
+        for size in [8_usize, 15, 16, 39, 40, 63, 64, 72, 96] {
             // Guard bytes behind the struct.
             let mut memory = [0_u8; 128];
             memory[size..].fill(0xAA);

@@ -3,12 +3,11 @@
 use std::ffi::{c_char, c_void};
 
 use super::{
-    args::{bytes, invalid, required, sid as sid_arg, write},
+    args::{Out, access, bytes, invalid, optional_bytes, reference, required, sid as sid_arg, write},
     guard::guard,
     handle::resolve,
-    types::{SSS_REF_LEN, sss_entry, sss_status, sss_store},
+    types::{SSS_REF_LEN, sss_entry, sss_meta, sss_status, sss_store},
 };
-use crate::session::key::Ref;
 
 /// Lists the live sessions of a principal, the oldest first: the first cap of them are written to
 /// entries, and *count is how many there are, which may be more than cap. (NULL, 0) as entries and
@@ -17,7 +16,8 @@ use crate::session::key::Ref;
 /// For a page that shows a user their devices. An entry names its session by a reference, never by
 /// its id. Sessions do not slide.
 ///
-/// Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM. Threads: any. Since 0.1.
+/// Errors: INVALID (an empty principal), HANDLE, FORKED, NOMEM; if sealed also CORRUPT (a label).
+/// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sss_list(
     store: sss_store,
@@ -67,9 +67,12 @@ pub unsafe extern "C" fn sss_revoke(
         let store = resolve(store)?;
         // SAFETY: the caller's promise about pointers and lengths.
         let (principal, except) = unsafe {
-            (bytes("principal", principal, principal_len)?, bytes("except_sid", except_sid.cast(), except_len)?)
+            (
+                bytes("principal", principal, principal_len)?,
+                optional_bytes("except_sid", except_sid.cast(), except_len)?,
+            )
         };
-        let revoked = store.revoke(principal, Some(except).filter(|_| !except_sid.is_null()))?;
+        let revoked = store.revoke(principal, except)?;
         // SAFETY: the caller's promise about outputs.
         unsafe { write(count, revoked) };
         Ok(())
@@ -96,21 +99,71 @@ pub unsafe extern "C" fn sss_ref(store: sss_store, sid: *const c_char, sid_len: 
     })
 }
 
-/// Ends the session with this reference. On behalf of a user, check first that the reference is in
-/// the list of that user's sessions (CWE-639).
+/// Ends the session with this reference; with a principal only if it is of that principal,
+/// otherwise the status is NOT_FOUND. (NULL, 0) as principal: whosever it is.
 ///
-/// Errors: NOT_FOUND, INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
+/// On behalf of a user give theirs, so that a page of devices cannot end another user's session
+/// (CWE-639). The reference of a session that was renewed is NOT_FOUND.
+///
+/// Errors: NOT_FOUND, INVALID (an empty principal), HANDLE, FORKED. Threads: any. Since 0.1.
 ///
 /// cbindgen:ptrs-as-arrays=[[ref; SSS_REF_LEN]]
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sss_delete_ref(store: sss_store, r#ref: *const u8) -> sss_status {
+pub unsafe extern "C" fn sss_delete_ref(
+    store: sss_store,
+    r#ref: *const u8,
+    principal: *const c_void,
+    principal_len: usize,
+) -> sss_status {
     guard(|| {
         let store = resolve(store)?;
-        if r#ref.is_null() {
-            return Err(invalid("ref is NULL"));
-        }
-        // SAFETY: not NULL; the caller's promise that SSS_REF_LEN bytes are there.
-        let reference = Ref(unsafe { r#ref.cast::<[u8; SSS_REF_LEN]>().read() });
-        store.delete_ref(&reference)
+        // SAFETY: the caller's promise about pointers and lengths.
+        let (reference, principal) =
+            unsafe { (reference(r#ref)?, optional_bytes("principal", principal, principal_len)?) };
+        store.delete_ref(&reference, principal)
+    })
+}
+
+/// Slides the idle deadline of the session with this reference like sss_touch; with SSS_PEEK in
+/// flags it only reports whether the session is still alive. meta may be NULL.
+///
+/// For long-lived connections, such as web sockets, which do not hold the id. The reference of a
+/// session that was renewed is NOT_FOUND.
+///
+/// Errors: NOT_FOUND, INVALID, UNSUPPORTED, HANDLE, FORKED. Threads: any. Since 0.1.
+///
+/// cbindgen:ptrs-as-arrays=[[ref; SSS_REF_LEN]]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sss_touch_ref(
+    store: sss_store,
+    r#ref: *const u8,
+    flags: u32,
+    meta: *mut sss_meta,
+) -> sss_status {
+    guard(|| {
+        let store = resolve(store)?;
+        // SAFETY: the caller's promise about pointers and structs.
+        let (reference, meta_out) = unsafe { (reference(r#ref)?, Out::new(meta)?) };
+        meta_out.write((&store.touch_ref(&reference, access(flags)?)?).into());
+        Ok(())
+    })
+}
+
+/// Ends all sessions of the store; *count is how many were live, and may be NULL. For incidents,
+/// such as a key that has leaked. Every session that sss_create or sss_renew had returned before
+/// this call is ended when it returns.
+///
+/// Works in steps that keep no other call waiting for long. Sessions that are created meanwhile may
+/// end too, or not.
+///
+/// Errors: HANDLE, FORKED. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sss_revoke_all(store: sss_store, count: *mut u64) -> sss_status {
+    guard(|| {
+        let store = resolve(store)?;
+        let revoked = store.revoke_all()?;
+        // SAFETY: the caller's promise about outputs.
+        unsafe { write(count, revoked) };
+        Ok(())
     })
 }

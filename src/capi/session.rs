@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 /// client only.
 ///
 /// The payload is len bytes in the caller's own format; (NULL, 0) is empty. opts and meta may be
-/// NULL. sid is required.
+/// NULL. sid is required. With a principal in opts this is a login: authenticated_ms is created_ms.
 ///
 /// Errors: TOO_LARGE, FULL, INVALID, UNSUPPORTED, HANDLE, FORKED, RANDOM, NOMEM. Threads: any.
 /// Since 0.1.
@@ -227,11 +227,18 @@ pub unsafe extern "C" fn sss_touch(
 /// Gives a session a new id, in one atomic step. Call it at login, against session fixation
 /// (CWE-384).
 ///
-/// Creation time and absolute deadline stay. data NULL keeps the payload and its version; otherwise
-/// the payload is replaced. The principal stays unless opts change it. The old id ends when this
+/// The creation time stays. data NULL keeps the payload and its version; otherwise the payload is
+/// replaced. The principal and its label stay unless opts change them. The old id ends when this
 /// returns; with opts->grace_ms it reads the session for that long, never writes it, and ends with
 /// it. If the call fails, the session keeps its old id. opts and meta may be NULL; new_sid is
 /// required.
+///
+///   rotation          the principal stays: the absolute deadline stays too
+///   login             the session gets another principal than it had, or its first one: both timeouts restart, and
+///                     authenticated_ms is now
+///   reauthentication  SSS_REAUTHENTICATED in opts->flags, with any principal: the same as a login
+///
+/// opts->grace_ms with a login or a reauthentication is INVALID, and the session stays as it was.
 ///
 /// Errors: those of sss_put, and RANDOM. Threads: any. Since 0.1.
 ///

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Options are the URL's query. Values may be percent-encoded.
 ///
-///   timeout=3h           absolute timeout, counted from creation: 500ms, 10s, 5m, 3h, 7d, seconds, or infinity
+///   timeout=3h           absolute timeout, counted from creation or login: 500ms, 10s, 5m, 3h, 7d, seconds, or infinity
 ///   idle_timeout=10m     idle timeout, counted from the last use
 ///   max_payload=1MiB     limit of one payload: bytes, KiB, MiB, GiB
 ///   max_sessions=N       limit of sessions; not of redis:
@@ -94,8 +94,8 @@ pub unsafe extern "C" fn sss_close(store: sss_store) -> sss_status {
 ///   redis:                      both, for no longer than the URL's deadline
 ///
 /// For runtimes with a global lock or with scheduler threads of their own, which a blocking call
-/// must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list and
-/// sss_revoke may take long with every engine. flags is required.
+/// must not hold: Python, Ruby, OCaml, the BEAM, Node. sss_open, sss_close, sss_sweep, sss_list,
+/// sss_revoke and sss_revoke_all may take long with every engine. flags is required.
 ///
 /// Errors: INVALID, HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -39,7 +39,9 @@ fn every_status_function() -> Vec<(&'static str, Call)> {
         sss_list |store| (store, principal, 5, null_mut(), 0, null_mut());
         sss_revoke |store| (store, principal, 5, null(), 0, null_mut());
         sss_ref |store| (store, id(), SSS_SID_LEN, reference());
-        sss_delete_ref |store| (store, reference());
+        sss_delete_ref |store| (store, reference(), null(), 0);
+        sss_touch_ref |store| (store, reference(), 0, null_mut());
+        sss_revoke_all |store| (store, null_mut());
         sss_stats |store| (store, &mut (&crate::Stats::default()).into());
         sss_advance_clock |store| (store, 1);
         sss_last_error |_| (null_mut(), 0, null_mut());

@@ -5,7 +5,10 @@
 use std::ffi::c_void;
 
 use crate::{
-    session::header::{Entry, Meta},
+    session::{
+        header::{Entry, Meta},
+        label::MAX_LABEL,
+    },
     stats::Stats,
 };
 
@@ -26,12 +29,15 @@ pub const SSS_SID_SIZE: usize = 129;
 /// The length of a session's public reference.
 pub const SSS_REF_LEN: usize = 32;
 
-/// sss_get, sss_get_buf: read without sliding the idle deadline.
+/// sss_get, sss_get_buf, sss_touch_ref: do not slide the idle deadline.
 pub const SSS_PEEK: u32 = 1;
 /// sss_options.flags in sss_put, sss_put_if and sss_renew: take the principal away.
 pub const SSS_CLEAR_PRINCIPAL: u32 = 1;
+/// sss_options.flags in sss_renew: the user has proved their identity again, so both timeouts
+/// restart.
+pub const SSS_REAUTHENTICATED: u32 = 2;
 
-/// sss_may_block: sss_get, sss_get_buf, sss_touch, sss_ref and sss_stats may block.
+/// sss_may_block: sss_get, sss_get_buf, sss_touch, sss_touch_ref, sss_ref and sss_stats may block.
 pub const SSS_BLOCKS_READS: u32 = 1;
 /// sss_may_block: sss_create, sss_put, sss_put_if, sss_renew, sss_delete and sss_delete_ref may
 /// block.
@@ -43,11 +49,12 @@ pub const SSS_BLOCKS_WRITES: u32 = 2;
 pub struct sss_options {
     /// The size of the struct, set by SSS_OPTIONS_INIT.
     pub size: u32,
-    /// 0 or SSS_CLEAR_PRINCIPAL.
+    /// 0, SSS_CLEAR_PRINCIPAL or SSS_REAUTHENTICATED; not both.
     pub flags: u32,
-    /// Absolute timeout in milliseconds from creation. Above 0: the session's own; SSS_FOREVER:
-    /// none; 0: the store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on;
-    /// any other value below 0: ends at once.
+    /// Absolute timeout in milliseconds, from the creation or from the last login or
+    /// reauthentication (see sss_renew). Above 0: the session's own; SSS_FOREVER: none; 0: the
+    /// store's (in put and renew: unchanged); SSS_INHERIT: the store's from now on; any other value
+    /// below 0: ends at once.
     pub timeout_ms: i64,
     /// Idle timeout in milliseconds from the last use, with the same special values.
     pub idle_timeout_ms: i64,
@@ -58,9 +65,16 @@ pub struct sss_options {
     pub principal_len: usize,
     /// sss_renew only: for how many milliseconds the old id may still read, but not past the
     /// session's absolute deadline. 0: it ends at once. For requests under way when ids are
-    /// rotated; not for a login, because an attacker may know the old id. At most the last 64 ids
-    /// of a session read it.
+    /// rotated; INVALID with a login or a reauthentication, because an attacker may know the old
+    /// id. At most the last 64 ids of a session read it.
     pub grace_ms: i64,
+    /// With a principal only: up to 255 bytes that sss_list shows, such as the device and how the
+    /// user logged in. NULL: a session whose principal stays keeps its label, any other has none.
+    /// Not NULL with length 0: it has none. On a store that seals, it is encrypted under a key that
+    /// the principal's bytes give.
+    pub label: *const c_void,
+    /// The length of label in bytes.
+    pub label_len: usize,
 }
 
 /// What a store tells of a session besides its payload. Times are Unix time in milliseconds.
@@ -79,13 +93,22 @@ pub struct sss_meta {
     pub last_seen_ms: i64,
     /// When the session ends unless it is used before; SSS_FOREVER: never.
     pub expires_ms: i64,
+    /// When the user last proved their identity: at the creation with a principal, at a login or at
+    /// a reauthentication (see sss_renew). 0: never.
+    pub authenticated_ms: i64,
+    /// The absolute timeout in force, the session's own or its store's; SSS_FOREVER: none. Counts
+    /// from the later of created_ms and authenticated_ms.
+    pub timeout_ms: i64,
+    /// The idle timeout in force, the session's own or its store's; SSS_FOREVER: none.
+    pub idle_timeout_ms: i64,
 }
 
 /// One session in the list of sss_list.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sss_entry {
-    /// The session's public reference, for sss_delete_ref. It gives no access to the session.
+    /// The session's public reference, for sss_delete_ref and sss_touch_ref. It gives no access to
+    /// the session's payload.
     pub r#ref: [u8; SSS_REF_LEN],
     /// As in sss_meta.
     pub version: u64,
@@ -97,6 +120,12 @@ pub struct sss_entry {
     pub last_seen_ms: i64,
     /// As in sss_meta.
     pub expires_ms: i64,
+    /// As in sss_meta.
+    pub authenticated_ms: i64,
+    /// The length of the label; 0: none.
+    pub label_len: u32,
+    /// What sss_options.label has set: any bytes, and zeros behind them.
+    pub label: [u8; 256],
     /// 0 in this version.
     pub reserved: [u64; 4],
 }
@@ -127,7 +156,7 @@ pub struct sss_stats_t {
     pub renewed: u64,
     /// Conditional puts refused because of the version.
     pub conflicts: u64,
-    /// Sessions ended by sss_revoke or by max_per_principal.
+    /// Sessions ended by sss_revoke, sss_revoke_all or max_per_principal.
     pub revoked: u64,
     /// Sessions removed after they had expired.
     pub expired: u64,
@@ -157,12 +186,18 @@ impl From<&Meta> for sss_meta {
             created_ms: meta.created_ms,
             last_seen_ms: meta.last_seen_ms,
             expires_ms: meta.expires_ms,
+            authenticated_ms: meta.authenticated_ms,
+            timeout_ms: meta.timeouts.absolute,
+            idle_timeout_ms: meta.timeouts.idle,
         }
     }
 }
 
 impl From<&Entry> for sss_entry {
     fn from(entry: &Entry) -> sss_entry {
+        let label = entry.label.as_deref().unwrap_or_default();
+        let mut padded = [0; 256];
+        padded[..label.len()].copy_from_slice(label);
         sss_entry {
             r#ref: entry.reference.0,
             version: entry.meta.version,
@@ -170,6 +205,9 @@ impl From<&Entry> for sss_entry {
             created_ms: entry.meta.created_ms,
             last_seen_ms: entry.meta.last_seen_ms,
             expires_ms: entry.meta.expires_ms,
+            authenticated_ms: entry.meta.authenticated_ms,
+            label_len: label.len() as u32,
+            label: padded,
             reserved: [0; 4],
         }
     }
@@ -200,10 +238,11 @@ impl From<&Stats> for sss_stats_t {
 // The layout is part of the ABI (64-bit systems).
 #[cfg(target_pointer_width = "64")]
 const _: () = {
-    assert!(size_of::<sss_options>() == 48);
-    assert!(size_of::<sss_meta>() == 40);
-    assert!(size_of::<sss_entry>() == 104);
+    assert!(size_of::<sss_options>() == 64);
+    assert!(size_of::<sss_meta>() == 64);
+    assert!(size_of::<sss_entry>() == 376);
     assert!(size_of::<sss_stats_t>() == 112);
     assert!(size_of::<sss_buf>() == 24);
+    assert!(MAX_LABEL < 256);
     assert!(SSS_SID_LEN == crate::SID_LEN);
 };

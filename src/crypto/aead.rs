@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const NONCE_LEN: usize = 12;
 const TAG_LEN: usize = 16;
 const HEADER_LEN: usize = 1 + SECRET_ID_LEN + NONCE_LEN;

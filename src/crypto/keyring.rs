@@ -21,13 +21,13 @@ impl Keyring {
     /// Adds a secret behind those that are there. False if it is there already.
     pub(crate) fn add(&mut self, secret: &[u8; 32]) -> bool {
         let mut id = [0; SECRET_ID_LEN];
-        id.copy_from_slice(&blake3::derive_key("libsss 2026 format 1: number of a secret", secret)[..SECRET_ID_LEN]);
+        id.copy_from_slice(&blake3::derive_key("libsss 2026 format 2: number of a secret", secret)[..SECRET_ID_LEN]);
         // All zeros stand for "no secret".
         id[0] |= 1;
         if self.find(&id).is_some() {
             return false;
         }
-        let key = blake3::derive_key("libsss 2026 format 1: secret", secret);
+        let key = blake3::derive_key("libsss 2026 format 2: secret", secret);
         self.0.push(Secret { id, key: ZeroizeOnDrop::new(key) });
         true
     }

@@ -45,6 +45,7 @@ pub(crate) enum StoreKeys {
     Blake3 {
         session: ZeroizeOnDrop<[u8; 32]>,
         principal: ZeroizeOnDrop<[u8; 32]>,
+        label: ZeroizeOnDrop<[u8; 32]>,
         /// Whether the engine uses only 128 bits of a digest.
         short: bool,
         /// The server's secrets, if the store seals.
@@ -69,8 +70,9 @@ impl StoreKeys {
     fn blake3(salt: &[u8; SALT_LEN], short: bool, keyring: Option<Keyring>) -> StoreKeys {
         let derive = |context| ZeroizeOnDrop::new(blake3::derive_key(context, salt));
         StoreKeys::Blake3 {
-            session: derive("libsss 2026 format 1: session id"),
-            principal: derive("libsss 2026 format 1: principal"),
+            session: derive("libsss 2026 format 2: session id"),
+            principal: derive("libsss 2026 format 2: principal"),
+            label: derive("libsss 2026 format 2: label"),
             short,
             keyring,
         }
@@ -105,6 +107,20 @@ impl StoreKeys {
             }
         }
     }
+
+    /// The key of the labels of a principal's sessions, if the store seals. The principal's digest
+    /// does not give it.
+    pub(crate) fn label(&self, principal: &[u8]) -> Option<DataKey<'_>> {
+        match self {
+            StoreKeys::Blake3 { label, keyring: Some(keyring), .. } => {
+                Some(with_stack_wiped::<HASH_STACK_LEN, _>(|| {
+                    let secret = ZeroizeOnDrop::new(*blake3::keyed_hash(label, principal).as_bytes());
+                    DataKey::new(&secret, keyring)
+                }))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn derive<'a>(
@@ -131,6 +147,26 @@ fn siphash(secret: &[u8; 16], bytes: &[u8]) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::aead::OVERHEAD;
+
+    #[test]
+    fn digest_of_principal_is_no_label_key() {
+        let keys = StoreKeys::for_shared_store(&[1; SALT_LEN], Some(Keyring::default()));
+        let sealed = |key: &DataKey| {
+            let mut out = [0; 1 + OVERHEAD];
+            key.seal([0; 12], b"", b"x", &mut out).unwrap();
+            out
+        };
+        let (of_alice, of_bob) = (keys.label(b"alice").unwrap(), keys.label(b"bob").unwrap());
+        let Digest(low, high) = keys.principal(b"alice");
+        let mut digest = [0; 32];
+        digest[..16].copy_from_slice(&low.to_le_bytes());
+        digest[16..].copy_from_slice(&high.to_le_bytes());
+        let keyring = Keyring::default();
+        assert_ne!(sealed(&of_alice), sealed(&of_bob));
+        assert_ne!(sealed(&of_alice), sealed(&DataKey::new(&digest, &keyring)));
+        assert!(StoreKeys::for_shared_store(&[1; SALT_LEN], None).label(b"alice").is_none());
+    }
 
     #[test]
     fn stores_hash_one_id_differently() {

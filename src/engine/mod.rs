@@ -1,6 +1,6 @@
 //! What a storage engine must do. Each method is one atomic step, also between processes where the
-//! engine is shared (`list` and `revoke`: for the set of sessions, `sweep`: for each session). The
-//! rules that a step applies are those of `session`.
+//! engine is shared (`list` and `revoke`: for the set of sessions; `sweep` and `revoke_all`: for
+//! each session). The rules that a step applies are those of `session`.
 
 #[cfg(feature = "lmdb")]
 pub(crate) mod lmdb;
@@ -15,7 +15,7 @@ use crate::{
     os::clock::Clock,
     session::{
         alias::{Alias, Grace},
-        header::{Entry, Meta, StoredRecord},
+        header::{Meta, StoredEntry, StoredRecord},
         key::{LookupKey, PrincipalKey},
         policy::{Policy, StepTime},
         write::Write,
@@ -37,7 +37,7 @@ impl Context<'_> {
     /// The present time. To be called under the locks of the step.
     #[inline]
     pub(crate) fn step_time(&self) -> StepTime {
-        StepTime { now: self.clock.now_ms(), timeouts: self.policy.timeouts() }
+        self.policy.step_time(self.clock.now_ms())
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Found<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Blocking {
-    /// `get`, `read`, `touch` and `reference`, and also `stats`.
+    /// `get`, `read`, `touch`, `touch_ref` and `reference`, and also `stats`.
     pub reads: bool,
     /// `create`, `put`, `put_if`, `renew`, `delete` and `delete_ref`.
     pub writes: bool,
@@ -84,18 +84,19 @@ pub(crate) trait Engine: Send + Sync {
     /// hits and misses.
     fn read(&self, cx: &Context, key: &LookupKey, peek: bool, reader: Reader) -> Result<()>;
 
-    /// Slides a live session.
-    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta>;
+    /// Slides a live session unless `peek`. An old id in its grace time is `NOT_FOUND`.
+    fn touch(&self, cx: &Context, key: &LookupKey, peek: bool) -> Result<Meta>;
 
     /// Replaces the payload of a live session; never creates one. `CONFLICT` if it has another
     /// version than `write` asks for.
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta>;
 
     /// Moves a live session to a new key. The old key ends, or reads the session during the grace
-    /// time. If it fails, the session keeps its old key.
+    /// time, which `Grace::alias` refuses at a login. If it fails, the session keeps its old key.
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta>;
 
-    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()>;
+    /// Ends a live session; with a principal, only one of that principal, otherwise `NOT_FOUND`.
+    fn delete(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()>;
 
     /// The key under which the session that this key reads is stored: another one during a grace
     /// time.
@@ -104,10 +105,14 @@ pub(crate) trait Engine: Send + Sync {
     /// Removes up to `max` expired sessions. Fewer than `max`: none is left.
     fn sweep(&self, cx: &Context, max: u64) -> Result<u64>;
 
-    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>>;
+    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<StoredEntry>>;
 
     /// Ends the sessions of a principal except the one that `except` reads, and returns how many.
     fn revoke(&self, cx: &Context, principal: PrincipalKey, except: Option<&LookupKey>) -> Result<u64>;
+
+    /// Ends all sessions that were created before the call, in bounded steps, and returns how many.
+    /// Also those that are renewed meanwhile. Counts them.
+    fn revoke_all(&self, cx: &Context) -> Result<u64>;
 
     fn usage(&self, cx: &Context) -> Result<EngineUsage>;
 

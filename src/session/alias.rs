@@ -11,7 +11,7 @@ use crate::{
         aead::{self, DataKey, Nonce, WrappedKey},
         zeroize::ZeroizeOnDrop,
     },
-    error::{Error, Result},
+    error::{Error, ErrorKind, Result},
 };
 
 /// The old ids of one session that read it at most. With one more the oldest ends before its grace
@@ -39,17 +39,21 @@ impl Grace<'_> {
         Ok(Grace { ms: self.ms, keys })
     }
 
-    /// The old id's alias, if there is a grace time. It does not outlast the absolute deadline that
-    /// the session has according to `header`, so that its space is reclaimed.
+    /// The alias that a renewal from the key and header `old` to `new` leaves, if there is a grace
+    /// time. It does not outlast the session's absolute deadline, so that its space is reclaimed.
+    ///
+    /// `INVALID` at a login: an attacker may know the old id (CWE-384).
     pub(crate) fn alias(
         &self,
-        old: LookupKey,
-        new: LookupKey,
-        header: &RecordHeader,
+        (old, before): (LookupKey, &RecordHeader),
+        (new, header): (LookupKey, &RecordHeader),
         time: &StepTime,
     ) -> Result<Option<Alias>> {
         if self.ms == 0 {
             return Ok(None);
+        }
+        if header.is_login_after(before) {
+            return Err(Error::fixed(ErrorKind::Invalid, GRACE_AT_LOGIN));
         }
         let end = header.timeout_start().saturating_add(header.own.or(time.timeouts).absolute);
         let until = time.now.saturating_add(self.ms).min(end);
@@ -60,6 +64,9 @@ impl Grace<'_> {
         Ok(Some(alias))
     }
 }
+
+pub(crate) const GRACE_AT_LOGIN: &str =
+    "a login or a reauthentication takes no grace time, because an attacker may know the old id";
 
 #[derive(Clone)]
 pub(crate) struct Alias {
@@ -138,10 +145,10 @@ mod tests {
     use super::*;
     use crate::{
         crypto::keyring::Keyring,
-        error::ErrorKind,
         session::{
-            policy::{TimeoutChanges, Timeouts},
-            write::{Content, PrincipalChange, Write},
+            label::LabelChange,
+            policy::{NONE_REVOKED, TimeoutChanges, Timeouts},
+            write::{Authentication, Content, PrincipalChange, Write},
         },
     };
 
@@ -156,13 +163,15 @@ mod tests {
             content: Content::Plain(b""),
             timeouts: TimeoutChanges { absolute: None, idle: None },
             principal: PrincipalChange::Keep,
+            label: LabelChange::Keep,
+            authentication: Authentication::Never,
             if_version: None,
             current_key: None,
         };
         let grace = Grace { ms: 99, keys: Some((&old, &new, aead::random_nonce().unwrap())) };
-        let header = write.new_header(0);
-        let time = StepTime { now: 0, timeouts };
-        let alias = grace.alias(LookupKey(1, 2), LookupKey(3, 4), &header, &time).unwrap().unwrap();
+        let time = StepTime { now: 0, timeouts, revoked_until: NONE_REVOKED };
+        let header = write.new_header(&time);
+        let alias = grace.alias((LookupKey(1, 2), &header), (LookupKey(3, 4), &header), &time).unwrap().unwrap();
         assert_eq!(alias.until, 99);
         assert!(alias.unwrap_key(&old).is_ok());
         let is_corrupt = |alias: Alias, data_key: &DataKey| {

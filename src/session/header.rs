@@ -13,7 +13,7 @@ use crate::{
         aead::{DataKey, Nonce},
         zeroize::ZeroizeOnDrop,
     },
-    error::Result,
+    error::{Error, Result},
 };
 
 /// What a store tells of a session besides its payload.
@@ -24,6 +24,10 @@ pub struct Meta {
     pub(crate) last_seen_ms: i64,
     /// `FOREVER` if the session has no deadline.
     pub(crate) expires_ms: i64,
+    /// `NEVER_AUTHENTICATED`, or when.
+    pub(crate) authenticated_ms: i64,
+    /// In force: the session's own, or else its store's.
+    pub(crate) timeouts: Timeouts,
 }
 
 impl Meta {
@@ -47,6 +51,27 @@ impl Meta {
     pub fn expires(&self) -> Option<SystemTime> {
         (self.expires_ms != FOREVER).then(|| system_time(self.expires_ms))
     }
+
+    /// When the user last proved their identity: at the creation if it had a principal, at a login
+    /// or at a reauthentication (see [`Store::renew`](crate::Store::renew)). `None`: never.
+    pub fn authenticated(&self) -> Option<SystemTime> {
+        (self.authenticated_ms != NEVER_AUTHENTICATED).then(|| system_time(self.authenticated_ms))
+    }
+
+    /// The absolute timeout in force, the session's own or its store's; `None`: it has none. It
+    /// counts from the later of `created` and `authenticated`.
+    pub fn timeout(&self) -> Option<Duration> {
+        duration(self.timeouts.absolute)
+    }
+
+    /// The idle timeout in force, the session's own or its store's; `None`: it has none.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        duration(self.timeouts.idle)
+    }
+}
+
+fn duration(timeout_ms: i64) -> Option<Duration> {
+    (timeout_ms != FOREVER).then(|| Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0)))
 }
 
 fn system_time(unix_ms: i64) -> SystemTime {
@@ -58,20 +83,38 @@ impl Meta {
     /// The same with times that are later by `ms`.
     pub(crate) fn shifted_by(self, ms: i64) -> Meta {
         let expires_ms = if self.expires_ms == FOREVER { FOREVER } else { self.expires_ms.saturating_add(ms) };
-        Meta { created_ms: self.created_ms + ms, last_seen_ms: self.last_seen_ms + ms, expires_ms, ..self }
+        let authenticated_ms = match self.authenticated_ms {
+            NEVER_AUTHENTICATED => NEVER_AUTHENTICATED,
+            time => time + ms,
+        };
+        let (created_ms, last_seen_ms) = (self.created_ms + ms, self.last_seen_ms + ms);
+        Meta { created_ms, last_seen_ms, expires_ms, authenticated_ms, ..self }
     }
 }
 
 /// One session in a principal's list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Names the session to [`Store::delete_ref`](crate::Store::delete_ref). Never an id.
+    /// Names the session to [`Store::delete_ref`](crate::Store::delete_ref) and
+    /// [`Store::touch_ref`](crate::Store::touch_ref). Never an id.
     pub reference: Ref,
     /// The length of the payload in bytes.
     pub payload_len: u64,
     /// Version and times.
     pub meta: Meta,
+    /// What [`Options::label`](crate::Options::label) has set: 1 to 255 bytes.
+    pub label: Option<Vec<u8>>,
+}
+
+/// An entry as an engine knows it, which has no key for the label.
+pub(crate) struct StoredEntry {
+    /// Without the label.
+    pub entry: Entry,
+    /// The label as it is stored: sealed if the store seals. Empty: none.
+    pub label: Vec<u8>,
+    /// The creation time in the record, which the label is bound to.
+    pub created: i64,
 }
 
 /// What a session's record begins with.
@@ -79,14 +122,20 @@ pub struct Entry {
 pub(crate) struct RecordHeader {
     pub version: u64,
     pub created: i64,
-    /// Where the absolute timeout begins, if that is before `created`: the clock was ahead at the
-    /// creation, and this is when it was found to be right. Otherwise `created`.
+    /// When the user last proved their identity; `NEVER_AUTHENTICATED` if they did not.
+    pub authenticated: i64,
+    /// Where the absolute timeout begins, if that is before the later of `created` and
+    /// `authenticated`: the clock was ahead then, and this is when it was found to be right.
+    /// Otherwise that time.
     pub counted_from: i64,
     pub last_seen: i64,
     /// The session's own timeouts; 0 follows the store.
     pub own: Timeouts,
     pub principal: Option<PrincipalKey>,
 }
+
+/// The C API has the same number.
+pub(crate) const NEVER_AUTHENTICATED: i64 = 0;
 
 /// By how much the times of a record may be ahead of the clock: hosts and cached clocks differ a
 /// little.
@@ -108,7 +157,23 @@ impl RecordHeader {
 
     /// When the absolute timeout begins.
     pub(crate) fn timeout_start(&self) -> i64 {
-        self.created.min(self.counted_from)
+        self.recorded_start().min(self.counted_from)
+    }
+
+    /// When the absolute timeout begins if the clock was right.
+    pub(super) fn recorded_start(&self) -> i64 {
+        self.created.max(self.authenticated)
+    }
+
+    /// The header after the user has proved their identity: the absolute timeout begins now.
+    pub(super) fn authenticated_at(self, now: i64) -> RecordHeader {
+        RecordHeader { authenticated: now, counted_from: now, ..self }
+    }
+
+    /// Whether a renewal that makes this header of `before` is a login: it sets a principal that
+    /// is not the one before.
+    pub(super) fn is_login_after(&self, before: &RecordHeader) -> bool {
+        self.principal.is_some() && self.principal != before.principal
     }
 
     /// The header after a use. A clock that went back (shared engines) does not move it back.
@@ -121,7 +186,12 @@ impl RecordHeader {
     }
 
     pub(crate) fn is_live(&self, time: &StepTime) -> bool {
-        time.now < self.deadline(time.timeouts)
+        !self.has_expired(time) && self.created > time.revoked_until
+    }
+
+    /// Whether the session has ended by its timeouts.
+    pub(crate) fn has_expired(&self, time: &StepTime) -> bool {
+        time.now >= self.deadline(time.timeouts)
     }
 
     pub(crate) fn meta(&self, store: Timeouts) -> Meta {
@@ -130,11 +200,15 @@ impl RecordHeader {
             created_ms: self.created,
             last_seen_ms: self.last_seen,
             expires_ms: self.deadline(store),
+            authenticated_ms: self.authenticated,
+            timeouts: self.own.or(store),
         }
     }
 
-    pub(crate) fn entry(&self, key: LookupKey, payload_len: u64, store: Timeouts) -> Entry {
-        Entry { reference: key.into(), payload_len, meta: self.meta(store) }
+    /// The entry of the session with this key, which is stored with this label.
+    pub(crate) fn entry(&self, key: LookupKey, label: &[u8], payload_len: u64, store: Timeouts) -> Result<StoredEntry> {
+        let entry = Entry { reference: key.into(), payload_len, meta: self.meta(store), label: None };
+        Ok(StoredEntry { entry, label: try_to_vec(label)?, created: self.created })
     }
 
     /// Encrypts the payload of a record with this header into `out`, which is `aead::OVERHEAD`
@@ -157,6 +231,7 @@ impl RecordHeader {
             &[ASSOCIATED_DATA_FORMAT, SealedKind::Payload as u8],
             &key.bytes(),
             &self.created.to_le_bytes(),
+            &self.authenticated.to_le_bytes(),
             &self.own.absolute.to_le_bytes(),
             &self.own.idle.to_le_bytes(),
             &[self.principal.is_some().into()],
@@ -166,15 +241,24 @@ impl RecordHeader {
     }
 }
 
-const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 3 * 8 + 33 + 8;
+const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 4 * 8 + 33 + 8;
 
-pub(super) const ASSOCIATED_DATA_FORMAT: u8 = 1;
+pub(super) const ASSOCIATED_DATA_FORMAT: u8 = 2;
 
 /// What is encrypted, so that one kind of text is never accepted as another one under the same key.
 #[repr(u8)]
 pub(super) enum SealedKind {
     Payload = 1,
     DataKey = 2,
+    Label = 3,
+}
+
+/// A copy; `NOMEM` if there is no memory for it.
+pub(crate) fn try_to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| Error::no_memory())?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
 }
 
 /// The parts one behind the other; together they are `N` bytes long.
@@ -220,7 +304,8 @@ mod tests {
         RecordHeader {
             version: 3,
             created: 1000,
-            counted_from: 1000,
+            authenticated: 1500,
+            counted_from: 1500,
             last_seen: 2000,
             own: Timeouts { absolute: 0, idle: 60_000 },
             principal: Some(PrincipalKey(7, 0)),
@@ -236,9 +321,10 @@ mod tests {
         let open = |key, header: &RecordHeader| StoredRecord { key, header, payload: &sealed }.open(&data_key);
         assert_eq!(*open(LookupKey(1, 2), &header()).unwrap(), b"role=user");
         assert!(open(LookupKey(1, 2), &RecordHeader { last_seen: 9999, ..header() }).is_ok(), "a get changes it");
-        let edits: [RecordHeader; 7] = [
+        let edits: [RecordHeader; 8] = [
             RecordHeader { version: 4, ..header() },
             RecordHeader { created: 1001, ..header() },
+            RecordHeader { authenticated: 1501, ..header() },
             RecordHeader { own: Timeouts { absolute: 1, idle: 60_000 }, ..header() },
             RecordHeader { own: Timeouts { absolute: 0, idle: 60_001 }, ..header() },
             RecordHeader { principal: Some(PrincipalKey(8, 0)), ..header() },

@@ -8,5 +8,6 @@ pub(crate) mod codec;
 pub(crate) mod header;
 pub(crate) mod id;
 pub(crate) mod key;
+pub(crate) mod label;
 pub(crate) mod policy;
 pub(crate) mod write;

@@ -92,7 +92,12 @@ impl Timeouts {
 pub(crate) struct StepTime {
     pub now: i64,
     pub timeouts: Timeouts,
+    /// Sessions that were created up to here have ended: `revoke_all` is removing them.
+    pub revoked_until: i64,
 }
+
+/// `revoked_until` where no `revoke_all` is at work.
+pub(crate) const NONE_REVOKED: i64 = i64::MIN;
 
 /// What may not be exceeded; `u64::MAX` is "no limit".
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +128,7 @@ pub(crate) struct Policy {
     max_sessions: AtomicU64,
     max_bytes: AtomicU64,
     max_per_principal: AtomicU64,
+    revoked_until: AtomicI64,
 }
 
 impl Policy {
@@ -134,6 +140,7 @@ impl Policy {
             max_sessions: AtomicU64::new(0),
             max_bytes: AtomicU64::new(0),
             max_per_principal: AtomicU64::new(0),
+            revoked_until: AtomicI64::new(NONE_REVOKED),
         };
         policy.reset(options);
         policy
@@ -185,6 +192,17 @@ impl Policy {
 
     pub(crate) fn timeouts(&self) -> Timeouts {
         Timeouts { absolute: self.timeout.load(Ordering::Relaxed), idle: self.idle_timeout.load(Ordering::Relaxed) }
+    }
+
+    /// What a step at this time goes by.
+    pub(crate) fn step_time(&self, now: i64) -> StepTime {
+        StepTime { now, timeouts: self.timeouts(), revoked_until: self.revoked_until.load(Ordering::Relaxed) }
+    }
+
+    /// Ends all sessions that were created up to this time, until it is set to `NONE_REVOKED` again,
+    /// by when they have to be removed.
+    pub(crate) fn set_revoked_until(&self, created: i64) {
+        self.revoked_until.store(created, Ordering::Relaxed);
     }
 
     pub(crate) fn limits(&self) -> Limits {

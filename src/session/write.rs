@@ -2,10 +2,13 @@
 //! The rules about versions and principals, and how the stored payload is made, are written once
 //! here.
 
+use std::borrow::Cow;
+
 use super::{
-    header::{RecordHeader, StoredRecord},
+    header::{NEVER_AUTHENTICATED, RecordHeader, StoredRecord},
     key::{LookupKey, PrincipalKey},
-    policy::{TimeoutChanges, Timeouts},
+    label::{self, LabelChange},
+    policy::{StepTime, TimeoutChanges, Timeouts},
 };
 use crate::{
     crypto::aead::{self, DataKey, Nonce},
@@ -23,10 +26,23 @@ pub(crate) enum PrincipalChange {
     Set(PrincipalKey),
 }
 
+/// When a write counts as a proof of the user's identity, which restarts both timeouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Authentication {
+    /// `put`.
+    Never,
+    /// `create`, and `renew`: if it is a login, which sets another principal than before.
+    AtLogin,
+    /// `renew` after a reauthentication.
+    Always,
+}
+
 pub(crate) struct Write<'a> {
     pub content: Content<'a>,
     pub timeouts: TimeoutChanges,
     pub principal: PrincipalChange,
+    pub label: LabelChange<'a>,
+    pub authentication: Authentication,
     /// Only if the session still has this version.
     pub if_version: Option<u64>,
     /// The key that the session is sealed under before the write, if the store seals.
@@ -35,10 +51,13 @@ pub(crate) struct Write<'a> {
 
 impl Write<'_> {
     /// The header of a session that is created now.
-    pub(crate) fn new_header(&self, now: i64) -> RecordHeader {
+    pub(crate) fn new_header(&self, time: &StepTime) -> RecordHeader {
+        // Not among the sessions that a `revoke_all` is removing, even in the same millisecond.
+        let now = time.now.max(time.revoked_until.saturating_add(1));
         let blank = RecordHeader {
             version: 0,
             created: now,
+            authenticated: NEVER_AUTHENTICATED,
             counted_from: now,
             last_seen: now,
             own: Timeouts { absolute: 0, idle: 0 },
@@ -47,13 +66,50 @@ impl Write<'_> {
         self.header_after(blank, now)
     }
 
-    /// The header of a session after this write: it slides, and the version counts payloads.
+    /// The header of a session after this write: it slides, the version counts payloads, and a
+    /// login or reauthentication restarts the timeouts.
     pub(crate) fn header_after(&self, before: RecordHeader, now: i64) -> RecordHeader {
-        RecordHeader {
+        let after = RecordHeader {
             version: before.version + u64::from(self.content.is_new()),
             own: self.timeouts.apply_to(before.own),
             principal: self.principal_after(before.principal),
             ..before.touched_at(now)
+        };
+        match self.authentication {
+            Authentication::Never => after,
+            Authentication::AtLogin if !after.is_login_after(&before) => after,
+            Authentication::AtLogin | Authentication::Always => after.authenticated_at(now),
+        }
+    }
+
+    /// The label of a session after this write, as it is stored; empty if it has none. `before` is
+    /// its header and stored label before, `after` its header after. A sealed label has a nonce of
+    /// its own each time.
+    pub(crate) fn label_after<'l>(
+        &'l self,
+        before: Option<(&RecordHeader, &'l [u8])>,
+        after: &RecordHeader,
+    ) -> Result<Cow<'l, [u8]>> {
+        match (self.label, after.principal) {
+            (_, None) => Ok(Cow::Borrowed(&[])),
+            (LabelChange::Keep, principal) => {
+                let kept = before.filter(|(before, _)| before.principal == principal);
+                Ok(Cow::Borrowed(kept.map_or(&[], |(_, label)| label)))
+            }
+            (LabelChange::Set(new, Some(label_key)), Some(principal)) if !new.is_empty() => {
+                let sealed = label::seal(label_key, aead::random_nonce()?, principal, after.created, new)?;
+                Ok(Cow::Owned(sealed))
+            }
+            (LabelChange::Set(new, _), Some(_)) => Ok(Cow::Borrowed(new)),
+        }
+    }
+
+    /// The most bytes that the label of this write takes as it is stored. One that is kept is not
+    /// counted.
+    pub(crate) fn new_label_len(&self) -> usize {
+        match self.label {
+            LabelChange::Keep => 0,
+            LabelChange::Set(label, _) => label.len() + aead::OVERHEAD,
         }
     }
 

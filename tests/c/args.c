@@ -238,7 +238,7 @@ static void inputs_are_read_to_their_length(void) {
         CHECK_OK(sss_close(opened));
     }
     memcpy(end - SSS_REF_LEN, ref, SSS_REF_LEN);
-    CHECK_STATUS(sss_delete_ref(store, (uint8_t *)end - SSS_REF_LEN), SSS_E_NOT_FOUND);
+    CHECK_STATUS(sss_delete_ref(store, (uint8_t *)end - SSS_REF_LEN, NULL, 0), SSS_E_NOT_FOUND);
     new_session(store, "x", NULL, end - SSS_SID_SIZE); /* an id written up to the last byte */
     tear_down();
 }
@@ -386,8 +386,10 @@ static void unknown_flags_are_unsupported(void) {
     char made[SSS_SID_SIZE], buf[16];
     sss_buf lent = {NULL, 0, NULL};
     sss_stats_t before;
+    uint8_t ref[SSS_REF_LEN];
     int bit;
     set_up();
+    CHECK_OK(sss_ref(store, sid, SSS_SID_LEN, ref));
     before = stats_of(store);
     for (bit = 1; bit < 32; bit++) {
         sss_options options = SSS_OPTIONS_INIT;
@@ -395,6 +397,8 @@ static void unknown_flags_are_unsupported(void) {
         CHECK_STATUS(sss_get(store, sid, SSS_SID_LEN, options.flags, buf, sizeof buf, NULL, NULL), SSS_E_UNSUPPORTED);
         CHECK_STATUS(sss_get(store, sid, SSS_SID_LEN, options.flags | SSS_PEEK, buf, sizeof buf, NULL, NULL), SSS_E_UNSUPPORTED);
         CHECK_STATUS(sss_get_buf(store, sid, SSS_SID_LEN, options.flags, &lent, NULL), SSS_E_UNSUPPORTED);
+        CHECK_STATUS(sss_touch_ref(store, ref, options.flags, NULL), SSS_E_UNSUPPORTED);
+        if (options.flags == SSS_REAUTHENTICATED) continue;
         CHECK_STATUS(sss_create(store, "x", 1, &options, made, NULL), SSS_E_UNSUPPORTED);
         CHECK_STATUS(sss_put(store, sid, SSS_SID_LEN, "x", 1, &options, NULL), SSS_E_UNSUPPORTED);
         CHECK_STATUS(sss_put_if(store, sid, SSS_SID_LEN, 1, "x", 1, &options, NULL), SSS_E_UNSUPPORTED);

@@ -130,7 +130,7 @@ static void null_required_output_is_invalid(void) {
     CHECK_PAYLOAD(store, sid, "x");
     CHECK_STATUS(sss_get_buf(store, sid, SSS_SID_LEN, 0, NULL, NULL), SSS_E_INVALID);
     CHECK_STATUS(sss_ref(store, sid, SSS_SID_LEN, NULL), SSS_E_INVALID);
-    CHECK_STATUS(sss_delete_ref(store, NULL), SSS_E_INVALID);
+    CHECK_STATUS(sss_delete_ref(store, NULL, NULL, 0), SSS_E_INVALID);
     CHECK_STATUS(sss_stats(store, NULL), SSS_E_INVALID);
     CHECK_STATUS(sss_may_block(store, NULL), SSS_E_INVALID);
     CHECK_OK(sss_close(store));

@@ -95,7 +95,22 @@ static inline sss_status call_delete_ref(sss_store store, const char *sid) {
     uint8_t ref[SSS_REF_LEN];
     (void)sid;
     memset(ref, 0xAA, sizeof ref);
-    return sss_delete_ref(store, ref);
+    return sss_delete_ref(store, ref, "every", 5);
+}
+
+static inline sss_status call_touch_ref(sss_store store, const char *sid) {
+    uint8_t ref[SSS_REF_LEN];
+    sss_meta meta = SSS_META_INIT;
+    (void)sid;
+    memset(ref, 0xAA, sizeof ref);
+    return outputs_checked(sss_touch_ref(store, ref, 0, &meta), NULL, 0, &meta);
+}
+
+static inline sss_status call_revoke_all(sss_store store, const char *sid) {
+    uint64_t count;
+    (void)sid;
+    memset(&count, PATTERN, sizeof count);
+    return outputs_checked(sss_revoke_all(store, &count), &count, sizeof count, NULL);
 }
 
 static inline sss_status call_stats(sss_store store, const char *sid) {
@@ -128,7 +143,7 @@ static const struct {
     {"renew", call_renew},     {"delete", call_delete}, {"sweep", call_sweep},
     {"list", call_list},       {"revoke", call_revoke}, {"ref", call_ref},
     {"delete_ref", call_delete_ref}, {"stats", call_stats},   {"advance_clock", call_advance_clock},
-    {"waits", call_waits},
+    {"waits", call_waits},     {"touch_ref", call_touch_ref},   {"revoke_all", call_revoke_all},
 };
 
 /* Every function says `expected` for this handle. */

@@ -72,7 +72,7 @@ static sss_status kill_it(void) {
     case DELETE:
         return sss_delete(store, duel.sid, SSS_SID_LEN);
     case DELETE_REF:
-        return sss_delete_ref(store, duel.ref);
+        return sss_delete_ref(store, duel.ref, NULL, 0);
     case REVOKE:
         for (i = 0; i < 2; i++) duel.published_before_revoke[i] = __atomic_load_n(&duel.published[i], __ATOMIC_ACQUIRE);
         return sss_revoke(store, "alice", 5, NULL, 0, &duel.revoked);

@@ -192,7 +192,7 @@ static inline int do_ref(void) {
 static inline int do_delete_ref(void) {
     uint8_t ref[SSS_REF_LEN];
     if (!reference_of(step.word[2], ref)) return 0;
-    got.status = sss_delete_ref(store, ref);
+    got.status = sss_delete_ref(store, ref, NULL, 0);
     return 1;
 }
 

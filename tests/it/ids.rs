@@ -110,7 +110,7 @@ fn id_opens_only_its_store() {
     assert!(found(other.put(&sid, b"x", &PLAIN)).is_none());
     assert!(found(other.renew(&sid, None, &PLAIN)).is_none());
     assert!(found(other.delete(&sid)).is_none());
-    assert!(found(other.delete_ref(&store.reference(&sid).unwrap())).is_none());
+    assert!(found(other.delete_ref(&store.reference(&sid).unwrap(), None)).is_none());
     assert!(found(store.get(&sid, Access::Slide)).is_some());
 }
 
@@ -127,8 +127,8 @@ fn reference_is_not_an_id() {
     let mut near = reference;
     for bit in 0..256 {
         near.0[bit / 8] ^= 1 << (bit % 8);
-        assert!(found(store.delete_ref(&near)).is_none(), "bit {bit}");
+        assert!(found(store.delete_ref(&near, None)).is_none(), "bit {bit}");
         near.0[bit / 8] ^= 1 << (bit % 8);
     }
-    assert!(found(store.delete_ref(&near)).is_some());
+    assert!(found(store.delete_ref(&near, None)).is_some());
 }

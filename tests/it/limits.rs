@@ -64,7 +64,7 @@ fn max_per_principal_is_never_exceeded() {
                 let new = match rng.below(4) {
                     0 => Some(store.create(b"hello", &login).unwrap().0),
                     1 => found(store.renew(&last, None, &login)).map(|(sid, _)| sid),
-                    2 => found(store.renew(&last, Some(b"x"), &login.grace_ms(1000))).map(|(sid, _)| sid),
+                    2 => found(store.renew(&last, Some(b"x"), &grace(1000))).map(|(sid, _)| sid),
                     _ => {
                         let (sid, _) = store.create(b"anonymous", &PLAIN).unwrap();
                         found(store.put(&sid, b"hello", &login)).map(|_| sid)
@@ -337,7 +337,7 @@ fn usage_matches_model_after_random_history() {
         assert_eq!(stats.errors, 0);
         assert!([stats.created, stats.deleted, stats.revoked, stats.expired, stats.renewed].iter().all(|&n| n > 20));
         for reference in reached.keys() {
-            store.delete_ref(reference).unwrap();
+            store.delete_ref(reference, None).unwrap();
         }
         assert_eq!((store.stats().unwrap().sessions, store.stats().unwrap().bytes), (0, 0), "{limits}");
         assert!(PEOPLE.iter().all(|who| store.list(who).unwrap().is_empty()));
@@ -362,7 +362,7 @@ fn do_anything(store: &Store, pool: &Mutex<Vec<Vec<u8>>>, rng: &mut Rng) {
         0..3 => unless_full(store.create(&payload, &options.principal(rng.pick(&PEOPLE)))),
         3 => unless_full(store.create(&payload, &PLAIN)),
         4 => found(store.renew(&sid, None, &options.timeout_ms(0))),
-        5 => found(store.renew(&sid, None, &options.grace_ms(40).timeout_ms(0))),
+        5 => found(store.renew(&sid, None, &grace(40))),
         6..9 => {
             let put = store.put(&sid, &payload, &options);
             assert!(matches!(kind(&put), None | Some(ErrorKind::NotFound | ErrorKind::Full)), "{put:?}");
@@ -383,7 +383,7 @@ fn do_anything(store: &Store, pool: &Mutex<Vec<Vec<u8>>>, rng: &mut Rng) {
         }
         14 => {
             let listed = store.list(rng.pick(&PEOPLE)).unwrap();
-            listed.first().and_then(|entry| found(store.delete_ref(&entry.reference))).and(None)
+            listed.first().and_then(|entry| found(store.delete_ref(&entry.reference, None))).and(None)
         }
         _ => {
             store.sweep(rng.below(5) as u64).unwrap();

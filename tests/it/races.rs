@@ -108,7 +108,7 @@ fn session_deleted_by_reference_stays_dead() {
             let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
             let reference = store.reference(&sid).unwrap();
             let (deleted, new) =
-                race(|| found(store.delete_ref(&reference)), || use_session(&store, sid.as_ref(), how));
+                race(|| found(store.delete_ref(&reference, None)), || use_session(&store, sid.as_ref(), how));
             assert_ne!(deleted.is_some(), new.is_some(), "{how}");
             new.iter().for_each(|new| store.delete(new).unwrap());
             assert_gone(&store, &sid, how);

@@ -138,11 +138,11 @@ fn revoke(store: &Store, which: &RevokeArgs) -> Result<u64, Failure> {
     match (principal, &which.reference) {
         (Some(principal), None) => Ok(store.revoke(principal, None)?),
         (None, Some(reference)) => {
-            store.delete_ref(&reference.parse()?)?;
+            store.delete_ref(&reference.parse()?, None)?;
             Ok(1)
         }
         (Some(principal), Some(digits)) => {
-            store.delete_ref(&find(&store.list(principal)?, digits)?)?;
+            store.delete_ref(&find(&store.list(principal)?, digits)?, None)?;
             Ok(1)
         }
         (None, None) => revoke_all(store, which.yes),

@@ -52,7 +52,8 @@ use crate::{
     error::{Error, ErrorKind, Result},
     session::{
         alias::Grace,
-        header::{Entry, Meta, StoredRecord},
+        codec,
+        header::{Meta, StoredEntry, StoredRecord},
         key::{LookupKey, PrincipalKey},
         policy::FOREVER,
         write::Write,
@@ -346,7 +347,7 @@ impl Engine for Lmdb {
     }
 
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        self.write_with_room(cx, write.content.stored_len(0), |txn| {
+        self.write_with_room(cx, write.content.stored_len(0) + write.new_label_len(), |txn| {
             expiry::clear_a_few(txn)?;
             txn.rewrite(None, key, write, &Grace::NONE)
         })
@@ -397,7 +398,7 @@ impl Engine for Lmdb {
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey, peek: bool) -> Result<Meta> {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
         let touched = self.lookup(cx, |txn, attempt| {
@@ -406,6 +407,9 @@ impl Engine for Lmdb {
             let time = cx.step_time();
             if !is_live(&mut row, &last_used, &time, attempt)? {
                 return Err(Error::not_found().into());
+            }
+            if peek {
+                return Ok(Some(row.header.meta(time.timeouts)));
             }
             if row.slot_state == SlotState::Missing || !LastUsedTable::can_hold(time.now) {
                 return Ok(None);
@@ -418,21 +422,21 @@ impl Engine for Lmdb {
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        let len = write.content.stored_len(0);
+        let len = write.content.stored_len(0) + write.new_label_len();
         self.write_with_room(cx, len, |txn| txn.rewrite(Some(key), key, write, &Grace::NONE))
     }
 
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
-        let len = write.content.stored_len(0);
+        let len = write.content.stored_len(0) + write.new_label_len();
         self.write_with_room(cx, len, |txn| txn.rewrite(Some(old), new, write, grace))
     }
 
-    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
+    fn delete(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
         if self.handle()?.survives_power_cut {
-            return self.write(cx, Acknowledged::Yes, |txn| txn.delete(key));
+            return self.write(cx, Acknowledged::Yes, |txn| txn.delete(key, principal));
         }
-        let deleted = self.try_write(cx, Acknowledged::Yes, |txn| txn.delete(key));
-        deleted.or_else(|error| self.end_in_slots(cx, error, |txn| txn.end_in_slot(key)))
+        let deleted = self.try_write(cx, Acknowledged::Yes, |txn| txn.delete(key, principal));
+        deleted.or_else(|error| self.end_in_slots(cx, error, |txn| txn.end_in_slot(key, principal)))
     }
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
@@ -480,7 +484,7 @@ impl Engine for Lmdb {
         Ok(removed)
     }
 
-    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
+    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<StoredEntry>> {
         let handle = self.handle()?;
         let last_used = handle.shm.last_used();
         self.lookup(cx, |txn, attempt| {
@@ -491,8 +495,9 @@ impl Engine for Lmdb {
                 let Some(bytes) = txn.session(&key)? else { continue };
                 let (mut row, _) = SessionRow::read(key, bytes, &last_used, self.seals())?;
                 if is_live(&mut row, &last_used, &time, attempt)? {
+                    let label = codec::decode(bytes, self.seals())?.label;
                     entries.try_reserve(1).map_err(|_| Error::no_memory())?;
-                    entries.push(row.header.entry(key, row.payload_len(self.seals()), time.timeouts));
+                    entries.push(row.header.entry(key, label, row.payload_len(self.seals()), time.timeouts)?);
                 }
             }
             Ok(entries)
@@ -521,6 +526,10 @@ impl Engine for Lmdb {
                 return Ok(revoked);
             }
         }
+    }
+
+    fn revoke_all(&self, _: &Context) -> Result<u64> {
+        Err(Error::fixed(ErrorKind::Unsupported, "revoke_all is not built yet for lmdb:"))
     }
 
     fn usage(&self, _: &Context) -> Result<EngineUsage> {

@@ -361,7 +361,7 @@ fn quarantine(directory: &Directory) -> Result<()> {
 
 /// In `Table::Meta`: how the store was made.
 const STORE: &[u8] = b"store";
-const STORE_FORMAT: u8 = 1;
+const STORE_FORMAT: u8 = 2;
 
 /// The store's salt, and whether it seals; made if the store is new. What it was made with cannot
 /// be changed later.

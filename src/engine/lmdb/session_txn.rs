@@ -20,7 +20,7 @@ use crate::{
     session::{
         alias::{AliasWalk, Grace, MAX_ALIASES},
         codec::{self, EngineFields},
-        header::{Meta, RecordHeader, StoredRecord},
+        header::{Meta, RecordHeader, StoredRecord, try_to_vec},
         key::{LookupKey, PrincipalKey},
         policy::StepTime,
         write::{PrincipalChange, Write},
@@ -228,13 +228,13 @@ impl<'a> SessionTxn<'a, '_> {
                 write.check_version(&before.header)?;
                 write.header_after(before.header, time.now)
             }
-            None => write.new_header(time.now),
+            None => write.new_header(&time),
         };
         if moves && self.is_taken(new)? {
             return Err(Error::fixed(ErrorKind::Exists, "the new id is taken"));
         }
         let alias = match &before {
-            Some(before) if moves => grace.alias(before.key, *new, &header, &time)?,
+            Some(before) if moves => grace.alias((before.key, &before.header), (*new, &header), &time)?,
             _ => None,
         };
         let excess = match header.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
@@ -243,15 +243,18 @@ impl<'a> SessionTxn<'a, '_> {
         };
 
         let mut old_payload = ZeroizeOnDrop::new(Vec::new());
+        let mut old_label = Vec::new();
         if let Some(before) = &before {
             let bytes = self.txn.get(Table::Sessions, &before.key.bytes())?.unwrap_or_default();
-            let payload = codec::decode(bytes, self.seals)?.payload;
+            let codec::Record { payload, label, .. } = codec::decode(bytes, self.seals)?;
+            old_label = try_to_vec(label)?;
             write.check_genuine(&StoredRecord { key: before.key, header: &before.header, payload })?;
             if write.content.needs_old_payload() {
                 old_payload.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
                 old_payload.extend_from_slice(payload);
             }
         }
+        let label = write.label_after(before.as_ref().map(|before| (&before.header, &*old_label)), &header)?;
         let stored_len = write.content.stored_len(old_payload.len());
         let len_before = before.as_ref().map(|before| before.payload_len(self.seals));
         self.adjust_usage(len_before, Some(codec::payload_len(stored_len, self.seals)))?;
@@ -289,8 +292,9 @@ impl<'a> SessionTxn<'a, '_> {
                 self.index_principal(&header, new)?;
             }
         }
-        let record = self.txn.reserve(Table::Sessions, &new.bytes(), codec::record_len(&header, stored_len))?;
-        let payload = codec::encode(&header, &engine_fields, self.seals, record);
+        let record_len = codec::record_len(&header, label.len(), stored_len);
+        let record = self.txn.reserve(Table::Sessions, &new.bytes(), record_len)?;
+        let payload = codec::encode(&header, &label, &engine_fields, self.seals, record);
         let replaced = before.as_ref().map(|before| StoredRecord {
             key: before.key,
             header: &before.header,
@@ -309,17 +313,19 @@ impl<'a> SessionTxn<'a, '_> {
         Ok(header.meta(time.timeouts))
     }
 
-    pub(super) fn delete(&mut self, key: &LookupKey) -> Result<()> {
+    pub(super) fn delete(&mut self, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
         let row = self.load_and_touch(key, &self.cx.step_time())?;
+        check_principal(&row, principal)?;
         self.remove(&row)
     }
 
     /// Ends a session in its slot alone, which takes no pages. Its record is removed by a later
     /// sweep.
-    pub(super) fn end_in_slot(&mut self, key: &LookupKey) -> Result<()> {
+    pub(super) fn end_in_slot(&mut self, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
         let time = self.cx.step_time();
         let last_used = self.last_used();
         let mut row = self.find(key)?.ok_or_else(Error::not_found)?;
+        check_principal(&row, principal)?;
         while self.is_live(&mut row, &time) {
             if row.slot_state == SlotState::Missing {
                 return Err(file_full());
@@ -343,7 +349,7 @@ impl<'a> SessionTxn<'a, '_> {
             if Some(key) == except {
                 continue;
             }
-            match self.end_in_slot(&key) {
+            match self.end_in_slot(&key, None) {
                 Ok(()) => revoked += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -502,12 +508,15 @@ impl<'a> SessionTxn<'a, '_> {
         row.recorded_last_seen = row.header.last_seen;
         let key = row.key.bytes();
         let record = self.txn.get(Table::Sessions, &key)?.unwrap_or_default();
-        let payload = ZeroizeOnDrop::new(codec::decode(record, self.seals)?.payload.to_vec());
+        let codec::Record { payload, label, .. } = codec::decode(record, self.seals)?;
+        let payload = ZeroizeOnDrop::new(payload.to_vec());
+        let label = label.to_vec();
         deadline_index::unschedule(self.txn, row.engine_fields.indexed_deadline, &row.key)?;
         row.engine_fields.indexed_deadline = row.header.deadline(time.timeouts);
         deadline_index::schedule(self.txn, row.engine_fields.indexed_deadline, &row.key)?;
-        let out = self.txn.reserve(Table::Sessions, &key, codec::record_len(&row.header, payload.len()))?;
-        codec::encode(&row.header, &row.engine_fields, self.seals, out).copy_from_slice(&payload);
+        let record_len = codec::record_len(&row.header, label.len(), payload.len());
+        let out = self.txn.reserve(Table::Sessions, &key, record_len)?;
+        codec::encode(&row.header, &label, &row.engine_fields, self.seals, out).copy_from_slice(&payload);
         Ok(())
     }
 
@@ -578,6 +587,14 @@ impl<'a> SessionTxn<'a, '_> {
             self.txn.delete(Table::Principals, &principal_entry(principal, &row.key))?;
         }
         Ok(())
+    }
+}
+
+/// `NOT_FOUND` if the session is not of this principal.
+fn check_principal(row: &SessionRow, principal: Option<PrincipalKey>) -> Result<()> {
+    match principal {
+        Some(_) if row.header.principal != principal => Err(Error::not_found()),
+        _ => Ok(()),
     }
 }
 

@@ -29,16 +29,17 @@ fn edited_record_is_corrupt_in_every_call() {
     let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
     let key = store.reference(&sid).unwrap().0;
     let genuine = fixture.value(Table::Sessions, &key);
-    // Creation, own timeouts and principal; not the version, which put_if meets first.
-    for at in (8..16).chain(32..48).chain(56..88) {
+    // Creation, own timeouts, authentication and principal; not the version, which put_if meets
+    // first.
+    for at in (8..16).chain(32..48).chain(56..96) {
         let mut edited = genuine.clone();
         edited[at] ^= 1;
         fixture.put(Table::Sessions, &key, &edited);
         for (call, result) in uses(store, &sid) {
             assert_eq!(result.err().map(|error| error.kind()), Some(ErrorKind::Corrupt), "byte {at}: {call}");
-            // A creation time ahead of the clock is pulled back, which does not make the record
-            // genuine either.
-            if !(8..16).contains(&at) {
+            // A creation or authentication ahead of the clock is pulled back, which does not make the
+            // record genuine either.
+            if !(8..16).contains(&at) && !(56..64).contains(&at) {
                 assert_eq!(fixture.value(Table::Sessions, &key), edited, "byte {at}: {call}");
             }
         }

@@ -27,7 +27,7 @@ use crate::{
     },
     session::{
         alias::Grace,
-        header::{Entry, Meta, RecordHeader},
+        header::{Meta, RecordHeader, StoredEntry},
         key::{LookupKey, PrincipalKey},
         policy::{Policy, PolicyOptions, StepTime},
         write::{PrincipalChange, Write},
@@ -66,9 +66,10 @@ impl Memory {
             let mut shard = self.sessions.lock(key);
             let time = cx.step_time();
             shard.prefetch(key);
-            let header = write.new_header(time.now);
+            let header = write.new_header(&time);
             let fill = |out: &mut [u8]| write.content.write_to(&LookupKey(key, 0), &header, None, out);
-            let slot = shard.insert_unlinked(key, &header, header.deadline(time.timeouts), stored_len, fill)?;
+            let deadline = header.deadline(time.timeouts);
+            let slot = shard.insert_unlinked(key, &header, b"", deadline, stored_len, fill)?;
             if shard.contains(key) {
                 shard.slab.remove(slot);
                 return Err(key_is_taken());
@@ -164,10 +165,14 @@ impl Engine for Memory {
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey, peek: bool) -> Result<Meta> {
+        check_width(key)?;
         let mut shard = self.sessions.lock(key.0);
         let time = cx.step_time();
         let (slot, header) = shard.find_live(key.0, &time).ok_or_else(Error::not_found)?;
+        if peek {
+            return Ok(meta(cx, &header, &time));
+        }
         let touched = header.touched_at(time.now);
         shard.slab.set_last_seen(slot, touched.last_seen);
         Ok(meta(cx, &touched, &time))
@@ -205,13 +210,13 @@ impl Engine for Memory {
         self.sessions.write_across_shards(cx, Some(old.0), new.0, write, grace)
     }
 
-    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
-        if key.1 != 0 {
-            // A made-up reference: keys of this engine have 128 bits.
+    fn delete(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
+        check_width(key)?;
+        let mut shard = self.sessions.lock(key.0);
+        let (_, header) = shard.find_live(key.0, &cx.step_time()).ok_or_else(Error::not_found)?;
+        if principal.is_some_and(|principal| header.principal != Some(principal)) {
             return Err(Error::not_found());
         }
-        let mut shard = self.sessions.lock(key.0);
-        shard.find_live(key.0, &cx.step_time()).ok_or_else(Error::not_found)?;
         if let Some(removed) = shard.remove(key.0) {
             let removed = [removed];
             self.sessions.release_quota(&removed);
@@ -229,23 +234,22 @@ impl Engine for Memory {
         Ok(self.sessions.sweep(cx, max))
     }
 
-    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
+    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<StoredEntry>> {
         // Under the principal's lock: a renewal meanwhile would hide a session from the list.
         let principals = self.sessions.principals.lock(Some(principal), None);
-        let entry = |key: u128| {
+        let mut entries = Vec::new();
+        for key in principals.sessions_of(principal) {
             let shard = self.sessions.lock(key);
             let time = cx.step_time();
-            let (slot, header) =
-                shard.find_live(key, &time).filter(|(_, header)| header.principal == Some(principal))?;
-            let payload_len = self.sessions.payload_len(shard.slab.payload(slot).len());
-            let mut entry = header.entry(LookupKey(key, 0), payload_len, time.timeouts);
-            entry.meta = entry.meta.shifted_by(cx.clock.wall_offset_ms());
-            Some(entry)
-        };
-        let mut entries = Vec::new();
-        for entry in principals.sessions_of(principal).filter_map(entry) {
-            entries.try_reserve(1).map_err(|_| Error::no_memory())?;
-            entries.push(entry);
+            let Some((slot, header)) = shard.find_live(key, &time) else { continue };
+            if header.principal == Some(principal) {
+                let payload_len = self.sessions.payload_len(shard.slab.payload(slot).len());
+                let label = shard.slab.label(slot);
+                let mut stored = header.entry(LookupKey(key, 0), label, payload_len, time.timeouts)?;
+                stored.entry.meta = stored.entry.meta.shifted_by(cx.clock.wall_offset_ms());
+                entries.try_reserve(1).map_err(|_| Error::no_memory())?;
+                entries.push(stored);
+            }
         }
         Ok(entries)
     }
@@ -271,10 +275,13 @@ impl Engine for Memory {
             if header.principal != Some(principal) {
                 continue;
             }
-            if header.is_live(&cx.step_time()) {
+            let time = cx.step_time();
+            if header.is_live(&time) {
                 revoked += 1;
-            } else {
+            } else if header.has_expired(&time) {
                 expired += 1;
+            } else {
+                self.sessions.count_revoked(cx, 1);
             }
             let removed = shard.remove(key);
             self.sessions.release_quota(removed.as_slice());
@@ -286,6 +293,10 @@ impl Engine for Memory {
         cx.counters.add(Count::Revoked, revoked);
         cx.counters.add(Count::Expired, expired);
         Ok(revoked)
+    }
+
+    fn revoke_all(&self, cx: &Context) -> Result<u64> {
+        Ok(self.sessions.revoke_all(cx))
     }
 
     fn usage(&self, _: &Context) -> Result<EngineUsage> {
@@ -311,6 +322,11 @@ impl Engine for Memory {
     }
 }
 
+/// `NOT_FOUND` for a made-up reference: keys of this engine have 128 bits.
+fn check_width(key: &LookupKey) -> Result<()> {
+    if key.1 == 0 { Ok(()) } else { Err(Error::not_found()) }
+}
+
 /// What a caller is told of a session: its times as wall time by the present offset.
 fn meta(cx: &Context, header: &RecordHeader, time: &StepTime) -> Meta {
     header.meta(time.timeouts).shifted_by(cx.clock.wall_offset_ms())
@@ -323,8 +339,9 @@ mod tests {
     use super::*;
     use crate::session::{
         alias::MAX_ALIASES,
+        label::LabelChange,
         policy::{FOREVER, Timeout, TimeoutChanges},
-        write::Content,
+        write::{Authentication, Content},
     };
 
     const PRINCIPAL: PrincipalKey = PrincipalKey(7, 0);
@@ -341,7 +358,15 @@ mod tests {
 
     fn write(idle: Option<Timeout>, principal: PrincipalChange) -> Write<'static> {
         let timeouts = TimeoutChanges { absolute: None, idle };
-        Write { content: Content::Plain(b"x"), timeouts, principal, if_version: None, current_key: None }
+        Write {
+            content: Content::Plain(b"x"),
+            timeouts,
+            principal,
+            label: LabelChange::Keep,
+            authentication: Authentication::AtLogin,
+            if_version: None,
+            current_key: None,
+        }
     }
 
     fn create(memory: &Memory, n: u128, idle: Option<Timeout>) {
@@ -382,8 +407,9 @@ mod tests {
     #[test]
     fn aliases_end_with_their_session() {
         type End = fn(&Memory);
-        let ends: [End; 5] = [
-            |memory| memory.delete(&memory.enter().unwrap(), &key(3)).unwrap(),
+        let ends: [End; 6] = [
+            |memory| memory.delete(&memory.enter().unwrap(), &key(3), None).unwrap(),
+            |memory| assert_eq!(memory.revoke_all(&memory.enter().unwrap()).unwrap(), 1),
             |memory| assert_eq!(memory.revoke(&memory.enter().unwrap(), PRINCIPAL, None).unwrap(), 1),
             |memory| renew(memory, 3, 4, 0),
             |memory| {
@@ -422,7 +448,7 @@ mod tests {
         assert_eq!(memory.sweep(&cx, 1).unwrap(), 0);
         assert_eq!(aliases(&memory), 0);
         for n in 0..SESSIONS {
-            memory.delete(&cx, &key(n + SESSIONS)).unwrap();
+            memory.delete(&cx, &key(n + SESSIONS), None).unwrap();
         }
         for shard in memory.sessions.shards() {
             let (sessions, capacity) = shard.lock().aliases.sessions();

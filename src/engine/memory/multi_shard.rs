@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     session::{
         alias::Grace,
-        header::{Meta, StoredRecord},
+        header::{Meta, StoredRecord, try_to_vec},
         key::{LookupKey, PrincipalKey},
         policy::StepTime,
         write::Write,
@@ -108,13 +108,15 @@ impl SessionTable {
                 write.check_version(&header)?;
                 write.header_after(header, time.now)
             }
-            None => write.new_header(time.now),
+            None => write.new_header(&time),
         };
         if key_changes && shards.of(new).contains(new) {
             return Err(key_is_taken());
         }
-        let alias = match old {
-            Some(key) => grace.alias(LookupKey(key, 0), LookupKey(new, 0), &header, &time)?,
+        let alias = match before {
+            Some((key, (_, before))) => {
+                grace.alias((LookupKey(key, 0), &before), (LookupKey(new, 0), &header), &time)?
+            }
             None => None,
         };
         if let Some(alias) = &alias {
@@ -125,8 +127,11 @@ impl SessionTable {
         // The new record, which is not found before it is linked.
         let mut old_usage = Usage::default();
         let mut old_payload = ZeroizeOnDrop::new(Vec::new());
+        let mut old_label = Vec::new();
         if let Some((key, (slot, _))) = before {
-            let payload = shards.of(key).slab.payload(slot);
+            let slab = &shards.of(key).slab;
+            old_label = try_to_vec(slab.label(slot))?;
+            let payload = slab.payload(slot);
             old_usage = self.usage_of(payload.len());
             if write.content.needs_old_payload() {
                 old_payload.try_reserve_exact(payload.len()).map_err(|_| Error::no_memory())?;
@@ -139,8 +144,11 @@ impl SessionTable {
             header,
             payload: &old_payload,
         });
+        let label_before = before.as_ref().map(|(_, (_, header))| (header, &*old_label));
+        let label = write.label_after(label_before, &header)?;
         let fill = |out: &mut [u8]| write.content.write_to(&LookupKey(new, 0), &header, old_record, out);
-        let slot = shards.of(new).insert_unlinked(new, &header, header.deadline(time.timeouts), stored_len, fill)?;
+        let deadline = header.deadline(time.timeouts);
+        let slot = shards.of(new).insert_unlinked(new, &header, &label, deadline, stored_len, fill)?;
         let index_changes = key_changes || old_principal != new_principal;
         if index_changes
             && new_principal.is_some()

@@ -1,12 +1,15 @@
 //! All sessions of a store: shards by key, each behind its own lock, with the index of principals
 //! and the quota. Knows no clock and no counters; both come with the context of a step.
 //!
-//! Locking: the principals' locks first (see `principals`), then shards from the lowest to the
-//! highest.
+//! Locking: `revoked_until` first, the principals' locks next (see `principals`), then shards from
+//! the lowest to the highest.
 
 use std::{
     ops::RangeInclusive,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
     thread::available_parallelism,
 };
 
@@ -43,6 +46,10 @@ pub(super) struct SessionTable {
     overhead: usize,
     /// The number of sweeps so far.
     pub sweeps: AtomicUsize,
+    /// Held by the `revoke_all` that is at work: up to when it, or the last one, ends sessions.
+    pub revoked_until: Mutex<i64>,
+    /// The number of sessions that `revoke_all` has ended so far.
+    pub revoked: AtomicU64,
 }
 
 /// On two cache lines of its own: the prefetcher fetches pairs.
@@ -80,6 +87,8 @@ impl SessionTable {
             pool,
             overhead,
             sweeps: AtomicUsize::new(0),
+            revoked_until: Mutex::new(0),
+            revoked: AtomicU64::new(0),
         })
     }
 
@@ -169,8 +178,19 @@ impl SessionTable {
     ) {
         let before = removed.len();
         shard.remove_expired(time, cursor, budget, removed);
-        self.release_quota(&removed[before..]);
-        cx.counters.add(Count::Expired, (removed.len() - before) as u64);
+        let removed = &removed[before..];
+        self.release_quota(removed);
+        let revoked = removed.iter().filter(|session| session.is_revoked).count() as u64;
+        self.count_revoked(cx, revoked);
+        cx.counters.add(Count::Expired, removed.len() as u64 - revoked);
+    }
+
+    /// Counts sessions that `revoke_all` has ended: this call, or another one that has found them.
+    pub(super) fn count_revoked(&self, cx: &Context, revoked: u64) {
+        if revoked > 0 {
+            self.revoked.fetch_add(revoked, Ordering::Relaxed);
+            cx.counters.add(Count::Revoked, revoked);
+        }
     }
 
     /// Removes a few expired sessions from a shard in which one was created, because only creates

@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     error::Result,
-    session::{header::RecordHeader, key::PrincipalKey, policy::StepTime},
+    session::{
+        header::{RecordHeader, try_to_vec},
+        key::PrincipalKey,
+        policy::StepTime,
+    },
 };
 
 pub(super) struct Shard {
@@ -50,6 +54,8 @@ pub(super) struct RemovedSession {
     pub principal: Option<PrincipalKey>,
     /// The length of its payload as it was stored.
     pub stored_len: usize,
+    /// Ended by `revoke_all`, not by its timeouts.
+    pub is_revoked: bool,
     /// The keys of its aliases, in whatever shards they are.
     pub old_keys: OldKeys,
 }
@@ -98,12 +104,13 @@ impl Shard {
         &mut self,
         key: u128,
         header: &RecordHeader,
+        label: &[u8],
         deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<SlotAddress> {
         self.index.reserve(tag_of(key))?;
-        self.slab.insert(key, header, deadline, len, fill)
+        self.slab.insert(key, header, label, deadline, len, fill)
     }
 
     /// Links a session that was inserted. Its key is not taken.
@@ -112,8 +119,8 @@ impl Shard {
         self.index.insert(tag_of(key), slot.0);
     }
 
-    /// Replaces header and payload of the session in `slot`: in place if they fit its size class.
-    /// `deadlines` are the session's before and after.
+    /// Replaces header and payload of the session in `slot`, which keeps its label: in place if they
+    /// fit its size class. `deadlines` are the session's before and after.
     pub(super) fn update(
         &mut self,
         key: u128,
@@ -123,14 +130,15 @@ impl Shard {
         len: usize,
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        if self.slab.overwrite(slot, header, len, &fill)? {
+        let label = try_to_vec(self.slab.label(slot))?;
+        if self.slab.overwrite(slot, header, &label, len, &fill)? {
             // The scheduled deadline is not later than the old one. It stays valid unless the new
             // one is earlier.
             if deadlines[1] < deadlines[0] {
                 self.slab.schedule(slot, deadlines[1]);
             }
         } else {
-            let new = self.insert_unlinked(key, header, deadlines[1], len, fill)?;
+            let new = self.insert_unlinked(key, header, &label, deadlines[1], len, fill)?;
             self.replace(key, slot, new);
         }
         Ok(())
@@ -145,20 +153,20 @@ impl Shard {
     /// Removes and wipes the session with this key, expired or not.
     pub(super) fn remove(&mut self, key: u128) -> Option<RemovedSession> {
         let slot = self.find(key)?;
-        Some(self.remove_slot(key, slot))
+        Some(self.remove_slot(key, slot, false))
     }
 
-    fn remove_slot(&mut self, key: u128, slot: SlotAddress) -> RemovedSession {
+    fn remove_slot(&mut self, key: u128, slot: SlotAddress, is_revoked: bool) -> RemovedSession {
         debug_assert_eq!(self.slab.key(slot), key, "the index points at another session");
         let principal = self.slab.header(slot).principal;
         let stored_len = self.slab.payload(slot).len();
         self.index.remove(tag_of(key), slot.0);
         self.slab.remove(slot);
-        RemovedSession { key, principal, stored_len, old_keys: self.aliases.take_old_keys(key) }
+        RemovedSession { key, principal, stored_len, is_revoked, old_keys: self.aliases.take_old_keys(key) }
     }
 
-    /// Removes expired sessions from the cursor on, and adds them to `removed`. If visits of the
-    /// budget are left, there are no more.
+    /// Removes sessions that have expired, or that `revoke_all` has ended, from the cursor on, and
+    /// adds them to `removed`. If visits of the budget are left, there are no more.
     pub(super) fn remove_expired(
         &mut self,
         time: &StepTime,
@@ -181,9 +189,9 @@ impl Shard {
                 return;
             }
             due.retain(|&mut slot| {
-                let deadline = self.slab.header(slot).deadline(time.timeouts);
-                if deadline > time.now {
-                    self.slab.schedule(slot, deadline);
+                let header = self.slab.header(slot);
+                if header.is_live(time) {
+                    self.slab.schedule(slot, header.deadline(time.timeouts));
                     return false;
                 }
                 self.index.prefetch(tag_of(self.slab.key(slot)));
@@ -191,7 +199,8 @@ impl Shard {
             });
             budget.removals -= due.len() as u64;
             for &slot in &due {
-                removed.push(self.remove_slot(self.slab.key(slot), slot));
+                let is_revoked = !self.slab.header(slot).has_expired(time);
+                removed.push(self.remove_slot(self.slab.key(slot), slot, is_revoked));
             }
         }
     }
@@ -224,7 +233,10 @@ mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::*;
-    use crate::session::policy::{FOREVER, Timeouts};
+    use crate::session::{
+        header::NEVER_AUTHENTICATED,
+        policy::{FOREVER, NONE_REVOKED, Timeouts},
+    };
 
     const TIMEOUTS: Timeouts = Timeouts { absolute: FOREVER, idle: 1000 };
 
@@ -232,6 +244,7 @@ mod tests {
         RecordHeader {
             version: 1,
             created: now,
+            authenticated: NEVER_AUTHENTICATED,
             counted_from: now,
             last_seen: now,
             own: Timeouts { absolute: 0, idle: 0 },
@@ -249,7 +262,7 @@ mod tests {
             out.copy_from_slice(&payload(key, len));
             Ok(())
         };
-        let slot = shard.insert_unlinked(key, &header(now, principal), now + TIMEOUTS.idle, len, fill).unwrap();
+        let slot = shard.insert_unlinked(key, &header(now, principal), b"", now + TIMEOUTS.idle, len, fill).unwrap();
         shard.link(key, slot);
     }
 
@@ -309,7 +322,7 @@ mod tests {
                         last_seen.insert(key, now);
                     }
                     (8, _) => {
-                        let time = StepTime { now, timeouts: TIMEOUTS };
+                        let time = StepTime { now, timeouts: TIMEOUTS, revoked_until: NONE_REVOKED };
                         let mut removed = RemovedSessions::new();
                         let mut budget = RemovalBudget { visits: u32::MAX, removals: u64::MAX };
                         shard.remove_expired(&time, &mut DueCursor::default(), &mut budget, &mut removed);
@@ -345,7 +358,7 @@ mod tests {
             let slot = shard.find(*key).unwrap();
             shard.slab.set_last_seen(slot, 500);
         }
-        let time = StepTime { now: 1000, timeouts: TIMEOUTS };
+        let time = StepTime { now: 1000, timeouts: TIMEOUTS, revoked_until: NONE_REVOKED };
         let mut removed = RemovedSessions::new();
         let mut budget = RemovalBudget { visits: 100, removals: 1 };
         shard.remove_expired(&time, &mut DueCursor::default(), &mut budget, &mut removed);

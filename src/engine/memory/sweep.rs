@@ -1,4 +1,4 @@
-//! What removes expired sessions in bulk, and gives memory back. Takes the shards in turn and holds
+//! What removes expired and revoked sessions in bulk, and gives memory back. Takes the shards in turn and holds
 //! each lock for a short time only: the locks are not fair, so a longer hold, or taking the same
 //! lock again at once, would keep other threads out.
 
@@ -14,6 +14,8 @@ use super::{
 use crate::{
     engine::Context,
     error::{Error, ErrorKind, Result},
+    session::policy::NONE_REVOKED,
+    sync::ignore_poison,
 };
 
 /// Slots that a sweep visits per hold of a shard's lock.
@@ -40,6 +42,28 @@ impl SessionTable {
         removed
     }
 
+    /// Ends all sessions that were created before the call, and returns how many. From the beginning
+    /// they are dead to every call, so that none escapes by a renewal; then they are removed as a
+    /// sweep removes expired ones.
+    pub(super) fn revoke_all(&self, cx: &Context) -> u64 {
+        let mut revoked_until = ignore_poison(self.revoked_until.lock());
+        // Sessions that are created meanwhile are later by a millisecond: the next call ends them.
+        *revoked_until = cx.clock.now_ms().max(revoked_until.saturating_add(1));
+        let before = self.revoked.load(Ordering::Relaxed);
+        cx.policy.set_revoked_until(*revoked_until);
+        let first_shard = self.sweeps.fetch_add(1, Ordering::Relaxed);
+        for shard in self.shards_from(first_shard) {
+            shard.lock().slab.make_all_due();
+        }
+        self.sweep_expired(cx, first_shard, u64::MAX);
+        cx.policy.set_revoked_until(NONE_REVOKED);
+        // Also what other calls have removed meanwhile.
+        let revoked = self.revoked.load(Ordering::Relaxed) - before;
+        let budget = self.compact(first_shard, revoked);
+        self.release_memory(budget);
+        revoked
+    }
+
     fn sweep_expired(&self, cx: &Context, first_shard: usize, max: u64) -> u64 {
         let mut pending: SmallVec<[_; 64]> =
             self.shards_from(first_shard).map(|shard| (shard, DueCursor::default())).collect();
@@ -47,6 +71,7 @@ impl SessionTable {
         let mut removed = RemovedSessions::new();
         while !pending.is_empty() && total < max {
             pending.retain(|(shard, cursor)| {
+                let is_from_start = *cursor == DueCursor::default();
                 let mut budget = RemovalBudget { visits: VISITS_PER_HOLD, removals: max - total };
                 let mut locked = shard.lock();
                 self.remove_expired(cx, &cx.step_time(), &mut locked, cursor, &mut budget, &mut removed);
@@ -54,7 +79,8 @@ impl SessionTable {
                 total += removed.len() as u64;
                 self.remove_references(&removed);
                 removed.clear();
-                budget.visits == 0
+                // Between two holds, compaction may have moved a session behind the cursor.
+                budget.visits == 0 || !is_from_start
             });
         }
         total

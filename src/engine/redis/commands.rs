@@ -211,7 +211,7 @@ impl<'a> Commands<'a> {
     }
 
     pub(super) fn step_time(&self, now: i64) -> StepTime {
-        StepTime { now, timeouts: self.cx.policy.timeouts() }
+        self.cx.policy.step_time(now)
     }
 
     /// Lets another call make progress; fails with this text when the deadline is near.

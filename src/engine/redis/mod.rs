@@ -24,6 +24,7 @@ mod scripts;
 use once_cell::sync::OnceCell;
 
 use self::{
+    client::text,
     commands::{Commands, Extent, ListedSession, UseMode, Value},
     fast_read::FastRead,
     open::{OpenOptions, RedisStore, StoreHandle},
@@ -35,7 +36,7 @@ use crate::{
     session::{
         alias::Grace,
         codec,
-        header::{Entry, Meta, StoredRecord},
+        header::{Meta, StoredEntry, StoredRecord},
         key::{LookupKey, PrincipalKey, Ref},
         write::Write,
     },
@@ -58,7 +59,7 @@ impl Redis {
         let engine = Redis { options, handle: PerProcess::new() };
         engine.store()?;
         // Derived, not stored: a server that has lost its data has not lost the store.
-        Ok((engine, blake3::derive_key("libsss 2026 format 1: salt of a redis store", redis.prefix.as_bytes())))
+        Ok((engine, blake3::derive_key("libsss 2026 format 2: salt of a redis store", redis.prefix.as_bytes())))
     }
 
     /// The store in this process.
@@ -98,6 +99,14 @@ impl Drop for TouchGuard<'_> {
     }
 }
 
+fn not_built(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{what} is not built yet for redis:"))
+}
+
+fn check_label(write: &Write) -> Result<()> {
+    if write.new_label_len() > 0 { Err(not_built("a label")) } else { Ok(()) }
+}
+
 impl Engine for Redis {
     fn enter(&self) -> Result<Context<'_>> {
         let store = self.store()?;
@@ -118,6 +127,7 @@ impl Engine for Redis {
     }
 
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
+        check_label(write)?;
         let header = ops::create(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
@@ -166,14 +176,16 @@ impl Engine for Redis {
         Ok(())
     }
 
-    fn touch(&self, cx: &Context, key: &LookupKey) -> Result<Meta> {
+    fn touch(&self, cx: &Context, key: &LookupKey, peek: bool) -> Result<Meta> {
         let commands = Commands::new(self.store()?, cx);
         loop {
-            let lookup = commands.lookup(key, UseMode::Touch, Extent::Prefix)?;
+            let mode = if peek { UseMode::Peek } else { UseMode::Touch };
+            let lookup = commands.lookup(key, mode, Extent::Prefix)?;
             match lookup.value {
                 Value::Session(start) => {
                     let record = codec::decode(&start, commands.store.seals)?;
-                    let meta = record.header.touched_at(lookup.time.now).meta(lookup.time.timeouts);
+                    let header = if peek { record.header } else { record.header.touched_at(lookup.time.now) };
+                    let meta = header.meta(lookup.time.timeouts);
                     let expires_ms = meta.expires_ms.min(record.engine_fields.indexed_deadline);
                     return Ok(Meta { expires_ms, ..meta });
                 }
@@ -184,16 +196,21 @@ impl Engine for Redis {
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
+        check_label(write)?;
         let header = ops::put(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
+        check_label(write)?;
         let header = ops::renew(&Commands::new(self.store()?, cx), old, new, write, grace)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
-    fn delete(&self, cx: &Context, key: &LookupKey) -> Result<()> {
+    fn delete(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
+        if principal.is_some() {
+            return Err(not_built("delete_ref with a principal"));
+        }
         ops::delete(&Commands::new(self.store()?, cx), key)
     }
 
@@ -234,7 +251,7 @@ impl Engine for Redis {
         Ok(removed)
     }
 
-    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<Entry>> {
+    fn list(&self, cx: &Context, principal: PrincipalKey) -> Result<Vec<StoredEntry>> {
         let store = self.store()?;
         let sessions = ops::list(&Commands::new(store, cx), principal)?;
         let timeouts = cx.policy.timeouts();
@@ -242,7 +259,7 @@ impl Engine for Redis {
             let record = codec::decode(&session.start, store.seals)?;
             let header_len = session.start.len() - record.payload.len();
             let stored_len = session.record_len.saturating_sub(header_len);
-            Ok(record.header.entry(session.key, self.payload_len(stored_len), timeouts))
+            record.header.entry(session.key, record.label, self.payload_len(stored_len), timeouts)
         };
         sessions.iter().map(entry).collect()
     }
@@ -251,12 +268,17 @@ impl Engine for Redis {
         ops::revoke(&Commands::new(self.store()?, cx), principal, except)
     }
 
+    fn revoke_all(&self, _: &Context) -> Result<u64> {
+        Err(not_built("revoke_all"))
+    }
+
     /// Counts by looking at every session.
     fn usage(&self, cx: &Context) -> Result<EngineUsage> {
         let store = self.store()?;
         let commands = Commands::new(store, cx);
         let mut usage = EngineUsage { sessions: 0, bytes: 0, hits: 0, misses: 0 };
-        let requests: [&[&[u8]]; 3] = [&[b"STRLEN"], &[b"GETRANGE", b"0", b"1"], &[b"GETRANGE", b"-1", b"-1"]];
+        let start_end = text(codec::START as i64 - 1);
+        let requests: [&[&[u8]]; 3] = [&[b"STRLEN"], &[b"GETRANGE", b"0", &start_end], &[b"GETRANGE", b"-1", b"-1"]];
         store.client.scan(&store.names().session_pattern(), &requests, commands.deadline, |_, replies| {
             let len = replies[0].int().and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
             // It may have ended meanwhile, or be the key of an old id.

@@ -30,7 +30,7 @@ pub(super) fn create(commands: &Commands, key: &LookupKey, write: &Write) -> Res
     let mut replaces_revoked = false;
     for _ in 0..MAX_ATTEMPTS {
         let now = commands.now(key)?;
-        let header = write.new_header(now);
+        let header = write.new_header(&commands.step_time(now));
         let fields = engine_fields(commands, &header, commands.store.next_entry_number(now));
         let record = compose_record(commands, key, &header, &fields, &write.content, None)?;
         let entry = index_entry(key, &header, &fields);
@@ -155,7 +155,7 @@ pub(super) fn renew(
             is_repeated: rounds > 1,
             record: compose_record(commands, new, &header, &fields, &write.content, Some(current()))?,
             entry: index_entry(new, &header, &fields),
-            alias: grace.with_fresh_nonce()?.alias(*old, *new, &header, &time)?,
+            alias: grace.with_fresh_nonce()?.alias((*old, &before.header), (*new, &header), &time)?,
             ends_at: before.header.deadline(time.timeouts).max(header.deadline(time.timeouts)),
             old_record: stored,
         };
@@ -319,11 +319,11 @@ fn compose_record(
 ) -> Result<Vec<u8>> {
     let content = content.with_fresh_nonce()?;
     let old_len = old.as_ref().map_or(0, |old| old.payload.len());
-    let len = codec::record_len(header, content.stored_len(old_len));
+    let len = codec::record_len(header, 0, content.stored_len(old_len));
     let mut record = Vec::new();
     record.try_reserve_exact(len).map_err(|_| Error::no_memory())?;
     record.resize(len, 0);
-    let payload = codec::encode(header, fields, commands.store.seals, &mut record);
+    let payload = codec::encode(header, &[], fields, commands.store.seals, &mut record);
     content.write_to(key, header, old, payload)?;
     Ok(record)
 }

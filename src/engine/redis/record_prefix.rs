@@ -1,10 +1,10 @@
 //! The first bytes of a record without its last use: header and nonce, which no two writes share. A
 //! server recognizes by them the record that a client has seen.
 
-use crate::session::codec::{HEADER, LAST_SEEN, PRINCIPAL};
+use crate::session::codec::{COUNTED_FROM, HEADER, LAST_SEEN, PRINCIPAL};
 
 /// The longest header, and the sealed payload up to the end of its nonce.
-pub(super) const PREFIX: usize = HEADER + PRINCIPAL + 17;
+pub(super) const PREFIX: usize = HEADER + PRINCIPAL + COUNTED_FROM + 17;
 const LAST_SEEN_END: usize = LAST_SEEN + 8;
 
 #[derive(Clone, Default)]

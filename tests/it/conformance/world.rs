@@ -158,7 +158,7 @@ impl World {
                 let reference =
                     if *reference == "unknown_ref" { vec![0xaa; 32] } else { self.value(reference)?.to_vec() };
                 let reference = Ref(reference.try_into().map_err(|_| "not a reference")?);
-                Ok(store.delete_ref(&reference).map(|()| Got::default()))
+                Ok(store.delete_ref(&reference, None).map(|()| Got::default()))
             }
             ("sweep", [max]) => Ok(store.sweep(max.parse().map_err(|_| "bad number")?).map(Got::count)),
             ("list", [principal]) => Ok(store

@@ -80,7 +80,7 @@ impl Recorder<'_> {
             (Fault::RevokeMisses, Call::Revoke { who, except: None }) => {
                 let entries = store.list(PRINCIPALS[who as usize]).ok()?;
                 let (_, others) = entries.split_last()?;
-                others.iter().for_each(|entry| _ = store.delete_ref(&entry.reference));
+                others.iter().for_each(|entry| _ = store.delete_ref(&entry.reference, None));
                 Answer::Revoked(entries.len() as u64)
             }
             (Fault::TornRenew, Call::Renew { id, value, opts }) if opts.grace == 0 => {

@@ -117,7 +117,7 @@ fn begin(store: &Store, end: &str, nth: usize) -> Raced {
 fn end_session(store: &Store, raced: &Raced, end: &str) -> bool {
     match end {
         "delete" => return found(store.delete(&raced.sid)).is_some(),
-        "delete_ref" => return found(store.delete_ref(&raced.reference)).is_some(),
+        "delete_ref" => return found(store.delete_ref(&raced.reference, None)).is_some(),
         "revoke" => assert_eq!(store.revoke(&raced.principal, None).unwrap(), 1, "it lived when revoke was called"),
         _ => store.advance_clock(TICK_MS).unwrap(),
     }

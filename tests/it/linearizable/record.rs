@@ -241,7 +241,9 @@ impl<'a> Recorder<'a> {
             5 => (1 + self.rng.below(20) as i64, 0),
             _ => (0, 0),
         };
-        let grace = if renew && self.rng.one_in(2) { 1 + self.rng.below(12) as i64 } else { 0 };
+        // A login takes no grace time.
+        let may_have_grace = renew && !matches!(who, Who::Set(_));
+        let grace = if may_have_grace && self.rng.one_in(2) { 1 + self.rng.below(12) as i64 } else { 0 };
         Opts { timeout, idle, who, grace }
     }
 
@@ -303,7 +305,7 @@ impl<'a> Recorder<'a> {
             Call::Touch { id } => wrote(store.touch(world.sid(id))),
             Call::Delete { id } => done(store.delete(world.sid(id))),
             Call::DeleteRef { id } => match world.find(id).and_then(|known| known.reference) {
-                Some(reference) => done(store.delete_ref(&reference)),
+                Some(reference) => done(store.delete_ref(&reference, None)),
                 None => Answer::NotFound,
             },
             Call::Reference { id } => {

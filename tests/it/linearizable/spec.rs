@@ -45,6 +45,8 @@ pub struct Session {
     /// The first id that it had: the same through all renewals.
     pub first: Id,
     created: i64,
+    /// 0: never.
+    authenticated: i64,
     seen: i64,
     timeout: i64,
     idle: i64,
@@ -181,8 +183,17 @@ impl State {
             _ => UNKNOWN,
         };
         let now = self.now;
-        let blank =
-            Session { value: 0, principal: None, version: 0, first: new, created: now, seen: now, timeout: 0, idle: 0 };
+        let blank = Session {
+            value: 0,
+            principal: None,
+            version: 0,
+            first: new,
+            created: now,
+            authenticated: 0,
+            seen: now,
+            timeout: 0,
+            idle: 0,
+        };
         let mut session = old.map_or(blank, |id| self.living[&id].clone());
         session.seen = now;
         if let Some(value) = value {
@@ -195,6 +206,10 @@ impl State {
             Who::Clear => None,
             Who::Set(who) => Some(who),
         };
+        let principal_before = old.and_then(|id| self.living[&id].principal);
+        if old != Some(new) && session.principal.is_some() && session.principal != principal_before {
+            session.authenticated = now;
+        }
         let meta = session.meta(rules);
         let answer = if old == Some(new) { Answer::Wrote(meta) } else { Answer::Made(new, meta) };
         let mut next = self.clone();
@@ -297,7 +312,11 @@ impl Session {
     }
 
     fn absolute_deadline(&self, rules: &Rules) -> i64 {
-        self.created.saturating_add(if self.timeout == 0 { rules.timeout } else { self.timeout })
+        self.created.max(self.authenticated).saturating_add(if self.timeout == 0 {
+            rules.timeout
+        } else {
+            self.timeout
+        })
     }
 
     fn meta(&self, rules: &Rules) -> PlainMeta {

@@ -208,7 +208,7 @@ impl Pair {
         let id = self.id();
         let Some(reference) = self.refs.get(&id).copied() else { return };
         self.note(|| format!("delete_ref {id}"));
-        let (got, want) = (self.store.delete_ref(&reference), self.model.delete(id));
+        let (got, want) = (self.store.delete_ref(&reference, None), self.model.delete(id));
         self.compare(got, want);
     }
 

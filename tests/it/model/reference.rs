@@ -32,6 +32,8 @@ pub struct Session {
     pub principal: Option<&'static str>,
     pub version: u64,
     created: i64,
+    /// 0: never.
+    authenticated: i64,
     seen: i64,
     timeout: i64,
     idle: i64,
@@ -157,6 +159,11 @@ impl Model {
         gone: &dyn Fn(Id) -> bool,
     ) -> Answer<PlainMeta> {
         self.check(payload, opts, false)?;
+        let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
+        let logs_in = matches!(opts.who, Who::Set(who) if session.principal != Some(who));
+        if opts.grace > 0 && logs_in {
+            return Err(ErrorKind::Invalid);
+        }
         let meta = self.write(Some(id), new, payload, opts, gone)?;
         if opts.grace > 0 {
             // Not past the absolute deadline that the session has now.
@@ -216,6 +223,7 @@ impl Model {
             principal: None,
             version: 0,
             created: self.now,
+            authenticated: 0,
             seen: self.now,
             timeout: 0,
             idle: 0,
@@ -239,6 +247,11 @@ impl Model {
             Who::Keep => {}
             Who::Clear => after.principal = None,
             Who::Set(principal) => after.principal = Some(principal),
+        }
+
+        // Another principal by a put is no login.
+        if old != Some(new) && after.principal.is_some() && after.principal != before.principal {
+            after.authenticated = self.now;
         }
 
         let (surplus, tied, of_tied) = self.surplus(after.principal, old);
@@ -286,7 +299,7 @@ impl Session {
     }
 
     fn absolute_deadline(&self, rules: &Rules) -> i64 {
-        sum(self.created, if self.timeout == 0 { rules.timeout } else { self.timeout })
+        sum(self.created.max(self.authenticated), if self.timeout == 0 { rules.timeout } else { self.timeout })
     }
 
     fn meta(&self, rules: &Rules) -> PlainMeta {

@@ -226,7 +226,7 @@ fn verify_whole(store: &Store, all: &[Writers], unknown: usize, seed: u64) {
     assert_eq!(stats.errors, 0, "seed {seed}");
     let sids = writers().flat_map(|(_, known)| known.sessions.keys());
     let known: BTreeSet<_> = sids.map(|sid| store.reference(sid).unwrap()).collect();
-    references.difference(&known).for_each(|reference| store.delete_ref(reference).unwrap());
+    references.difference(&known).for_each(|reference| store.delete_ref(reference, None).unwrap());
 }
 
 /// A process that is killed gives back its memory before it counts as dead, and a large one takes

@@ -147,7 +147,7 @@ mod tests {
         let fixture = Fixture::new("");
         let alice = Options::new().principal("alice");
         let (sid, _) = fixture.store.create(b"one", &alice).unwrap();
-        let (other, _) = fixture.store.create(b"two", &Options::default()).unwrap();
+        let (other, _) = fixture.store.create(b"two", &alice).unwrap();
         fixture.store.renew(&other, None, &alice.grace(std::time::Duration::from_secs(60))).unwrap();
         fixture.store.create(b"", &alice.timeout(Timeout::Never).idle_timeout(Timeout::Never)).unwrap();
         let key = fixture.store.reference(&sid).unwrap().0;

@@ -22,7 +22,7 @@ pub(super) struct Deadlines {
 }
 
 /// The progress of a search for slots that are due.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct DueCursor {
     chunk: usize,
     index: usize,

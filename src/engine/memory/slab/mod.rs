@@ -2,8 +2,10 @@
 //! size class share chunks of 64 KiB.
 //!
 //! ```text
-//! slot = key 16 | created 8 | last seen 8 | version 8 | length 4 | flags 4 | [own timeouts 16 | principal 16] | payload
+//! slot = key 16 | created 8 | last seen 8 | version 8 | length 4 | flags 4
+//!      | [own timeouts 16 | principal 16 | [authenticated 8]] | [label] | payload
 //! ```
+//! The upper half of the flags is the length of the label.
 //! A free slot is wiped except for the link to the next free one. The allocator's state and the
 //! deadlines are kept apart from the slots, so using a session touches nothing here but its slot.
 
@@ -24,7 +26,7 @@ use super::alloc::pool::{Chunk, Pool};
 use crate::{
     error::{Error, Result},
     session::{
-        header::{RecordHeader, StoredRecord},
+        header::{NEVER_AUTHENTICATED, RecordHeader, StoredRecord},
         key::{LookupKey, PrincipalKey},
         policy::Timeouts,
     },
@@ -37,16 +39,23 @@ const VERSION: usize = 32;
 const LENGTH: usize = 40;
 const FLAGS: usize = 44;
 const HEADER_LEN: usize = 48;
-/// Behind the header, if the session has timeouts of its own or a principal.
+/// Behind the header, if the session has timeouts of its own, a principal or a login.
 const ABSOLUTE_TIMEOUT: usize = 48;
 const IDLE_TIMEOUT: usize = 56;
 const PRINCIPAL: usize = 64;
 const EXTENDED_HEADER_LEN: usize = 80;
+/// Behind the extension, if the login was later than the creation.
+const AUTHENTICATED: usize = 80;
+const AUTHENTICATED_HEADER_LEN: usize = 88;
 
 const EXTENDED: u32 = 1;
 const HAS_PRINCIPAL: u32 = 2;
 /// The slot holds the number of a large payload instead of the payload.
 const LARGE: u32 = 4;
+/// The session was created with a principal.
+const AUTHENTICATED_AT_CREATION: u32 = 8;
+const HAS_AUTHENTICATED: u32 = 16;
+const LABEL_LEN_SHIFT: u32 = 16;
 
 pub(super) struct Slab {
     pool: Arc<Pool>,
@@ -92,6 +101,7 @@ impl Slab {
         let mut header = RecordHeader {
             version: u64::from_le_bytes(field(bytes, VERSION)),
             created: time(CREATED),
+            authenticated: NEVER_AUTHENTICATED,
             counted_from: time(CREATED),
             last_seen: time(LAST_SEEN),
             own: Timeouts { absolute: 0, idle: 0 },
@@ -102,15 +112,30 @@ impl Slab {
             if flags & HAS_PRINCIPAL != 0 {
                 header.principal = Some(PrincipalKey(u128::from_le_bytes(field(bytes, PRINCIPAL)), 0));
             }
+            if flags & AUTHENTICATED_AT_CREATION != 0 {
+                header.authenticated = header.created;
+            } else if flags & HAS_AUTHENTICATED != 0 {
+                header.authenticated = time(AUTHENTICATED);
+                // The clock of this engine is never ahead.
+                header.counted_from = header.authenticated;
+            }
         }
         header
+    }
+
+    /// The label as it is stored; empty if there is none.
+    pub(super) fn label(&self, slot: SlotAddress) -> &[u8] {
+        let bytes = self.bytes(slot);
+        let flags = u32::from_le_bytes(field(bytes, FLAGS));
+        let end = payload_at(flags);
+        &bytes[end - label_len(flags)..end]
     }
 
     /// The payload as it is stored: sealed, if the store seals.
     pub(super) fn payload(&self, slot: SlotAddress) -> &[u8] {
         let bytes = self.bytes(slot);
         let flags = u32::from_le_bytes(field(bytes, FLAGS));
-        let start = header_len(flags);
+        let start = payload_at(flags);
         if flags & LARGE != 0 {
             return self.large.get(u32::from_le_bytes(field(bytes, start)));
         }
@@ -131,11 +156,12 @@ impl Slab {
         &mut self,
         key: u128,
         header: &RecordHeader,
+        label: &[u8],
         deadline: i64,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<SlotAddress> {
-        let (class, is_large) = class_for(header, len);
+        let (class, is_large) = class_for(header, label, len);
         let large = if is_large { Some(self.large.add(len)?) } else { None };
         let slot = match self.allocate(class) {
             Ok(slot) => slot,
@@ -147,7 +173,7 @@ impl Slab {
             }
         };
         put(self.bytes_mut(slot), KEY, key.to_le_bytes());
-        self.write_header(slot, header, len, large);
+        self.write_header(slot, header, label, len, large);
         self.schedule(slot, deadline);
         if let Err(error) = fill(self.payload_mut(slot)) {
             self.remove(slot);
@@ -162,19 +188,20 @@ impl Slab {
         &mut self,
         slot: SlotAddress,
         header: &RecordHeader,
+        label: &[u8],
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<bool> {
         let old_flags = u32::from_le_bytes(field(self.bytes(slot), FLAGS));
-        let (class, is_large) = class_for(header, len);
+        let (class, is_large) = class_for(header, label, len);
         if is_large || old_flags & LARGE != 0 || class != self.allocator.class(slot) {
             return Ok(false);
         }
-        let old_end = header_len(old_flags) + self.payload(slot).len();
-        self.write_header(slot, header, len, None);
+        let old_end = payload_at(old_flags) + self.payload(slot).len();
+        self.write_header(slot, header, label, len, None);
         let payload = self.payload_mut(slot);
         fill(payload)?;
-        let end = header_len(flags_of(header, false)) + len;
+        let end = payload_at(flags_of(header, label, false)) + len;
         if end < old_end {
             wipe(&mut self.bytes_mut(slot)[end..old_end]);
         }
@@ -184,11 +211,11 @@ impl Slab {
     /// Wipes and frees a slot.
     pub(super) fn remove(&mut self, slot: SlotAddress) {
         let flags = u32::from_le_bytes(field(self.bytes(slot), FLAGS));
-        let mut end = header_len(flags) + self.payload(slot).len();
+        let mut end = payload_at(flags) + self.payload(slot).len();
         if flags & LARGE != 0 {
-            let number = u32::from_le_bytes(field(self.bytes(slot), header_len(flags)));
+            let number = u32::from_le_bytes(field(self.bytes(slot), payload_at(flags)));
             self.large.remove(number);
-            end = header_len(flags) + size_of_val(&number);
+            end = payload_at(flags) + size_of_val(&number);
         }
         wipe(&mut self.bytes_mut(slot)[..end]);
         self.free(slot);
@@ -298,8 +325,8 @@ impl Slab {
         self.chunks[chunk] = None;
     }
 
-    fn write_header(&mut self, slot: SlotAddress, header: &RecordHeader, len: usize, large: Option<u32>) {
-        let flags = flags_of(header, large.is_some());
+    fn write_header(&mut self, slot: SlotAddress, header: &RecordHeader, label: &[u8], len: usize, large: Option<u32>) {
+        let flags = flags_of(header, label, large.is_some());
         let bytes = self.bytes_mut(slot);
         put(bytes, CREATED, header.created.to_le_bytes());
         put(bytes, LAST_SEEN, header.last_seen.to_le_bytes());
@@ -310,16 +337,21 @@ impl Slab {
             put(bytes, ABSOLUTE_TIMEOUT, header.own.absolute.to_le_bytes());
             put(bytes, IDLE_TIMEOUT, header.own.idle.to_le_bytes());
             put(bytes, PRINCIPAL, header.principal.map_or(0, |principal| principal.0).to_le_bytes());
+            if flags & HAS_AUTHENTICATED != 0 {
+                put(bytes, AUTHENTICATED, header.authenticated.to_le_bytes());
+            }
+            let end = payload_at(flags);
+            bytes[end - label.len()..end].copy_from_slice(label);
         }
         if let Some(number) = large {
-            put(bytes, header_len(flags), number.to_le_bytes());
+            put(bytes, payload_at(flags), number.to_le_bytes());
         }
     }
 
     fn payload_mut(&mut self, slot: SlotAddress) -> &mut [u8] {
         let bytes = self.bytes(slot);
         let flags = u32::from_le_bytes(field(bytes, FLAGS));
-        let start = header_len(flags);
+        let start = payload_at(flags);
         if flags & LARGE != 0 {
             let number = u32::from_le_bytes(field(bytes, start));
             return self.large.get_mut(number);
@@ -355,22 +387,40 @@ impl Slab {
     }
 }
 
-fn flags_of(header: &RecordHeader, is_large: bool) -> u32 {
-    let principal = if header.principal.is_some() { HAS_PRINCIPAL } else { 0 };
-    let extended = if principal != 0 || header.own != (Timeouts { absolute: 0, idle: 0 }) { EXTENDED } else { 0 };
-    extended | principal | if is_large { LARGE } else { 0 }
+fn flags_of(header: &RecordHeader, label: &[u8], is_large: bool) -> u32 {
+    debug_assert!(label.is_empty() || header.principal.is_some(), "only a session with a principal has a label");
+    let mut flags = (label.len() as u32) << LABEL_LEN_SHIFT;
+    if header.principal.is_some() {
+        flags |= HAS_PRINCIPAL;
+    }
+    if header.authenticated != NEVER_AUTHENTICATED {
+        flags |= if header.authenticated == header.created { AUTHENTICATED_AT_CREATION } else { HAS_AUTHENTICATED };
+    }
+    if flags != 0 || header.own != (Timeouts { absolute: 0, idle: 0 }) {
+        flags |= EXTENDED;
+    }
+    flags | if is_large { LARGE } else { 0 }
 }
 
-fn header_len(flags: u32) -> usize {
-    if flags & EXTENDED != 0 { EXTENDED_HEADER_LEN } else { HEADER_LEN }
+fn label_len(flags: u32) -> usize {
+    (flags >> LABEL_LEN_SHIFT) as usize
+}
+
+/// Where the payload begins in a slot with these flags.
+fn payload_at(flags: u32) -> usize {
+    if flags & EXTENDED == 0 {
+        return HEADER_LEN;
+    }
+    let header = if flags & HAS_AUTHENTICATED != 0 { AUTHENTICATED_HEADER_LEN } else { EXTENDED_HEADER_LEN };
+    header + label_len(flags)
 }
 
 /// The size class that a session needs, and whether its payload is stored apart.
-fn class_for(header: &RecordHeader, len: usize) -> (usize, bool) {
-    let header = header_len(flags_of(header, false));
-    match header.saturating_add(len) {
+fn class_for(header: &RecordHeader, label: &[u8], len: usize) -> (usize, bool) {
+    let start = payload_at(flags_of(header, label, false));
+    match start.saturating_add(len) {
         size if size <= MAX_SLOT_SIZE => (class_of(size), false),
-        _ => (class_of(header + size_of::<u32>()), true),
+        _ => (class_of(start + size_of::<u32>()), true),
     }
 }
 

@@ -5,11 +5,12 @@
 -- write. ARGV[5]: when its caller stops waiting.
 
 -- The longest header and the nonce behind it: no two writes share them.
-local PREFIX = 105
-local HEADER = 56
+local PREFIX = 121
+local HEADER = 64
 local CREATED = 8
 local LAST_SEEN = 16
 local IDLE = 40
+local AUTHENTICATED = 56
 local PRINCIPAL = 32
 local HAS_PRINCIPAL, HAS_COUNTED_FROM = 1, 8
 -- By how much the times of a record may be ahead of the clock (header.rs).
@@ -98,15 +99,16 @@ local function has_flag(record, flag)
   return math.floor(record:byte(2) / flag) % 2 == 1
 end
 
--- Where the absolute timeout begins if that is before the creation: where the record has it or
--- would have it, in bytes from its start.
+-- Where the absolute timeout begins if that is before the creation and the last login: where the
+-- record has it or would have it, in bytes from its start.
 local function counted_from_at(record)
   return HEADER + (has_flag(record, HAS_PRINCIPAL) and PRINCIPAL or 0)
 end
 
 -- When the absolute timeout begins.
 local function timeout_start(record)
-  local start, at = struct.unpack('<i8', record, CREATED + 1), counted_from_at(record)
+  local created, authenticated = struct.unpack('<i8', record, CREATED + 1), struct.unpack('<i8', record, AUTHENTICATED + 1)
+  local start, at = math.max(created, authenticated), counted_from_at(record)
   if has_flag(record, HAS_COUNTED_FROM) and #record >= at + 8 then
     start = math.min(start, (struct.unpack('<i8', record, at + 1)))
   end
@@ -268,7 +270,7 @@ local function is_late()
 end
 
 local function has_principal(header, principal)
-  return has_flag(header, HAS_PRINCIPAL) and header:sub(57, 88) == principal
+  return has_flag(header, HAS_PRINCIPAL) and header:sub(HEADER + 1, HEADER + PRINCIPAL) == principal
 end
 
 -- The value of a session that leaves: its destination, which is the key where it arrives (32) and a

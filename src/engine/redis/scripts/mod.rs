@@ -58,6 +58,7 @@ mod tests {
             format!("local HEADER = {}\n", codec::HEADER),
             format!("local LAST_SEEN = {}\n", codec::LAST_SEEN),
             format!("local IDLE = {}\n", codec::IDLE),
+            format!("local AUTHENTICATED = {}\n", codec::AUTHENTICATED),
             format!("local OLD_KEYS = {}\n", old_keys::FLAG),
             format!("local OLD_KEY = {}\n", old_keys::ENTRY),
             format!("local MAX_ALIASES = {MAX_ALIASES}\n"),
