@@ -43,6 +43,8 @@ class OptionsStruct(Structure):
         ("principal", c_char_p),
         ("principal_len", c_size_t),
         ("grace_ms", c_int64),
+        ("label", c_char_p),
+        ("label_len", c_size_t),
     ]
 
 
@@ -54,6 +56,9 @@ class MetaStruct(Structure):
         ("created_ms", c_int64),
         ("last_seen_ms", c_int64),
         ("expires_ms", c_int64),
+        ("authenticated_ms", c_int64),
+        ("timeout_ms", c_int64),
+        ("idle_timeout_ms", c_int64),
     ]
 
 
@@ -65,6 +70,9 @@ class EntryStruct(Structure):
         ("created_ms", c_int64),
         ("last_seen_ms", c_int64),
         ("expires_ms", c_int64),
+        ("authenticated_ms", c_int64),
+        ("label_len", c_uint32),
+        ("label", c_ubyte * 256),
         ("reserved", c_uint64 * 4),
     ]
 
@@ -111,7 +119,9 @@ FUNCTIONS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "sss_list": (c_int32, (c_uint64, *_DATA, POINTER(EntryStruct), c_size_t, POINTER(c_size_t))),
     "sss_revoke": (c_int32, (c_uint64, *_DATA, *_SID, POINTER(c_uint64))),
     "sss_ref": (c_int32, (c_uint64, *_SID, c_void_p)),
-    "sss_delete_ref": (c_int32, (c_uint64, c_char_p)),
+    "sss_delete_ref": (c_int32, (c_uint64, c_char_p, *_DATA)),
+    "sss_touch_ref": (c_int32, (c_uint64, c_char_p, c_uint32, _META)),
+    "sss_revoke_all": (c_int32, (c_uint64, POINTER(c_uint64))),
     "sss_stats": (c_int32, (c_uint64, POINTER(StatsStruct))),
     "sss_advance_clock": (c_int32, (c_uint64, c_int64)),
     "sss_last_error": (c_int32, (c_void_p, c_size_t, POINTER(c_size_t))),
@@ -126,6 +136,7 @@ GLOBAL: Final = c_uint64(2**64 - 1)
 NO_FLAGS: Final = c_uint32(0)
 PEEK: Final = c_uint32(1)
 CLEAR_PRINCIPAL: Final = 1
+REAUTHENTICATED: Final = 2
 BLOCKS_READS: Final = 1
 BLOCKS_WRITES: Final = 2
 ZERO_LENGTH: Final = c_size_t(0)

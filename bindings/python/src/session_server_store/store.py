@@ -320,7 +320,7 @@ class Store:
 
     def delete_ref(self, ref: bytes) -> bool:
         """Ends the session with this reference. False if there was none."""
-        return _found(self._write_lib.sss_delete_ref(self._handle, ref_bytes(ref, REF_LEN)))
+        return _found(self._write_lib.sss_delete_ref(self._handle, ref_bytes(ref, REF_LEN), None, ZERO_LENGTH))
 
     def stats(self) -> Stats:
         """Counters of this store, and how much is in it."""

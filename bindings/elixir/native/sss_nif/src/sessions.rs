@@ -157,7 +157,7 @@ nif_pairs! {
     }
 
     write_may_block delete_ref delete_ref_dirty |env, store, _scheduler, reference: [RefArg]| -> ok {
-        store.delete_ref(&reference.0)
+        store.delete_ref(&reference.0, None)
     }
 
     read_may_block stats stats_dirty |env, store, _scheduler| -> ok_value {
