@@ -52,7 +52,7 @@ HOST = f"{os.uname().machine}-unknown-linux-gnu"
 CARGO_PASSED = r"test result: \w+\. (\d+) passed"
 CARGO_SKIPPED = r"; (\d+) ignored;"
 # Lines of any step that say what was not run, and why.
-NOT_RUN = r"^(?:not run under |SKIPPED |plug: .* SKIPPED |conformance: .* not applicable ).*"
+NOT_RUN = r"^(?:not run under |SKIPPED |(?:plug|telemetry|phoenix): .* SKIPPED |conformance: .* not applicable ).*"
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(

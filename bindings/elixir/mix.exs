@@ -88,8 +88,8 @@ defmodule SessionServerStore.MixProject do
       ],
       compilers: [:sss_nif] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),
-      # SessionHeaderPlug compiles without Plug, which is optional.
-      xref: [exclude: [Plug.Conn, Plug.Session.Store]],
+      # The plugs compile without Plug, which is optional, like telemetry.
+      xref: [exclude: [Plug.Conn, Plug.Session, Plug.Session.Store, Phoenix.LiveView, Phoenix.PubSub, :telemetry]],
       start_permanent: Mix.env() == :prod,
       build_path: build_path(deps_path()),
       deps: deps(deps_path())
@@ -107,22 +107,36 @@ defmodule SessionServerStore.MixProject do
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_), do: ["lib"]
 
-  # A directory with checkouts of Plug and its dependencies, for development without Hex.
+  # A directory with checkouts of optional dependencies and what those need, for development without
+  # Hex.
   defp deps_path, do: System.get_env("SSS_DEPS_PATH")
 
   # Tests and behaviours that are compiled depend on Plug: builds with and without it must not share
   # a directory.
   defp build_path(nil), do: "_build"
-  defp build_path(_), do: "_build/with_plug"
+  defp build_path(_), do: "_build/with_deps"
 
   defp deps(nil) do
-    if Code.ensure_loaded?(Hex),
-      do: [{:plug, "~> 1.14", optional: true}],
-      else: []
+    if Code.ensure_loaded?(Hex) do
+      [
+        {:plug, "~> 1.14", optional: true},
+        {:phoenix_pubsub, "~> 2.1", optional: true},
+        {:phoenix_live_view, "~> 1.0", optional: true},
+        {:telemetry, "~> 1.0", optional: true},
+        {:ex_doc, "~> 0.34", only: :dev, runtime: false}
+      ]
+    else
+      []
+    end
   end
 
   defp deps(path) do
-    for app <- [:telemetry, :mime, :plug_crypto, :plug],
-        do: {app, path: Path.join(path, "#{app}"), override: true}
+    for app <-
+          ~w(telemetry mime plug_crypto plug)a ++
+            ~w(hpax websock thousand_island bandit)a ++
+            ~w(phoenix_pubsub phoenix_html phoenix_template websock_adapter phoenix phoenix_live_view jason)a,
+        checkout = Path.join(path, "#{app}"),
+        File.dir?(checkout),
+        do: {app, path: checkout, override: true}
   end
 end

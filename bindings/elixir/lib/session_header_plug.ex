@@ -1,6 +1,5 @@
 # Plug.Session over a header instead of a cookie. Compiles without Plug and is always defined,
-# because Plug may be compiled or added after this package. Must not depend on which session store
-# it is given.
+# because Plug may be compiled or added after this package. Works with every session store.
 defmodule SessionHeaderPlug do
   @moduledoc """
   Sends and receives the session id in a header: `Plug.Session` for clients without cookies, such as
@@ -26,6 +25,7 @@ defmodule SessionHeaderPlug do
   """
 
   alias Plug.Conn
+  alias SessionServerStore.Request
 
   plug? = Code.ensure_loaded?(Plug)
   if plug?, do: @behaviour(Plug)
@@ -76,9 +76,14 @@ defmodule SessionHeaderPlug do
   defp write(conn, sid, config) do
     value = config.store.put(conn, sid, conn.private.plug_session, config.store_config)
 
-    conn
-    |> Conn.put_resp_header(config.key, value)
-    |> add_to_header("access-control-expose-headers", config.key)
+    # The client may have the id of a newer session, see SessionServerStore.Plug.
+    if Request.ended?(value) do
+      conn
+    else
+      conn
+      |> Conn.put_resp_header(config.key, value)
+      |> add_to_header("access-control-expose-headers", config.key)
+    end
   end
 
   defp drop(conn, nil, _config), do: conn

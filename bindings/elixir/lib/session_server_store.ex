@@ -1,5 +1,5 @@
 # The Plug store: converts between the results of SessionServerStore.Store and what Plug.Session
-# expects. Must compile and work without Plug, and must not use the conn.
+# expects. Must compile without Plug, and must work without a conn.
 defmodule SessionServerStore do
   @moduledoc """
   A session store for Plug. Sessions stay on the server; the client holds an id of 128 characters.
@@ -10,11 +10,28 @@ defmodule SessionServerStore do
         timeout: {12, :hour},
         idle_timeout: :infinity
 
-  It works with `Plug.Session` and with `SessionHeaderPlug`. `SessionServerStore.Application`
-  describes how to configure the store, and `SessionServerStore.Store` how to use it without Plug.
+  It works with `Plug.Session`, `SessionServerStore.Plug` and `SessionHeaderPlug`.
+  `SessionServerStore.Store` is the same store without Plug.
+
+  ## Stores
+
+  This uses the default store, which `SessionServerStore.Application` configures. An application
+  that needs several stores, or wants to start its store itself, puts stores with names into its
+  supervision tree:
+
+      children = [
+        {SessionServerStore, name: MyApp.Sessions, url: "memory:?max_sessions=1000000"},
+        {SessionServerStore, name: MyApp.AdminSessions, url: "lmdb:/var/lib/my_app/admin?timeout=1h"},
+        MyAppWeb.Endpoint
+      ]
+
+      plug Plug.Session, store: SessionServerStore, key: "sid", name: MyApp.Sessions
+
+  Sessions of one store do not exist in another one. `child_spec/1` describes the options.
 
   ## Options
 
+    * `:name` - the store. Default is the default store
     * `:timeout` - how long after its creation a session expires, however much it is used. Default
       is `10800`
     * `:idle_timeout` - how long after its last use a session expires. Default is `600`
@@ -23,10 +40,17 @@ defmodule SessionServerStore do
       `SessionServerStore.Store.revoke/3` find all sessions of a user. The user id is a string, or
       an integer, which stands for its digits
 
+    * `:conflict` - what a write does if another request has written the session since this one read
+      it. `:merge` writes the keys that this request has set or deleted, and leaves the others as
+      they are stored; of a key that both have changed, the last write stays. `:last` replaces the
+      whole session. `:error` writes nothing and raises a `SessionServerStore.Error` with the reason
+      `:conflict`, for which Plug responds with 409. Default is `:merge`. For a counter, use
+      `SessionServerStore.Store.update/3`
+
   A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`,
   `:second`, `:minute`, `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A timeout
-  that is not given here is that of the `:url` in the application's configuration, or the default
-  above. A session has the timeouts of the pipeline that wrote it last.
+  that is not given here is that of the store's `:url`, or the default above. A session has the
+  timeouts of the pipeline that wrote it last.
 
   The options of `Plug.Session` and of Plug's own stores are accepted and ignored, because some
   frameworks pass them to every store. Other options raise an `ArgumentError`.
@@ -54,7 +78,7 @@ defmodule SessionServerStore do
       {nil, %{}}
   """
 
-  alias SessionServerStore.{Arguments, Duration, Error, Session, Store}
+  alias SessionServerStore.{Arguments, Duration, Error, Request, Server, Session, Store}
 
   require Logger
 
@@ -62,10 +86,16 @@ defmodule SessionServerStore do
   if plug?, do: @behaviour(Plug.Session.Store)
 
   @type sid :: binary | nil
-  @type config :: {timeouts :: keyword, principal_key :: String.t() | nil}
+  @opaque config :: %{
+            name: atom,
+            timeouts: keyword,
+            principal_key: String.t() | nil,
+            conflict: :merge | :last | :error
+          }
 
   @timeouts [:timeout, :idle_timeout]
-  @options @timeouts ++ [:principal_key]
+  @options [:name] ++ @timeouts ++ [:principal_key, :conflict]
+  @conflicts [:merge, :last, :error]
 
   # The options of Plug.Session, Plug.Session.COOKIE and Plug.Session.ETS, and of Phoenix's sockets.
   @ignored_options [:store, :key, :domain, :max_age, :path, :secure, :http_only, :same_site, :extra] ++
@@ -73,6 +103,54 @@ defmodule SessionServerStore do
                      [:rotating_options, :secret_key_base, :table, :csrf_token_key]
 
   @random_bytes 96
+
+  ## In a supervision tree
+
+  @doc """
+  A store with a name, for a supervision tree.
+
+    * `:name` - its name, an atom (required). A process is registered under it
+    * `:url` - where the sessions are, see `SessionServerStore.Store.open/2`. Default is `"memory:"`.
+      `timeout` and `idle_timeout` in the URL apply to all sessions that have none of their own. Two
+      stores in the same directory, or with the same server and prefix, are one store
+    * `:sweep_interval` - how often expired sessions are removed: seconds, a number with a unit such
+      as `{5, :minute}`, or `:infinity` for never. Default is `60`. A plain number above 3600 is
+      refused, because it is most likely in milliseconds
+    * `:stats_interval` - how often statistics are sent as a telemetry event, see
+      `SessionServerStore.Telemetry`. Default is `60`
+
+  If the store cannot be opened, the supervisor does not start, and the error names the URL's part,
+  directory or file that is wrong. A store in Redis opens while its server is down.
+
+  Sessions in memory survive the death of the store's process, of its supervisor and of its siblings.
+  They end when the supervisor ends in an orderly way, as at the end of a test or when the
+  application stops, or with `SessionServerStore.Store.close/1`.
+
+  ## In tests
+
+  Each test can have its own store, also in modules with `async: true`:
+
+      setup do
+        name = :"sessions_\#{System.unique_integer([:positive])}"
+        start_supervised!({SessionServerStore, name: name, url: "memory:?clock=manual"})
+        {:ok, sessions: name}
+      end
+
+      test "session expires", %{sessions: sessions} do
+        {:ok, sid, _session} = Store.create(sessions, %{"user_id" => 42})
+        :ok = Store.advance_clock(sessions, {11, :minute})
+        assert Store.get(sessions, sid) == {:error, :not_found}
+      end
+  """
+  @spec child_spec(keyword) :: map
+  def child_spec(opts),
+    do: %{id: Keyword.get(opts, :name, __MODULE__), start: {Server, :start_link, [opts]}, type: :worker}
+
+  @doc "Starts a store with a name, linked to the calling process. The options are those of `child_spec/1`."
+  @spec start_link(keyword) :: {:ok, pid} | {:error, term}
+  defdelegate start_link(opts), to: Server
+
+  ## Callbacks of Plug.Session.Store
 
   @doc """
   Checks the options. Plug calls this when it compiles a pipeline, so it needs no running
@@ -91,20 +169,36 @@ defmodule SessionServerStore do
 
     timeouts = for name <- @timeouts, {:ok, value} <- [Keyword.fetch(opts, name)], do: {name, value}
     Enum.each(timeouts, fn {name, value} -> Duration.to_ms!(name, value) end)
-    {timeouts, principal_key(Keyword.fetch(opts, :principal_key))}
+
+    %{
+      name: Arguments.store_name!(Keyword.get(opts, :name, SessionServerStore.Default)),
+      timeouts: timeouts,
+      principal_key: principal_key(Keyword.fetch(opts, :principal_key)),
+      conflict: conflict!(Keyword.get(opts, :conflict, :merge))
+    }
   end
 
   @doc "Reads the session of the client's id. It is `{nil, %{}}` if there is no such session."
   @spec get(conn :: term, cookie :: binary, config) :: {sid, map}
   if plug?, do: @impl(true)
 
-  def get(_conn, sid, _config) when is_binary(sid) do
-    case Store.read(Store.default(), sid, _peek = false) do
-      {:ok, %Session{data: data}} when is_map(data) -> {sid, data}
-      {:error, :not_found} -> {nil, %{}}
-      {:ok, _not_a_map} -> unreadable("it is not a map")
-      {:unreadable, reason} -> unreadable(reason)
-      {:error, error} -> raise error
+  def get(_conn, sid, %{name: name}) when is_binary(sid) do
+    case Store.read(name, sid, _peek = false) do
+      {:ok, %Session{data: data} = session} when is_map(data) ->
+        Request.remember(name, sid, session)
+        {sid, data}
+
+      {:error, :not_found} ->
+        {nil, %{}}
+
+      {:ok, _not_a_map} ->
+        unreadable("it is not a map")
+
+      {:unreadable, reason} ->
+        unreadable(reason)
+
+      {:error, error} ->
+        raise error
     end
   end
 
@@ -125,7 +219,7 @@ defmodule SessionServerStore do
     do: Base.url_encode64(:crypto.strong_rand_bytes(@random_bytes), padding: false)
 
   def put(_conn, nil, data, config) do
-    case Store.create(data, store_options(data, config)) do
+    case Store.create(config.name, data, store_options(data, config)) do
       {:ok, sid, _session} -> sid
       {:error, error} -> raise error
     end
@@ -137,10 +231,19 @@ defmodule SessionServerStore do
   end
 
   def put(_conn, sid, data, config) do
-    case Store.put(sid, data, store_options(data, config)) do
-      {:ok, _session} -> sid
-      {:error, :not_found} -> sid
-      {:error, error} -> raise error
+    result = write(sid, data, Request.recall(config.name, sid), config)
+    Request.forget(config.name)
+
+    case result do
+      {:ok, _session} ->
+        sid
+
+      {:error, :not_found} ->
+        Request.mark_ended(sid)
+        sid
+
+      {:error, error} ->
+        raise error
     end
   end
 
@@ -148,8 +251,10 @@ defmodule SessionServerStore do
   @spec delete(conn :: term, sid, config) :: :ok
   if plug?, do: @impl(true)
 
-  def delete(_conn, sid, _config) when is_binary(sid) do
-    case Store.delete(sid) do
+  def delete(_conn, sid, %{name: name}) when is_binary(sid) do
+    Request.forget(name)
+
+    case Store.delete(name, sid) do
       :ok -> :ok
       {:error, :not_found} -> :ok
       {:error, %Error{} = error} -> raise error
@@ -158,11 +263,47 @@ defmodule SessionServerStore do
 
   def delete(_conn, _sid, _config), do: :ok
 
+  ## Parallel requests
+
+  defp write(sid, data, %Session{} = read, %{conflict: conflict} = config) when conflict != :last do
+    case Store.put_if(config.name, sid, read.version, data, store_options(data, config)) do
+      {:error, %Error{reason: :conflict}} when conflict == :merge -> merge(sid, changes(read.data, data), config)
+      result -> result
+    end
+  end
+
+  defp write(sid, data, _read, config), do: Store.put(config.name, sid, data, store_options(data, config))
+
+  defp changes(before, data) do
+    set = for {key, value} <- data, not match?(%{^key => ^value}, before), do: {key, value}
+    {Map.new(set), Map.keys(before) -- Map.keys(data)}
+  end
+
+  # The options of the session's user belong to its data: they are written if this request has
+  # changed the user.
+  defp merge(sid, {set, deleted}, config) do
+    config =
+      if is_map_key(set, config.principal_key) or config.principal_key in deleted,
+        do: config,
+        else: %{config | principal_key: nil}
+
+    apply_changes = fn current -> current |> Map.drop(deleted) |> Map.merge(set) |> throw_if_empty() end
+
+    try do
+      Store.update(config.name, sid, apply_changes, store_options(set, config))
+    catch
+      :empty -> with :ok <- Store.delete(config.name, sid), do: {:ok, :ended}
+    end
+  end
+
+  # An empty session is not stored.
+  defp throw_if_empty(data), do: if(data == %{}, do: throw(:empty), else: data)
+
   ## Options
 
   defp unknown_option(name) do
     "unknown option #{inspect(name)}: the options of SessionServerStore are #{Enum.map_join(@options, ", ", &inspect/1)}; " <>
-      "limits and where the sessions are kept are set by :url in the configuration of :session_server_store"
+      "limits and where the sessions are kept are set by the :url of the store"
   end
 
   # Session keys are strings: Plug.Conn.put_session/3 converts atoms. nil and booleans are atoms,
@@ -175,8 +316,17 @@ defmodule SessionServerStore do
     raise ArgumentError, ":principal_key must be a session key such as \"user_id\" or :user_id, got: #{inspect(other)}"
   end
 
-  defp store_options(_data, {timeouts, nil}), do: timeouts
-  defp store_options(data, {timeouts, key}), do: [{:principal, principal!(key, data[key])} | timeouts]
+  defp conflict!(conflict) when conflict in @conflicts, do: conflict
+
+  defp conflict!(other) do
+    raise ArgumentError,
+          ":conflict must be #{Enum.map_join(@conflicts, " or ", &inspect/1)}, got: #{inspect(other)}"
+  end
+
+  defp store_options(_data, %{principal_key: nil} = config), do: config.timeouts
+
+  defp store_options(data, %{principal_key: key} = config),
+    do: [{:principal, principal!(key, data[key])} | config.timeouts]
 
   defp principal!(_key, no_user) when no_user in [nil, ""], do: nil
 

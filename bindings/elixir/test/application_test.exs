@@ -7,7 +7,7 @@ defmodule SessionServerStore.ApplicationTest do
   import Eventually
   import ExUnit.CaptureLog
 
-  alias SessionServerStore.{Store, Sweeper}
+  alias SessionServerStore.Store
 
   @app :session_server_store
 
@@ -21,13 +21,13 @@ defmodule SessionServerStore.ApplicationTest do
 
   defp running?, do: Enum.any?(Application.started_applications(), &(elem(&1, 0) == @app))
 
-  test "sweeper restarts after each of many deaths" do
+  test "default store restarts after each of many deaths" do
     {:ok, sid, _} = Store.create("data")
 
     for _ <- 1..20 do
-      sweeper = Process.whereis(Sweeper)
-      kill(sweeper)
-      eventually(fn -> Process.whereis(Sweeper) not in [nil, sweeper] end)
+      server = Process.whereis(SessionServerStore.Default)
+      kill(server)
+      eventually(fn -> Process.whereis(SessionServerStore.Default) not in [nil, server] end)
     end
 
     assert running?()
@@ -79,21 +79,21 @@ defmodule SessionServerStore.ApplicationTest do
     assert {:ok, %{data: "living"}} = Store.get(living)
   end
 
-  test "sweeper continues after a failed sweep" do
+  test "server continues after a failed sweep" do
     :ok = restart(url: "memory:", sweep_interval: {20, :millisecond})
-    sweeper = Process.whereis(Sweeper)
+    server = Process.whereis(SessionServerStore.Default)
 
     log =
       capture_log(fn ->
         Store.close(Store.default())
-        1 = :erlang.trace(sweeper, true, [:receive])
-        for _ <- 1..3, do: assert_receive({:trace, ^sweeper, :receive, :sweep}, 30_000)
+        1 = :erlang.trace(server, true, [:receive])
+        for _ <- 1..3, do: assert_receive({:trace, ^server, :receive, :sweep}, 30_000)
         # The sweeps before the last one are over, and logged.
-        :sys.get_state(sweeper)
+        :sys.get_state(server)
       end)
 
     assert log =~ "expired sessions could not be removed"
-    assert Process.whereis(Sweeper) == sweeper
+    assert Process.whereis(SessionServerStore.Default) == server
   end
 
   test "configured timeouts apply to sessions without their own" do
@@ -109,6 +109,16 @@ defmodule SessionServerStore.ApplicationTest do
     assert Store.get(sid) == {:error, :not_found}
     {:ok, _, _} = Store.create("one")
     assert {:error, %{reason: :full}} = Store.create("two")
+  end
+
+  test "default store can be turned off" do
+    :ok = restart(default_store: false)
+    assert Process.whereis(SessionServerStore.Default) == nil
+    assert {:error, %{reason: :handle, message: message}} = Store.create("data")
+    assert message =~ "the store SessionServerStore.Default is not running"
+
+    start_supervised!({SessionServerStore, name: __MODULE__.Own})
+    assert {:ok, _, _} = Store.create(__MODULE__.Own, "data")
   end
 
   describe "configuration" do
@@ -138,6 +148,10 @@ defmodule SessionServerStore.ApplicationTest do
     test "unknown key does not start" do
       assert {:error, reason} = restart(url: "memory:", sweep_interval: 60, sweep_intervall: 5)
       assert inspect(reason) =~ "sweep_intervall"
+      refute running?()
+
+      assert {:error, reason} = restart(default_store: nil)
+      assert inspect(reason) =~ "default_store"
       refute running?()
     end
   end

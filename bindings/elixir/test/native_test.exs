@@ -13,9 +13,9 @@ defmodule SessionServerStore.NativeTest do
     {:ok,
      good: [
        open: ["memory:"],
-       # With the same URL the application's store stays open, which other tests use at the same
-       # time.
-       open_application: [Application.fetch_env!(:session_server_store, :url)],
+       open_named: [__MODULE__, "memory:", self()],
+       stopped: [__MODULE__, self()],
+       close_stopped: [__MODULE__, self()],
        create: [handle, "p", @options],
        create_dirty: [handle, "p", @options],
        get: [handle, sid, true],
@@ -99,7 +99,8 @@ defmodule SessionServerStore.NativeTest do
   test "wrong type is an ArgumentError", %{good: good} do
     for {name, arguments} <- good,
         position <- 0..(length(arguments) - 1)//1,
-        wrong <- [:junk, 1.5, %{}, make_ref(), <<1::1>>] do
+        # An atom may be the name of a store.
+        wrong <- [1.5, %{}, make_ref(), <<1::1>>] do
       assert_raise ArgumentError, "argument error", fn ->
         apply(Native, name, List.replace_at(arguments, position, wrong))
       end
@@ -112,8 +113,11 @@ defmodule SessionServerStore.NativeTest do
     [handle] = good[:close]
     assert Native.close(handle) == :ok
 
-    for {name, arguments} <- good, name not in [:open, :open_application] do
+    for {name, arguments} <- good, name not in [:open, :open_named, :stopped, :close_stopped] do
       assert {:error, {:handle, -2, "the store is closed"}} = apply(Native, name, arguments)
+
+      assert {:error, {:handle, -2, "the store MyApp.Sessions is not running"}} =
+               apply(Native, name, List.replace_at(arguments, 0, MyApp.Sessions))
     end
   end
 

@@ -213,7 +213,7 @@ defmodule SessionServerStore.StoreTest do
           {"clock", fn -> Store.advance_clock(store, "1s") end},
           {"store", fn -> Store.peek(nil, sid) end},
           {"store", fn -> Store.touch(%{}, sid) end},
-          {"store", fn -> Store.delete(:default, sid) end},
+          {"store", fn -> Store.delete(true, sid) end},
           {"store", fn -> Store.list(nil, "alice") end},
           {"store", fn -> Store.stats(nil) end},
           {"store", fn -> Store.close(nil) end},
@@ -414,7 +414,7 @@ defmodule SessionServerStore.StoreTest do
       functions = Store.__info__(:functions)
       plain = for {name, arity} <- functions, not String.ends_with?("#{name}", "!"), do: {name, arity}
 
-      for {name, arity} <- plain, name not in [:default, :open_default, :read, :__struct__] do
+      for {name, arity} <- plain, name not in [:default, :register, :report_stats, :read, :__struct__] do
         assert {:"#{name}!", arity} in functions
       end
     end

@@ -1,22 +1,18 @@
-# Owns the application's store and starts the sweeper. The store is kept outside of all processes,
-# so that the death of a process loses no session. Stores from SessionServerStore.Store.open/2 must
-# not depend on it.
+# Starts the default store, and what closes stores with names. Stores from
+# SessionServerStore.Store.open/2 must not depend on it.
 defmodule SessionServerStore.Application do
   @moduledoc """
-  The store that `SessionServerStore` uses, and `SessionServerStore.Store` unless it is given
-  another one.
+  The default store: the one that `SessionServerStore` and the functions of
+  `SessionServerStore.Store` use if they are given no other.
 
       config :session_server_store,
         url: "memory:?max_sessions=1000000",
         sweep_interval: 60
 
-    * `:url` - the store to open, default `"memory:"`. With `"lmdb:/var/lib/app/sessions"` sessions
-      survive restarts, and the processes of a host share them. With `"redis://host"` several hosts
-      share them, and the application also starts while the server is down. `timeout` and
-      `idle_timeout` in the URL apply to all sessions that have none of their own
-    * `:sweep_interval` - how often expired sessions are removed: seconds, a number with a unit such
-      as `{5, :minute}`, or `:infinity` for never. Default is `60`. A plain number above 3600 is
-      refused, because it is most likely in milliseconds
+  The keys are the options of `SessionServerStore.child_spec/1` except `:name`, and:
+
+    * `:default_store` - `false` starts no default store, for applications that have their stores in
+      their own supervision tree. Default is `true`
 
   The application does not start with other keys or wrong values.
 
@@ -26,26 +22,25 @@ defmodule SessionServerStore.Application do
 
   use Application
 
-  alias SessionServerStore.{Duration, Store, Sweeper}
+  alias SessionServerStore.{Closer, Server, Store}
 
   @app :session_server_store
-  @keys [:url, :sweep_interval]
   @supervisor SessionServerStore.Supervisor
 
   @impl true
   def start(_type, _args) do
-    check_keys!()
-    url = Application.fetch_env!(@app, :url)
-    interval = Duration.to_ms!(:sweep_interval, Application.fetch_env!(@app, :sweep_interval))
+    env = Application.get_all_env(@app)
+    {default?, opts} = Keyword.pop(env, :default_store, true)
+    check!(default?, opts)
+    # The events are sent if it is loaded.
+    Code.ensure_loaded(:telemetry)
 
-    # After a crash of the supervisor the store is still open. It stays, unless the URL is another
-    # one.
-    with :ok <- Store.open_default(url) do
-      # The sweeper holds no state that could make it fail again, and it waits before it works: it
-      # is always restarted.
-      options = [strategy: :one_for_one, name: @supervisor, max_restarts: 1_000, max_seconds: 1]
-      Supervisor.start_link([{Sweeper, interval}], options)
-    end
+    children =
+      if default?, do: [Closer, {SessionServerStore, [name: SessionServerStore.Default] ++ opts}], else: [Closer]
+
+    # The children hold no state that could make them fail again, and wait before they work: they are
+    # always restarted.
+    Supervisor.start_link(children, strategy: :one_for_one, name: @supervisor, max_restarts: 1_000, max_seconds: 1)
   end
 
   # Without its supervisor the application is not being stopped, it has crashed: the sessions must
@@ -57,11 +52,16 @@ defmodule SessionServerStore.Application do
   def stop(:crashed), do: :ok
   def stop(:stopping), do: Store.close(Store.default())
 
-  defp check_keys! do
-    for {key, _value} <- Application.get_all_env(@app), key not in @keys do
+  defp check!(default?, opts) do
+    if not is_boolean(default?),
+      do: raise(ArgumentError, ":default_store must be true or false, got: #{inspect(default?)}")
+
+    keys = Keyword.keys(Server.defaults())
+
+    for {key, _value} <- opts, key not in keys do
       raise ArgumentError,
             "unknown key #{inspect(key)} in the configuration of #{inspect(@app)}: " <>
-              "the keys are #{Enum.map_join(@keys, " and ", &inspect/1)}"
+              "the keys are :default_store, #{Enum.map_join(keys, ", ", &inspect/1)}"
     end
   end
 end

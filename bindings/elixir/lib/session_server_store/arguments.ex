@@ -29,6 +29,12 @@ defmodule SessionServerStore.Arguments do
   def url!(url) when is_binary(url), do: url
   def url!(other), do: invalid!("the URL must be a string", other)
 
+  @spec store_name!(term) :: atom
+  def store_name!(name) when is_atom(name) and name not in [nil, true, false], do: name
+
+  def store_name!(other),
+    do: raise(ArgumentError, ":name must be the name of a store, such as MyApp.Sessions, got: #{inspect(other)}")
+
   @spec principal!(term) :: binary
   def principal!(value) do
     case principal(value) do

@@ -11,9 +11,18 @@ defmodule SessionServerStore.Duration do
   @units [week: 604_800_000, day: 86_400_000, hour: 3_600_000, minute: 60_000, second: 1_000, millisecond: 1]
   @unit_names Keyword.keys(@units)
 
-  # A plain number above these is most likely in milliseconds, because the functions of `:timer`
-  # return milliseconds. The form with a unit has no such limit.
-  @max_plain_seconds %{timeout: 366 * 86_400, idle_timeout: 366 * 86_400, grace: 3_600, sweep_interval: 3_600}
+  # The least milliseconds of an option: a timer without an interval would use all of a scheduler. And
+  # the highest plain number: above it, it is most likely in milliseconds, because the functions of
+  # `:timer` return milliseconds. The form with a unit has no such limit.
+  @bounds %{
+    timeout: {0, 366 * 86_400},
+    idle_timeout: {0, 366 * 86_400},
+    grace: {0, 3_600},
+    sweep_interval: {1, 3_600},
+    stats_interval: {1, 3_600},
+    check_interval: {1, 3_600},
+    touch_interval: {0, 3_600}
+  }
 
   @spec to_ms(term) :: {:ok, integer | :infinity} | :error
   def to_ms(:infinity), do: {:ok, :infinity}
@@ -26,17 +35,14 @@ defmodule SessionServerStore.Duration do
 
   def to_ms(_other), do: :error
 
-  # A timer without an interval would use all of a scheduler.
-  @least_ms %{timeout: 0, idle_timeout: 0, grace: 0, sweep_interval: 1}
-
   @doc "The duration of an option in milliseconds. Raises an error that names the option and the value."
   @spec to_ms!(option :: atom, term) :: non_neg_integer | :infinity
   def to_ms!(option, value) do
-    least_ms = @least_ms[option]
+    {least_ms, most_seconds} = Map.fetch!(@bounds, option)
 
     case to_ms(value) do
       {:ok, ms} when ms == :infinity or ms >= least_ms ->
-        if is_integer(value) and value > @max_plain_seconds[option],
+        if is_integer(value) and value > most_seconds,
           do: raise(ArgumentError, too_many_seconds(option, value)),
           else: ms
 

@@ -8,13 +8,14 @@ defmodule SessionServerStore.Error do
   an exception and can be raised as it is.
 
     * `:reason` - `:conflict`, `:too_large`, `:full`, `:invalid`, `:url`, `:unsupported`, `:handle`
-      (the store is closed), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`,
+      (the store is
+      closed, or not running), `:exists`, `:corrupt`, `:unavailable`, `:timeout`, `:busy`, `:io`,
       `:random` or `:nomem`; later versions may add reasons
     * `:code` - the number of the reason in the C interface: always negative, never reused
     * `:message` - one line of text. It never holds an id, a payload or a password
     * `:plug_status` - the status of Plug's response if the error is not rescued: 503 if another
-      attempt may succeed (`:unavailable`, `:timeout`, `:busy`, `:full`, `:nomem`, `:random`), else
-      500
+      attempt may succeed (`:unavailable`, `:timeout`, `:busy`, `:full`, `:nomem`, `:random`), 409
+      for a `:conflict`, else 500
 
   A missing session is `{:error, :not_found}`. Only the functions with a `!` raise it, with the
   reason `:not_found`.
@@ -24,7 +25,7 @@ defmodule SessionServerStore.Error do
 
   defexception [:reason, :code, :message, :plug_status]
 
-  @type t :: %__MODULE__{reason: atom, code: neg_integer, message: String.t(), plug_status: 500 | 503}
+  @type t :: %__MODULE__{reason: atom, code: neg_integer, message: String.t(), plug_status: 409 | 500 | 503}
 
   @doc """
   All reasons, each with its number and a short text.
@@ -48,5 +49,6 @@ defmodule SessionServerStore.Error do
     do: %__MODULE__{reason: reason, code: code, message: message, plug_status: plug_status(reason)}
 
   defp plug_status(reason) when reason in [:unavailable, :timeout, :busy, :full, :nomem, :random], do: 503
+  defp plug_status(:conflict), do: 409
   defp plug_status(_reason), do: 500
 end

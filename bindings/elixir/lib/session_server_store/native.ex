@@ -6,13 +6,13 @@ defmodule SessionServerStore.Native do
   @on_load :load
 
   @typedoc """
-  The application's store, or one that `open/1` returned, which closes when no process holds the
+  The name of a store, or what `open/1` returned: that store closes when no process holds the
   reference.
 
   A persistent term that holds the reference must not be erased: OTP 25 then closes the store while
   processes hold it.
   """
-  @type handle :: :application | reference
+  @type handle :: (name :: atom) | reference
   @typedoc "Times in Unix milliseconds."
   @type meta :: {version :: pos_integer, created :: integer, last_seen :: integer, expires :: integer | :infinity}
   @type entry :: {ref :: binary, size :: non_neg_integer, meta}
@@ -29,8 +29,19 @@ defmodule SessionServerStore.Native do
   @spec open(url :: String.t()) :: {:ok, reference} | failure
   def open(_url), do: missing()
 
-  @spec open_application(url :: String.t()) :: :ok | failure
-  def open_application(_url), do: missing()
+  # A store with a name stays open while the process that it belongs to dies and starts again. The
+  # process is the child of a supervisor.
+
+  @spec open_named(name :: atom, url :: String.t(), supervisor :: pid) :: :ok | failure
+  def open_named(_name, _url, _supervisor), do: missing()
+
+  # The supervisor has stopped the process in an orderly way, and may start it again.
+  @spec stopped(name :: atom, supervisor :: pid) :: :ok
+  def stopped(_name, _supervisor), do: missing()
+
+  # The supervisor has not started the process again.
+  @spec close_stopped(name :: atom, supervisor :: pid) :: :ok
+  def close_stopped(_name, _supervisor), do: missing()
 
   @spec close(handle) :: :ok | failure
   def close(_handle), do: missing()

@@ -18,8 +18,11 @@ defmodule SessionServerStore.Store do
       iex> Store.delete(new_sid)
       :ok
 
-  Every function takes a store from `open/2` as its first argument, and uses the store of the
-  application (`SessionServerStore.Application`) without it. Any process can call them at any time.
+  Every function takes a store as its first argument: its name (`SessionServerStore.child_spec/1`),
+  or what `open/2` returned. Without it, it uses the default store
+  (`SessionServerStore.Application`). Any process can call them at any time.
+
+      Store.list(MyApp.Sessions, user_id)
 
   ## Results
 
@@ -58,14 +61,21 @@ defmodule SessionServerStore.Store do
   `:inherit` gives an existing session the timeout of its store again.
   """
 
-  alias SessionServerStore.{Arguments, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo}
+  alias SessionServerStore.{Arguments, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo, Telemetry}
 
-  @derive {Inspect, only: [:raw]}
-  @enforce_keys [:handle, :raw]
+  @derive {Inspect, only: [:name, :engine, :raw]}
+  @enforce_keys [:handle, :name, :engine, :raw, :pubsub]
   defstruct @enforce_keys
 
-  @typedoc "An open store."
-  @opaque t :: %__MODULE__{handle: Native.handle(), raw: boolean}
+  @opaque opened :: %__MODULE__{
+            handle: Native.handle(),
+            name: atom,
+            engine: :memory | :lmdb | :redis | nil,
+            raw: boolean,
+            pubsub: atom
+          }
+  @typedoc "The name of a store (`SessionServerStore.child_spec/1`), or what `open/2` returned."
+  @type t :: opened | (name :: atom)
   @type sid :: binary
   @type ref :: <<_::256>>
   @type principal :: binary | integer
@@ -102,7 +112,9 @@ defmodule SessionServerStore.Store do
   def open(url, opts \\ []) do
     raw = Arguments.option!(opts, :raw, false, &is_boolean/1)
 
-    with {:ok, handle} <- result(Native.open(Arguments.url!(url))), do: {:ok, %__MODULE__{handle: handle, raw: raw}}
+    with {:ok, handle} <- result(Native.open(Arguments.url!(url))) do
+      {:ok, %__MODULE__{handle: handle, name: nil, engine: engine(url), raw: raw, pubsub: nil}}
+    end
   end
 
   @doc """
@@ -111,18 +123,40 @@ defmodule SessionServerStore.Store do
   @spec close(t) :: :ok | failure
   def close(store), do: result(Native.close(handle(store)))
 
-  @doc false
-  @spec open_default(url :: String.t()) :: :ok | failure
-  def open_default(url), do: result(Native.open_application(Arguments.url!(url)))
+  @default SessionServerStore.Default
 
-  @doc "The store of the application."
+  @doc """
+  The default store, see `SessionServerStore.Application`. Its name is `#{inspect(@default)}`.
+  """
   @spec default :: t
-  def default, do: %__MODULE__{handle: :application, raw: false}
+  def default, do: named(@default)
+
+  @doc false
+  # Its persistent term holds no reference, so it can be replaced at any time.
+  @spec register(name :: atom, url :: String.t(), pubsub :: atom) :: t
+  def register(name, url, pubsub) do
+    store = %__MODULE__{handle: name, name: name, engine: engine(url), raw: false, pubsub: pubsub}
+    :persistent_term.put({__MODULE__, name}, store)
+    store
+  end
+
+  # The calls on a store that is not running return an error that says so.
+  defp named(name) do
+    unknown = %__MODULE__{handle: name, name: name, engine: nil, raw: false, pubsub: nil}
+    :persistent_term.get({__MODULE__, name}, unknown)
+  end
+
+  # "memory:", "lmdb:", and "redis:" with its variants, such as "redis+cluster:".
+  defp engine("memory:" <> _), do: :memory
+  defp engine("lmdb:" <> _), do: :lmdb
+  defp engine("redis" <> _), do: :redis
+  defp engine(_other), do: nil
 
   ## One session
 
   # Without a store, the other arguments arrive one place to the left. The second clause of each
   # function moves them.
+  defguardp is_store(term) when is_struct(term, __MODULE__) or (is_atom(term) and term not in [nil, true, false])
 
   @doc """
   Stores a new session. Returns its id for the client: 128 characters that cannot be guessed.
@@ -132,15 +166,16 @@ defmodule SessionServerStore.Store do
   @spec create(t | data, data | [option], [option]) :: {:ok, sid, Session.t()} | failure when data: term
   def create(store \\ default(), data, opts \\ [])
 
-  def create(%__MODULE__{} = store, data, opts) do
+  def create(store, data, opts) when is_store(store) do
+    store = store!(store)
     options = Arguments.session_options!(opts, :keep)
 
-    with {:ok, payload} <- Payload.encode(data, store.raw),
-         {:ok, {sid, meta}} <- Dispatch.create(store.handle, payload, options) do
-      {:ok, sid, Session.new(data, meta)}
-    else
-      error -> result(error)
-    end
+    span(:create, store, fn ->
+      with {:ok, payload} <- Payload.encode(data, store.raw),
+           {:ok, {sid, meta}} <- Dispatch.create(store.handle, payload, options) do
+        {:ok, sid, Session.new(data, meta)}
+      end
+    end)
   end
 
   def create(data, opts, []), do: create(default(), data, opts)
@@ -155,7 +190,7 @@ defmodule SessionServerStore.Store do
   @spec get(t | sid, sid | [peek: boolean], peek: boolean) :: {:ok, Session.t()} | missing | failure
   def get(store \\ default(), sid, opts \\ [])
 
-  def get(%__MODULE__{} = store, sid, opts) do
+  def get(store, sid, opts) when is_store(store) do
     sid = Arguments.sid!(sid)
     peek = Arguments.option!(opts, :peek, false, &is_boolean/1)
 
@@ -171,13 +206,15 @@ defmodule SessionServerStore.Store do
   @doc false
   # `:unreadable` is a payload that is stored correctly but is not data of Elixir.
   @spec read(t, sid, boolean) :: {:ok, Session.t()} | {:unreadable, reason :: String.t()} | missing | failure
-  def read(%__MODULE__{} = store, sid, peek) do
-    with {:ok, {payload, meta, authentic}} <- Dispatch.get(store.handle, sid, peek),
-         {:ok, data} <- Payload.decode(payload, authentic, store.raw) do
-      {:ok, Session.new(data, meta)}
-    else
-      error -> result(error)
-    end
+  def read(store, sid, peek) do
+    store = store!(store)
+
+    span(:get, store, fn ->
+      with {:ok, {payload, meta, authentic}} <- Dispatch.get(store.handle, sid, peek),
+           {:ok, data} <- Payload.decode(payload, authentic, store.raw) do
+        {:ok, Session.new(data, meta)}
+      end
+    end)
   end
 
   @doc "Reads a session without using it: `get` with `peek: true`."
@@ -192,8 +229,8 @@ defmodule SessionServerStore.Store do
   @spec put(t | sid, sid | data, data | [option], [option]) :: {:ok, Session.t()} | missing | failure when data: term
   def put(store \\ default(), sid, data, opts \\ [])
 
-  def put(%__MODULE__{} = store, sid, data, opts),
-    do: write(store, Arguments.sid!(sid), :any, data, Arguments.session_options!(opts, :clear))
+  def put(store, sid, data, opts) when is_store(store),
+    do: write(store!(store), Arguments.sid!(sid), :any, data, Arguments.session_options!(opts, :clear))
 
   def put(sid, data, opts, []), do: put(default(), sid, data, opts)
   def put(store, _sid, _data, _opts), do: not_a_store!(store)
@@ -210,19 +247,21 @@ defmodule SessionServerStore.Store do
         when version: non_neg_integer, data: term
   def put_if(store \\ default(), sid, version, data, opts \\ [])
 
-  def put_if(%__MODULE__{} = store, sid, version, data, opts),
-    do: write(store, Arguments.sid!(sid), Arguments.version!(version), data, Arguments.session_options!(opts, :clear))
+  def put_if(store, sid, version, data, opts) when is_store(store) do
+    version = Arguments.version!(version)
+    write(store!(store), Arguments.sid!(sid), version, data, Arguments.session_options!(opts, :clear))
+  end
 
   def put_if(sid, version, data, opts, []), do: put_if(default(), sid, version, data, opts)
   def put_if(store, _sid, _version, _data, _opts), do: not_a_store!(store)
 
   defp write(store, sid, version, data, options) do
-    with {:ok, payload} <- Payload.encode(data, store.raw),
-         {:ok, meta} <- write_payload(store, sid, version, payload, options) do
-      {:ok, Session.new(data, meta)}
-    else
-      error -> result(error)
-    end
+    span(:put, store, fn ->
+      with {:ok, payload} <- Payload.encode(data, store.raw),
+           {:ok, meta} <- write_payload(store, sid, version, payload, options) do
+        {:ok, Session.new(data, meta)}
+      end
+    end)
   end
 
   defp write_payload(store, sid, :any, payload, options), do: Dispatch.put(store.handle, sid, payload, options)
@@ -253,10 +292,12 @@ defmodule SessionServerStore.Store do
         when data: term
   def update(store \\ default(), sid, fun, opts \\ [])
 
-  def update(%__MODULE__{} = store, sid, fun, opts) when is_function(fun, 1),
-    do: attempt_update(store, Arguments.sid!(sid), fun, Arguments.session_options!(opts, :clear), 1)
+  def update(store, sid, fun, opts) when is_store(store) and is_function(fun, 1),
+    do: attempt_update(store!(store), Arguments.sid!(sid), fun, Arguments.session_options!(opts, :clear), 1)
 
-  def update(%__MODULE__{}, _sid, fun, _opts), do: Arguments.invalid!("fun must be a function of one argument", fun)
+  def update(store, _sid, fun, _opts) when is_store(store),
+    do: Arguments.invalid!("fun must be a function of one argument", fun)
+
   def update(sid, fun, opts, []), do: update(default(), sid, fun, opts)
   def update(store, _sid, _fun, _opts), do: not_a_store!(store)
 
@@ -272,10 +313,12 @@ defmodule SessionServerStore.Store do
   @doc "Uses a session without reading it: restarts the idle timeout."
   @spec touch(t, sid) :: {:ok, Session.t()} | missing | failure
   def touch(store \\ default(), sid) do
-    case Dispatch.touch(handle(store), Arguments.sid!(sid)) do
-      {:ok, meta} -> {:ok, Session.new(nil, meta)}
-      error -> result(error)
-    end
+    store = store!(store)
+    sid = Arguments.sid!(sid)
+
+    span(:touch, store, fn ->
+      with {:ok, meta} <- Dispatch.touch(store.handle, sid), do: {:ok, Session.new(nil, meta)}
+    end)
   end
 
   @doc """
@@ -294,17 +337,18 @@ defmodule SessionServerStore.Store do
   @spec renew(t | sid, sid | [renew_option], [renew_option]) :: {:ok, sid, Session.t()} | missing | failure
   def renew(store \\ default(), sid, opts \\ [])
 
-  def renew(%__MODULE__{} = store, sid, opts) do
+  def renew(store, sid, opts) when is_store(store) do
+    store = store!(store)
     sid = Arguments.sid!(sid)
     {new_data, opts} = opts |> Arguments.keyword!() |> Keyword.split([:data])
     options = Arguments.session_options!(opts, :clear)
 
-    with {:ok, payload} <- encode_new_data(new_data, store.raw),
-         {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
-      {:ok, new_sid, Session.new(new_data[:data], meta)}
-    else
-      error -> result(error)
-    end
+    span(:renew, store, fn ->
+      with {:ok, payload} <- encode_new_data(new_data, store.raw),
+           {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
+        {:ok, new_sid, Session.new(new_data[:data], meta)}
+      end
+    end)
   end
 
   def renew(sid, opts, []), do: renew(default(), sid, opts)
@@ -315,27 +359,42 @@ defmodule SessionServerStore.Store do
 
   @doc "Ends a session."
   @spec delete(t, sid) :: :ok | missing | failure
-  def delete(store \\ default(), sid), do: result(Dispatch.delete(handle(store), Arguments.sid!(sid)))
+  def delete(store \\ default(), sid) do
+    store = store!(store)
+    sid = Arguments.sid!(sid)
+    span(:delete, store, fn -> Dispatch.delete(store.handle, sid) end)
+  end
 
   @doc """
   The reference of a session: 32 bytes that name it in `list/2` and to `delete_ref/2`. It gives no
   access to the data, so it need not be kept secret like the id.
   """
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
-  def ref(store \\ default(), sid), do: result(Dispatch.reference(handle(store), Arguments.sid!(sid)))
+  def ref(store \\ default(), sid) do
+    store = store!(store)
+    sid = Arguments.sid!(sid)
+    span(:ref, store, fn -> Dispatch.reference(store.handle, sid) end)
+  end
 
   @doc "Ends the session with this reference."
   @spec delete_ref(t, ref) :: :ok | missing | failure
-  def delete_ref(store \\ default(), ref), do: result(Dispatch.delete_ref(handle(store), Arguments.ref!(ref)))
+  def delete_ref(store \\ default(), ref) do
+    store = store!(store)
+    ref = Arguments.ref!(ref)
+    span(:delete, store, fn -> Dispatch.delete_ref(store.handle, ref) end)
+  end
 
   ## All sessions of a principal
 
   @doc "The sessions of a principal, the oldest first."
   @spec list(t, principal) :: {:ok, [SessionInfo.t()]} | failure
   def list(store \\ default(), principal) do
-    with {:ok, entries} <- result(Native.list(handle(store), Arguments.principal!(principal))) do
-      {:ok, Enum.map(entries, &SessionInfo.new/1)}
-    end
+    store = store!(store)
+    principal = Arguments.principal!(principal)
+
+    span(:list, store, fn ->
+      with {:ok, entries} <- Native.list(store.handle, principal), do: {:ok, Enum.map(entries, &SessionInfo.new/1)}
+    end)
   end
 
   @doc """
@@ -348,10 +407,11 @@ defmodule SessionServerStore.Store do
           {:ok, non_neg_integer} | failure
   def revoke(store \\ default(), principal, opts \\ [])
 
-  def revoke(%__MODULE__{} = store, principal, opts) do
+  def revoke(store, principal, opts) when is_store(store) do
+    store = store!(store)
     principal = Arguments.principal!(principal)
     except = Arguments.option!(opts, :except, nil, &(is_nil(&1) or is_binary(&1)))
-    result(Native.revoke(store.handle, principal, except))
+    span(:revoke, store, fn -> Native.revoke(store.handle, principal, except) end)
   end
 
   def revoke(principal, opts, []), do: revoke(default(), principal, opts)
@@ -362,12 +422,18 @@ defmodule SessionServerStore.Store do
   @doc """
   Removes up to `max` expired sessions. Returns how many; fewer than `max` means that none is left.
 
-  The application does this on a timer for its own store. For other stores, call it from time to
+  The process of a store with a name does this on a timer. For other stores, call it from time to
   time.
   """
   @spec sweep(t | (max :: non_neg_integer), max :: non_neg_integer) :: {:ok, non_neg_integer} | failure
   def sweep(store \\ default(), max \\ 1_000)
-  def sweep(%__MODULE__{} = store, max), do: result(Native.sweep(store.handle, Arguments.max!(max)))
+
+  def sweep(store, max) when is_store(store) do
+    store = store!(store)
+    max = Arguments.max!(max)
+    span(:sweep, store, fn -> Native.sweep(store.handle, max) end)
+  end
+
   def sweep(max, 1_000), do: sweep(default(), max)
   def sweep(store, _max), do: not_a_store!(store)
 
@@ -375,6 +441,18 @@ defmodule SessionServerStore.Store do
   @spec stats(t) :: {:ok, %{required(atom) => non_neg_integer}} | failure
   def stats(store \\ default()) do
     with {:ok, stats} <- result(Dispatch.stats(handle(store))), do: {:ok, Map.new(stats)}
+  end
+
+  @doc false
+  @spec report_stats(t) :: :ok
+  def report_stats(store) do
+    store = store!(store)
+
+    with true <- Telemetry.enabled?(), {:ok, stats} <- stats(store) do
+      Telemetry.stats(store.name, store.engine, stats)
+    else
+      _not_enabled_or_failed -> :ok
+    end
   end
 
   @doc "Moves the clock of a store that was opened with `clock=manual`, for tests."
@@ -428,9 +506,13 @@ defmodule SessionServerStore.Store do
   defp handle(store), do: store!(store).handle
 
   defp store!(%__MODULE__{} = store), do: store
+  defp store!(name) when is_store(name), do: named(name)
   defp store!(other), do: not_a_store!(other)
 
-  defp not_a_store!(other), do: Arguments.invalid!("the store must be one that open/2 or default/0 returned", other)
+  defp not_a_store!(other),
+    do: Arguments.invalid!("the store must be the name of one, or one that open/2 returned", other)
+
+  defp span(operation, store, fun), do: Telemetry.span(operation, store.name, store.engine, fn -> result(fun.()) end)
 
   defp result({:error, {reason, code, message}}), do: {:error, Error.new(reason, code, message)}
   defp result(other), do: other

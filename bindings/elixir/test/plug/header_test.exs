@@ -89,6 +89,16 @@ defmodule SessionServerStore.HeaderPlugTest do
     assert {:error, :not_found} = Store.get(sid)
   end
 
+  test "late write leaves the id of a login alone" do
+    [visitor] = header(post("/count", nil), "session-id")
+    conn = post("/login-meanwhile/header-dave", visitor)
+    assert conn.status == 200
+    assert header(conn, "session-id") == []
+    assert header(conn, "access-control-expose-headers") == []
+    [sid] = header(conn, "x-new-sid")
+    assert get("/whoami", sid).resp_body == "header-dave"
+  end
+
   test "revoke ends other devices" do
     one = login("header-carol")
     two = login("header-carol")

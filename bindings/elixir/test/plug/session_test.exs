@@ -140,6 +140,30 @@ defmodule SessionServerStore.PlugSessionTest do
     assert body(post("/count", browser)) == "1"
   end
 
+  test "late write leaves the cookie of a login alone" do
+    {_, visitor} = post("/count", %{}, Pipelines.OwnCookie)
+    # The second tab logs in while the request of the first one is under way.
+    {conn, browser} = post("/login-meanwhile/alice-5", visitor, Pipelines.OwnCookie)
+    assert conn.status == 200
+    assert Plug.Conn.get_resp_header(conn, "set-cookie") == []
+    assert browser == visitor
+    # The browser has the cookie of the login, which still works.
+    assert [sid] = Plug.Conn.get_resp_header(conn, "x-new-sid")
+    assert body(get("/whoami", %{"sid" => sid}, Pipelines.OwnCookie)) == "alice-5"
+  end
+
+  test "own plug behaves like Plug.Session" do
+    app = Pipelines.OwnCookie
+    {conn, visitor} = post("/count", %{}, app)
+    assert %{max_age: 86_400, same_site: "Lax"} = conn.resp_cookies["sid"]
+    {_, alice} = post("/login/alice-6", visitor, app)
+    assert alice["sid"] != visitor["sid"]
+    assert body(post("/count", alice, app)) == "2"
+    {conn, browser} = post("/logout", alice, app)
+    assert browser == %{}
+    assert %{max_age: 0} = conn.resp_cookies["sid"]
+  end
+
   test "revoke ends other devices" do
     {_, phone} = post("/login/bob", %{})
     {_, laptop} = post("/login/bob", %{})

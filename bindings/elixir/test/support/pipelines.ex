@@ -47,6 +47,14 @@ if Code.ensure_loaded?(Plug.Router) do
       :ok = SessionServerStore.Store.delete(sid)
       conn |> put_session("n", 1_000) |> send_resp(200, "")
     end
+
+    # The user logs in between this request's read and its write, in another tab.
+    post "/login-meanwhile/:user" do
+      [sid | _] = Enum.map(conn.req_cookies, &elem(&1, 1)) ++ get_req_header(conn, "session-id")
+      data = %{"user_id" => user}
+      {:ok, new_sid, _} = SessionServerStore.Store.renew(sid, data: data, principal: user)
+      conn |> put_session("n", 1_000) |> put_resp_header("x-new-sid", new_sid) |> send_resp(200, "")
+    end
   end
 
   defmodule Pipelines.Cookie do
@@ -63,6 +71,15 @@ if Code.ensure_loaded?(Plug.Router) do
       principal_key: "user_id"
     )
 
+    plug(:fetch_session)
+    plug(Pipelines.Routes)
+  end
+
+  defmodule Pipelines.OwnCookie do
+    @moduledoc false
+    use Plug.Builder
+
+    plug(SessionServerStore.Plug, key: "sid", max_age: 86_400, same_site: "Lax", principal_key: "user_id")
     plug(:fetch_session)
     plug(Pipelines.Routes)
   end

@@ -2,23 +2,26 @@
 
 use std::{ops::Deref, time::Duration};
 
-use rustler::{Binary, Decoder, NifResult, ResourceArc, Term};
+use rustler::{Binary, Decoder, NifResult, ResourceArc, Term, types::atom::Atom};
 use sss::{Options, Principal, Ref, Timeout};
 
 use crate::{
     atoms,
-    handle::{APPLICATION, Handle, StoreResource},
+    handle::{Handle, NamedStore, StoreResource},
 };
 
-/// `:application`, or the reference that `open` returned.
+/// The name of a store, or the reference that `open` returned.
 pub enum HandleArg {
-    Application,
+    Named(&'static NamedStore),
     Resource(ResourceArc<StoreResource>),
 }
 
 impl<'a> Decoder<'a> for HandleArg {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        if atoms::application() == term { Ok(HandleArg::Application) } else { term.decode().map(HandleArg::Resource) }
+        match term.decode::<Atom>() {
+            Ok(name) => Ok(HandleArg::Named(NamedStore::get(term.get_env(), name))),
+            Err(_) => term.decode().map(HandleArg::Resource),
+        }
     }
 }
 
@@ -27,7 +30,7 @@ impl Deref for HandleArg {
 
     fn deref(&self) -> &Handle {
         match self {
-            HandleArg::Application => &APPLICATION,
+            HandleArg::Named(store) => store.handle(),
             HandleArg::Resource(resource) => resource.handle(),
         }
     }

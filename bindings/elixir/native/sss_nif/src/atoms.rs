@@ -1,6 +1,6 @@
 //! The atoms of arguments and replies.
 
 rustler::atoms! {
-    ok, error, not_found, application, keep, clear, inherit, infinity, would_block,
+    ok, error, not_found, keep, clear, inherit, infinity, would_block,
     sessions, bytes, created, hits, misses, puts, deleted, renewed, conflicts, revoked, expired, rejected, errors,
 }

@@ -1,12 +1,12 @@
 //! The NIFs on a whole store. All run on dirty schedulers: they may block, or their cost grows with
 //! the number of sessions.
 
-use rustler::{Binary, Encoder, Env, Term};
+use rustler::{Binary, Encoder, Env, LocalPid, Term, types::atom::Atom};
 use sss::ErrorKind;
 
 use crate::{
     args::HandleArg,
-    handle::{self, StoreResource},
+    handle::{NamedStore, StoreResource},
     replies::{self, ok, ok_value},
 };
 
@@ -16,8 +16,20 @@ fn open<'a>(env: Env<'a>, url: &str) -> Term<'a> {
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
-fn open_application<'a>(env: Env<'a>, url: &str) -> Term<'a> {
-    ok(env, handle::open_application(url))
+fn open_named<'a>(env: Env<'a>, name: Atom, url: &str, supervisor: LocalPid) -> Term<'a> {
+    ok(env, NamedStore::get(env, name).open(url, supervisor))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn stopped<'a>(env: Env<'a>, name: Atom, supervisor: LocalPid) -> Term<'a> {
+    NamedStore::get(env, name).stopped(supervisor);
+    ok(env, Ok(()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
+fn close_stopped<'a>(env: Env<'a>, name: Atom, supervisor: LocalPid) -> Term<'a> {
+    NamedStore::get(env, name).close_stopped(supervisor);
+    ok(env, Ok(()))
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
