@@ -39,6 +39,11 @@ defmodule SessionServerStore do
       mean the same. With it, `SessionServerStore.Store.list/2` and
       `SessionServerStore.Store.revoke/3` find all sessions of a user. The user id is a string, or
       an integer, which stands for its digits
+    * `:label` - `{module, function}`: called with the conn at a login, it returns up to 255 bytes that
+      the list of the user's sessions shows, such as `"Firefox on Linux, 192.0.2.1"`, or `nil`. Longer
+      text is cut. Needs `:principal_key`
+    * `:ref_key` - the session key under which the session's reference is read, such as
+      `"session_ref"`, for `SessionServerStore.LiveView`. It is not stored
 
     * `:conflict` - what a write does if another request has written the session since this one read
       it. `:merge` writes the keys that this request has set or deleted, and leaves the others as
@@ -54,6 +59,13 @@ defmodule SessionServerStore do
 
   The options of `Plug.Session` and of Plug's own stores are accepted and ignored, because some
   frameworks pass them to every store. Other options raise an `ArgumentError`.
+
+  ## Login
+
+  `configure_session(conn, renew: true)` gives the session a new id in one step. With `:principal_key`,
+  a login is a renewal that changes the user: it restarts both timeouts and sets the session's
+  `authenticated_ms`, see `SessionServerStore.Store.renew/3`. Any other renewal keeps them, except after
+  `reauthenticated/1`. Without `:principal_key`, every renewal counts as a login.
 
   ## Guarantees
 
@@ -78,7 +90,7 @@ defmodule SessionServerStore do
       {nil, %{}}
   """
 
-  alias SessionServerStore.{Arguments, Duration, Error, Request, Server, Session, Store}
+  alias SessionServerStore.{Arguments, Disconnect, Duration, Error, Request, Server, Session, Store}
 
   require Logger
 
@@ -90,11 +102,13 @@ defmodule SessionServerStore do
             name: atom,
             timeouts: keyword,
             principal_key: String.t() | nil,
+            label: {module, atom} | nil,
+            ref_key: String.t() | nil,
             conflict: :merge | :last | :error
           }
 
   @timeouts [:timeout, :idle_timeout]
-  @options [:name] ++ @timeouts ++ [:principal_key, :conflict]
+  @options [:name] ++ @timeouts ++ [:principal_key, :label, :ref_key, :conflict]
   @conflicts [:merge, :last, :error]
 
   # The options of Plug.Session, Plug.Session.COOKIE and Plug.Session.ETS, and of Phoenix's sockets.
@@ -103,6 +117,9 @@ defmodule SessionServerStore do
                      [:rotating_options, :secret_key_base, :table, :csrf_token_key]
 
   @random_bytes 96
+  @max_label_bytes 255
+  @live_socket_id "live_socket_id"
+  @reauthenticated :session_server_store_reauthenticated
 
   ## In a supervision tree
 
@@ -116,6 +133,8 @@ defmodule SessionServerStore do
     * `:sweep_interval` - how often expired sessions are removed: seconds, a number with a unit such
       as `{5, :minute}`, or `:infinity` for never. Default is `60`. A plain number above 3600 is
       refused, because it is most likely in milliseconds
+    * `:pubsub` - the name of a `Phoenix.PubSub`, on which the sockets of a session learn at once that
+      it has ended, see `SessionServerStore.LiveView`
     * `:stats_interval` - how often statistics are sent as a telemetry event, see
       `SessionServerStore.Telemetry`. Default is `60`
 
@@ -170,23 +189,28 @@ defmodule SessionServerStore do
     timeouts = for name <- @timeouts, {:ok, value} <- [Keyword.fetch(opts, name)], do: {name, value}
     Enum.each(timeouts, fn {name, value} -> Duration.to_ms!(name, value) end)
 
-    %{
+    config = %{
       name: Arguments.store_name!(Keyword.get(opts, :name, SessionServerStore.Default)),
       timeouts: timeouts,
-      principal_key: principal_key(Keyword.fetch(opts, :principal_key)),
+      principal_key: session_key(opts, :principal_key),
+      label: label!(opts[:label]),
+      ref_key: session_key(opts, :ref_key),
       conflict: conflict!(Keyword.get(opts, :conflict, :merge))
     }
+
+    if config.label && !config.principal_key, do: raise(ArgumentError, ":label needs :principal_key")
+    config
   end
 
   @doc "Reads the session of the client's id. It is `{nil, %{}}` if there is no such session."
   @spec get(conn :: term, cookie :: binary, config) :: {sid, map}
   if plug?, do: @impl(true)
 
-  def get(_conn, sid, %{name: name}) when is_binary(sid) do
+  def get(_conn, sid, %{name: name} = config) when is_binary(sid) do
     case Store.read(name, sid, _peek = false) do
       {:ok, %Session{data: data} = session} when is_map(data) ->
         Request.remember(name, sid, session)
-        {sid, data}
+        add_ref(sid, data, config)
 
       {:error, :not_found} ->
         {nil, %{}}
@@ -214,36 +238,17 @@ defmodule SessionServerStore do
   @spec put(conn :: term, sid, data :: map, config) :: sid :: binary
   if plug?, do: @impl(true)
 
-  # Plug sets a cookie in any case, and needs a value for it.
-  def put(_conn, nil, data, _config) when data == %{},
-    do: Base.url_encode64(:crypto.strong_rand_bytes(@random_bytes), padding: false)
-
-  def put(_conn, nil, data, config) do
-    case Store.create(config.name, data, store_options(data, config)) do
-      {:ok, sid, _session} -> sid
-      {:error, error} -> raise error
-    end
-  end
-
-  def put(conn, sid, data, config) when data == %{} do
-    delete(conn, sid, config)
-    sid
-  end
-
-  def put(_conn, sid, data, config) do
-    result = write(sid, data, Request.recall(config.name, sid), config)
+  def put(conn, sid, data, config) do
+    data = drop_ref(data, config)
+    # Plug renews a session by `delete` and `put` without an id.
+    renewed = Request.take_renewal(config.name, conn)
+    read = Request.recall(config.name, sid || renewed)
     Request.forget(config.name)
 
-    case result do
-      {:ok, _session} ->
-        sid
-
-      {:error, :not_found} ->
-        Request.mark_ended(sid)
-        sid
-
-      {:error, error} ->
-        raise error
+    case {sid, renewed} do
+      {nil, nil} -> create(conn, data, config)
+      {nil, renewed} -> renew(conn, renewed, data, read, config)
+      {sid, _none} -> replace(conn, sid, data, read, config)
     end
   end
 
@@ -251,9 +256,21 @@ defmodule SessionServerStore do
   @spec delete(conn :: term, sid, config) :: :ok
   if plug?, do: @impl(true)
 
-  def delete(_conn, sid, %{name: name}) when is_binary(sid) do
-    Request.forget(name)
+  def delete(conn, sid, %{name: name}) when is_binary(sid) do
+    if renewing?(conn) do
+      Request.begin_renewal(name, sid)
+    else
+      Request.forget(name)
+      end_session(name, sid)
+    end
+  end
 
+  def delete(_conn, _sid, _config), do: :ok
+
+  defp renewing?(%{private: %{plug_session_info: :renew}}), do: true
+  defp renewing?(_conn), do: false
+
+  defp end_session(name, sid) do
     case Store.delete(name, sid) do
       :ok -> :ok
       {:error, :not_found} -> :ok
@@ -261,36 +278,163 @@ defmodule SessionServerStore do
     end
   end
 
-  def delete(_conn, _sid, _config), do: :ok
+  # Plug sets a cookie in any case, and needs a value for it.
+  defp create(_conn, data, _config) when data == %{},
+    do: Base.url_encode64(:crypto.strong_rand_bytes(@random_bytes), padding: false)
+
+  defp create(conn, data, config) do
+    case Store.create(config.name, data, options(conn, data, nil, config)) do
+      {:ok, sid, _session} -> sid
+      {:error, error} -> raise error
+    end
+  end
+
+  defp renew(conn, sid, data, _read, config) when data == %{} do
+    end_session(config.name, sid)
+    create(conn, data, config)
+  end
+
+  defp renew(conn, sid, data, read, config) do
+    # Without a user, a login cannot be told from other renewals.
+    reauthenticated = config.principal_key == nil or conn.private[@reauthenticated] == true
+    options = [{:data, data}, {:reauthenticated, reauthenticated} | options(conn, data, read, config)]
+
+    case Store.renew(config.name, sid, options) do
+      {:ok, new_sid, _session} -> new_sid
+      {:error, :not_found} -> renew_ended(conn, sid, data, read, config)
+      {:error, error} -> raise error
+    end
+  end
+
+  # The session has ended during the request. A login makes a new one; any other renewal must not
+  # bring it back after a logout.
+  defp renew_ended(conn, sid, data, read, %{principal_key: key} = config) do
+    if key == nil or read == nil or read.data[key] != data[key],
+      do: create(conn, data, config),
+      else: ended(sid)
+  end
+
+  defp replace(conn, sid, data, _read, config) when data == %{} do
+    delete(conn, sid, config)
+    sid
+  end
+
+  defp replace(conn, sid, data, read, config) do
+    case write(conn, sid, data, read, config) do
+      {:ok, _session} -> sid
+      {:error, :not_found} -> ended(sid)
+      {:error, error} -> raise error
+    end
+  end
+
+  defp ended(sid) do
+    Request.mark_ended(sid)
+    sid
+  end
+
+  ## The session of a request
+
+  @doc """
+  The session that this request has read, with its times and without its data, or `nil`.
+
+      session = SessionServerStore.session(conn)
+      now = System.system_time(:millisecond)
+      recent? = session != nil and session.authenticated_ms != nil and now - session.authenticated_ms < 600_000
+
+  `:name` is needed only if the request has sessions of several stores. Changes of this request are not
+  in it. Call it in the process of the request.
+  """
+  @spec session(conn, name: atom) :: Session.t() | nil when conn: struct
+  def session(conn, opts \\ []) do
+    with {_store, _sid, session} <- find(conn, opts), do: %{session | data: nil}
+  end
+
+  @doc """
+  The reference of the session that this request has read, for a comparison with those of
+  `SessionServerStore.Store.list/2`; `nil` without a session. The options are those of `session/2`.
+  """
+  @spec ref(conn, name: atom) :: Store.ref() | nil when conn: struct
+  def ref(conn, opts \\ []) do
+    with {store, sid, _session} <- find(conn, opts) do
+      case Store.ref(store, sid) do
+        {:ok, ref} -> ref
+        {:error, :not_found} -> nil
+        {:error, error} -> raise error
+      end
+    end
+  end
+
+  defp find(conn, opts) do
+    name = Arguments.option!(opts, :name, nil, &is_atom/1)
+    sessions = Request.sessions(conn)
+
+    case if(name, do: List.keyfind(sessions, name, 0, []) |> List.wrap(), else: sessions) do
+      [] -> nil
+      [session] -> session
+      _several -> raise ArgumentError, "the request has sessions of several stores: give the option :name"
+    end
+  end
+
+  @doc """
+  Marks that the user has proved their identity again, and renews the session: both its timeouts
+  restart, and its `authenticated_ms` is now.
+
+      if valid_password?(user, password), do: SessionServerStore.reauthenticated(conn)
+  """
+  @spec reauthenticated(conn) :: conn when conn: struct
+  def reauthenticated(conn) do
+    conn
+    |> Plug.Conn.put_private(@reauthenticated, true)
+    |> Plug.Conn.configure_session(renew: true)
+  end
+
+  # What LiveViews and other sockets know of the session. It is not stored.
+  defp add_ref(sid, data, %{ref_key: nil}), do: {sid, data}
+
+  defp add_ref(sid, data, config) do
+    case Store.ref(config.name, sid) do
+      {:ok, ref} ->
+        {sid, data |> Map.put(config.ref_key, ref) |> Map.put_new(@live_socket_id, Disconnect.topic(ref))}
+
+      {:error, :not_found} ->
+        {nil, %{}}
+
+      {:error, error} ->
+        raise error
+    end
+  end
+
+  defp drop_ref(data, %{ref_key: nil}), do: data
+
+  defp drop_ref(data, config) do
+    data = Map.delete(data, config.ref_key)
+    if Disconnect.topic?(data[@live_socket_id]), do: Map.delete(data, @live_socket_id), else: data
+  end
 
   ## Parallel requests
 
-  defp write(sid, data, %Session{} = read, %{conflict: conflict} = config) when conflict != :last do
-    case Store.put_if(config.name, sid, read.version, data, store_options(data, config)) do
-      {:error, %Error{reason: :conflict}} when conflict == :merge -> merge(sid, changes(read.data, data), config)
+  defp write(conn, sid, data, %Session{} = read, %{conflict: conflict} = config) when conflict != :last do
+    options = options(conn, data, read, config)
+
+    case Store.put_if(config.name, sid, read.version, data, options) do
+      {:error, %Error{reason: :conflict}} when conflict == :merge -> merge(sid, read.data, data, options, config)
       result -> result
     end
   end
 
-  defp write(sid, data, _read, config), do: Store.put(config.name, sid, data, store_options(data, config))
+  defp write(conn, sid, data, read, config),
+    do: Store.put(config.name, sid, data, options(conn, data, read, config))
 
-  defp changes(before, data) do
-    set = for {key, value} <- data, not match?(%{^key => ^value}, before), do: {key, value}
-    {Map.new(set), Map.keys(before) -- Map.keys(data)}
-  end
-
-  # The options of the session's user belong to its data: they are written if this request has
-  # changed the user.
-  defp merge(sid, {set, deleted}, config) do
-    config =
-      if is_map_key(set, config.principal_key) or config.principal_key in deleted,
-        do: config,
-        else: %{config | principal_key: nil}
-
+  # Applies what this request has changed to what is stored now.
+  defp merge(sid, before, data, options, %{principal_key: key} = config) do
+    set = for {key, value} <- data, not match?(%{^key => ^value}, before), into: %{}, do: {key, value}
+    deleted = Map.keys(before) -- Map.keys(data)
+    # The user is that of the data.
+    options = if before[key] == data[key], do: Keyword.drop(options, [:principal, :label]), else: options
     apply_changes = fn current -> current |> Map.drop(deleted) |> Map.merge(set) |> throw_if_empty() end
 
     try do
-      Store.update(config.name, sid, apply_changes, store_options(set, config))
+      Store.update(config.name, sid, apply_changes, options)
     catch
       :empty -> with :ok <- Store.delete(config.name, sid), do: {:ok, :ended}
     end
@@ -308,13 +452,28 @@ defmodule SessionServerStore do
 
   # Session keys are strings: Plug.Conn.put_session/3 converts atoms. nil and booleans are atoms,
   # but no names.
-  defp principal_key(:error), do: nil
-  defp principal_key({:ok, key}) when is_binary(key) and key != "", do: key
-  defp principal_key({:ok, key}) when is_atom(key) and key not in [nil, true, false], do: Atom.to_string(key)
+  defp session_key(opts, option) do
+    case Keyword.fetch(opts, option) do
+      :error ->
+        nil
 
-  defp principal_key({:ok, other}) do
-    raise ArgumentError, ":principal_key must be a session key such as \"user_id\" or :user_id, got: #{inspect(other)}"
+      {:ok, key} when is_binary(key) and key != "" ->
+        key
+
+      {:ok, key} when is_atom(key) and key not in [nil, true, false] ->
+        Atom.to_string(key)
+
+      {:ok, other} ->
+        example = if option == :principal_key, do: "user_id", else: "session_ref"
+
+        raise ArgumentError,
+              "#{inspect(option)} must be a session key such as #{inspect(example)} or :#{example}, got: #{inspect(other)}"
+    end
   end
+
+  defp label!(nil), do: nil
+  defp label!({module, function} = label) when is_atom(module) and is_atom(function), do: label
+  defp label!(other), do: raise(ArgumentError, ":label must be {module, function}, got: #{inspect(other)}")
 
   defp conflict!(conflict) when conflict in @conflicts, do: conflict
 
@@ -323,10 +482,37 @@ defmodule SessionServerStore do
           ":conflict must be #{Enum.map_join(@conflicts, " or ", &inspect/1)}, got: #{inspect(other)}"
   end
 
-  defp store_options(_data, %{principal_key: nil} = config), do: config.timeouts
+  # The options of a write: `read` is the session as this request has read it, or nil.
+  defp options(_conn, _data, _read, %{principal_key: nil} = config), do: config.timeouts
 
-  defp store_options(data, %{principal_key: key} = config),
-    do: [{:principal, principal!(key, data[key])} | config.timeouts]
+  defp options(conn, data, read, %{principal_key: key} = config) do
+    case principal!(key, data[key]) do
+      nil -> [{:principal, nil} | config.timeouts]
+      principal -> [{:principal, principal} | label(conn, data[key], read, config) ++ config.timeouts]
+    end
+  end
+
+  # Only at a login: otherwise the session keeps its label.
+  defp label(_conn, _user, _read, %{label: nil}), do: []
+
+  defp label(_conn, user, %Session{data: before}, config) when :erlang.map_get(config.principal_key, before) == user,
+    do: []
+
+  defp label(conn, _user, _read, %{label: {module, function}}) do
+    case apply(module, function, [conn]) do
+      nil -> []
+      label when is_binary(label) -> [label: cut(label, @max_label_bytes)]
+      other -> Arguments.invalid!("the function of :label must return a string or nil", other)
+    end
+  end
+
+  # Between two characters.
+  defp cut(text, max) when byte_size(text) <= max, do: text
+
+  defp cut(text, max) do
+    part = binary_part(text, 0, max)
+    if String.valid?(part) or not String.valid?(text), do: part, else: cut(text, max - 1)
+  end
 
   defp principal!(_key, no_user) when no_user in [nil, ""], do: nil
 

@@ -111,6 +111,14 @@ defmodule SessionServerStore.ApplicationTest do
     assert {:error, %{reason: :full}} = Store.create("two")
   end
 
+  test "revoke_all ends the sessions of the default store" do
+    {:ok, _, _} = Store.create("data")
+    assert {:ok, n} = Store.revoke_all()
+    assert n >= 1
+    assert {:ok, %{sessions: 0}} = Store.stats()
+    assert Store.revoke_all!() == 0
+  end
+
   test "default store can be turned off" do
     :ok = restart(default_store: false)
     assert Process.whereis(SessionServerStore.Default) == nil

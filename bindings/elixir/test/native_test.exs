@@ -4,7 +4,7 @@ defmodule SessionServerStore.NativeTest do
 
   alias SessionServerStore.Native
 
-  @options {:keep, :keep, :keep, 0}
+  @options {:keep, :keep, :keep, 0, nil, false}
 
   setup do
     {:ok, handle} = Native.open("memory:?clock=manual")
@@ -32,10 +32,13 @@ defmodule SessionServerStore.NativeTest do
        sweep: [handle, 10],
        list: [handle, "alice"],
        revoke: [handle, "alice", nil],
+       revoke_all: [handle],
        reference: [handle, sid],
        reference_dirty: [handle, sid],
-       delete_ref: [handle, :binary.copy(<<1>>, 32)],
-       delete_ref_dirty: [handle, :binary.copy(<<1>>, 32)],
+       touch_ref: [handle, :binary.copy(<<1>>, 32), true],
+       touch_ref_dirty: [handle, :binary.copy(<<1>>, 32), true],
+       delete_ref: [handle, :binary.copy(<<1>>, 32), "alice"],
+       delete_ref_dirty: [handle, :binary.copy(<<1>>, 32), nil],
        stats: [handle],
        stats_dirty: [handle],
        advance_clock: [handle, 1],
@@ -64,14 +67,18 @@ defmodule SessionServerStore.NativeTest do
     %{},
     {},
     {0, 0, :keep},
-    {0, 0, :junk, 0},
-    {0, 0, "", 0},
-    {:junk, 0, :keep, 0},
-    {-1, 0, :keep, 0},
-    {1.5, 0, :keep, 0},
-    {0, 2 ** 64, :keep, 0},
-    {0, 2 ** 64 - 1, :clear, 2 ** 64 - 1},
-    {:infinity, :inherit, :clear, 2 ** 63}
+    {0, 0, :keep, 0},
+    {0, 0, :junk, 0, nil, false},
+    {0, 0, "", 0, nil, false},
+    {:junk, 0, :keep, 0, nil, false},
+    {-1, 0, :keep, 0, nil, false},
+    {1.5, 0, :keep, 0, nil, false},
+    {0, 2 ** 64, :keep, 0, nil, false},
+    {0, 0, :keep, 0, :junk, false},
+    {0, 0, :keep, 0, nil, :junk},
+    {0, 0, "alice", 0, String.duplicate("x", 256), true},
+    {0, 2 ** 64 - 1, :clear, 2 ** 64 - 1, "", true},
+    {:infinity, :inherit, :clear, 2 ** 63, "label", false}
   ]
 
   test "table covers every function", %{good: good} do
@@ -106,7 +113,7 @@ defmodule SessionServerStore.NativeTest do
       end
     end
 
-    assert_raise ArgumentError, fn -> Native.delete_ref(hd(good[:stats]), "not 32 bytes") end
+    assert_raise ArgumentError, fn -> Native.delete_ref(hd(good[:stats]), "not 32 bytes", nil) end
   end
 
   test "closed store fails every function", %{good: good} do

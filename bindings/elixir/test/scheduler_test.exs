@@ -5,8 +5,8 @@ defmodule SessionServerStore.SchedulerTest do
 
   alias SessionServerStore.{Dispatch, Native, Store}
 
-  @options {:keep, :keep, :keep, 0}
-  @alice {:keep, :keep, "alice", 0}
+  @options {:keep, :keep, :keep, 0, nil, false}
+  @alice {:keep, :keep, "alice", 0, nil, false}
 
   setup do
     temporary = TemporaryStore.new("lmdb")
@@ -72,7 +72,8 @@ defmodule SessionServerStore.SchedulerTest do
               {writes_block, fn -> Native.create(handle, "x", @alice) end},
               {writes_block, fn -> Native.put(handle, sid, "x", @options) end},
               {writes_block, fn -> Native.put_if(handle, sid, 1, "x", @options) end},
-              {writes_block, fn -> Native.delete_ref(handle, ref) end},
+              {reads_block, fn -> Native.touch_ref(handle, ref, false) end},
+              {writes_block, fn -> Native.delete_ref(handle, ref, nil) end},
               {writes_block, fn -> Native.delete(handle, sid) end}
             ],
             do: assert(call.() == :would_block == blocks)
@@ -108,8 +109,8 @@ defmodule SessionServerStore.SchedulerTest do
         handle = open(url)
         {:ok, {sid, _}} = Dispatch.create(handle, small, @options)
         assert dirty(fn -> {:ok, {^small, _, true}} = Dispatch.get(handle, sid, false) end) == []
-        {:ok, {version, _, _, _}} = Dispatch.put(handle, sid, large, @options)
-        assert version == 2
+        {:ok, meta} = Dispatch.put(handle, sid, large, @options)
+        assert elem(meta, 0) == 2
         {:ok, stats} = Native.stats(handle)
         assert dirty(fn -> {:ok, {^large, _, true}} = Dispatch.get(handle, sid, false) end) == [:get_dirty]
         {:ok, after_get} = Native.stats(handle)
@@ -149,7 +150,7 @@ defmodule SessionServerStore.SchedulerTest do
 
   test "long principal is hashed on a dirty scheduler" do
     handle = open("memory:")
-    options = {:keep, :keep, :binary.copy("p", 128 * 1024), 0}
+    options = {:keep, :keep, :binary.copy("p", 128 * 1024), 0, nil, false}
     assert dirty(fn -> {:ok, _} = Dispatch.create(handle, "x", options) end) == [:create_dirty]
   end
 
@@ -165,6 +166,7 @@ defmodule SessionServerStore.SchedulerTest do
     {:ok, store} = Store.open("memory:?clock=manual")
     assert dirty(fn -> {:ok, []} = Store.list(store, "alice") end) == [:list]
     assert dirty(fn -> {:ok, 0} = Store.revoke(store, "alice") end) == [:revoke]
+    assert dirty(fn -> {:ok, 0} = Store.revoke_all(store) end) == [:revoke_all]
     assert dirty(fn -> {:ok, 0} = Store.sweep(store) end) == [:sweep]
     assert dirty(fn -> :ok = Store.advance_clock(store, 1) end) == [:advance_clock]
     assert dirty(fn -> :ok = Store.close(store) end) == [:close]

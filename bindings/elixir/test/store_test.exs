@@ -52,6 +52,9 @@ defmodule SessionServerStore.StoreTest do
     assert {:ok, sid, %{data: %{a: 6}}} = Store.renew(sid, data: %{a: 6}, principal: "by-default")
     assert {:ok, ref} = Store.ref(sid)
     assert {:ok, [_, _]} = Store.list("by-default")
+    assert {:ok, %{data: nil}} = Store.touch_ref(ref)
+    assert {:ok, %{version: 6}} = Store.touch_ref(ref, peek: true)
+    assert Store.delete_ref(ref, principal: "someone-else") == {:error, :not_found}
     assert Store.delete_ref(ref) == :ok
     assert Store.revoke("by-default", except: sid2) == {:ok, 0}
     assert Store.revoke("by-default") == {:ok, 1}
@@ -200,6 +203,11 @@ defmodule SessionServerStore.StoreTest do
     for {name, call} <- [
           {"reference", fn -> Store.delete_ref(store, "short") end},
           {"reference", fn -> Store.delete_ref(nil) end},
+          {"reference", fn -> Store.touch_ref(store, sid) end},
+          {"principal", fn -> Store.delete_ref(store, :binary.copy("r", 32), principal: :alice) end},
+          {"principal", fn -> Store.delete_ref(store, :binary.copy("r", 32), principle: "alice") end},
+          {"label", fn -> Store.create(store, "data", principal: "alice", label: :phone) end},
+          {"reauthenticated", fn -> Store.renew(store, sid, reauthenticated: 1) end},
           {"version", fn -> Store.put_if(store, sid, -1, "data") end},
           {"version", fn -> Store.put_if(store, sid, "1", "data") end},
           {"version", fn -> Store.put_if(store, sid, 2 ** 64, "data") end},
@@ -414,7 +422,7 @@ defmodule SessionServerStore.StoreTest do
       functions = Store.__info__(:functions)
       plain = for {name, arity} <- functions, not String.ends_with?("#{name}", "!"), do: {name, arity}
 
-      for {name, arity} <- plain, name not in [:default, :register, :report_stats, :read, :__struct__] do
+      for {name, arity} <- plain, name not in [:default, :pubsub, :register, :report_stats, :read, :__struct__] do
         assert {:"#{name}!", arity} in functions
       end
     end

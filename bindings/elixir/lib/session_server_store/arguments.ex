@@ -5,7 +5,7 @@ defmodule SessionServerStore.Arguments do
 
   alias SessionServerStore.{Duration, Native}
 
-  @unchanged {:keep, :keep, :keep, 0}
+  @unchanged {:keep, :keep, :keep, 0, nil, false}
   @max_u64 2 ** 64 - 1
   @max_grace_ms 2 ** 63 - 1
 
@@ -65,9 +65,17 @@ defmodule SessionServerStore.Arguments do
       {:principal, nil}, native -> put_elem(native, 2, no_principal)
       {:principal, value}, native -> put_elem(native, 2, principal!(value))
       {:grace, value}, native -> put_elem(native, 3, grace_ms!(value))
+      {:label, value}, native -> put_elem(native, 4, label!(value))
+      {:reauthenticated, value}, native when is_boolean(value) -> put_elem(native, 5, value)
+      {:reauthenticated, value}, _native -> invalid!(":reauthenticated must be true or false", value)
       {name, _value}, _native -> raise ArgumentError, "unknown option: #{inspect(name)}"
     end)
   end
+
+  # An empty label takes the label away.
+  defp label!(nil), do: nil
+  defp label!(label) when is_binary(label), do: label
+  defp label!(other), do: invalid!(":label must be a string", other)
 
   defp timeout!(_name, :inherit), do: :inherit
   defp timeout!(name, value), do: Duration.to_ms!(name, value)
@@ -79,6 +87,11 @@ defmodule SessionServerStore.Arguments do
       ms -> ms
     end
   end
+
+  @doc "The principal of the option `:principal`, the only one that a function knows, or nil."
+  @spec owner!(term) :: binary | nil
+  def owner!([]), do: nil
+  def owner!(options), do: options |> option!(:principal, nil, &(principal(&1) != :error)) |> principal!()
 
   @doc "The value of the only option that a function knows."
   @spec option!(term, name :: atom, default :: term, valid? :: (term -> boolean)) :: term

@@ -14,7 +14,8 @@ defmodule SessionServerStore.Dispatch do
     touch: 2,
     delete: 2,
     reference: 2,
-    delete_ref: 2,
+    touch_ref: 3,
+    delete_ref: 3,
     stats: 1
   ]
 

@@ -13,13 +13,16 @@ defmodule SessionServerStore.Native do
   processes hold it.
   """
   @type handle :: (name :: atom) | reference
-  @typedoc "Times in Unix milliseconds."
-  @type meta :: {version :: pos_integer, created :: integer, last_seen :: integer, expires :: integer | :infinity}
-  @type entry :: {ref :: binary, size :: non_neg_integer, meta}
-  @typedoc "Durations in milliseconds."
+  @typedoc "Times in Unix milliseconds, durations in milliseconds."
+  @type meta ::
+          {version :: pos_integer, created :: integer, last_seen :: integer, expires :: integer | :infinity,
+           authenticated :: integer | nil, timeout :: duration, idle_timeout :: duration}
+  @type duration :: non_neg_integer | :infinity
+  @type entry :: {ref :: binary, size :: non_neg_integer, meta, label :: binary | nil}
+  @typedoc "Durations in milliseconds. A label that is nil stays as it is."
   @type options ::
           {timeout :: timeout_change, idle_timeout :: timeout_change, principal :: :keep | :clear | binary,
-           grace :: non_neg_integer}
+           grace :: non_neg_integer, label :: binary | nil, reauthenticated :: boolean}
   @type timeout_change :: :keep | :inherit | :infinity | (ms :: non_neg_integer)
   @type failure :: {:error, :not_found | {reason :: atom, code :: neg_integer, message :: String.t()}}
 
@@ -54,6 +57,9 @@ defmodule SessionServerStore.Native do
 
   @spec revoke(handle, principal :: binary, except :: binary | nil) :: {:ok, non_neg_integer} | failure
   def revoke(_handle, _principal, _except), do: missing()
+
+  @spec revoke_all(handle) :: {:ok, non_neg_integer} | failure
+  def revoke_all(_handle), do: missing()
 
   @spec advance_clock(handle, ms :: integer) :: :ok | failure
   def advance_clock(_handle, _ms), do: missing()
@@ -93,9 +99,13 @@ defmodule SessionServerStore.Native do
   def reference(_handle, _sid), do: missing()
   def reference_dirty(_handle, _sid), do: missing()
 
-  @spec delete_ref(handle, ref :: binary) :: :ok | failure | :would_block
-  def delete_ref(_handle, _ref), do: missing()
-  def delete_ref_dirty(_handle, _ref), do: missing()
+  @spec touch_ref(handle, ref :: binary, peek :: boolean) :: {:ok, meta} | failure | :would_block
+  def touch_ref(_handle, _ref, _peek), do: missing()
+  def touch_ref_dirty(_handle, _ref, _peek), do: missing()
+
+  @spec delete_ref(handle, ref :: binary, principal :: binary | nil) :: :ok | failure | :would_block
+  def delete_ref(_handle, _ref, _principal), do: missing()
+  def delete_ref_dirty(_handle, _ref, _principal), do: missing()
 
   @spec stats(handle) :: {:ok, keyword(non_neg_integer)} | failure | :would_block
   def stats(_handle), do: missing()

@@ -14,7 +14,7 @@ defmodule SessionServerStore.Request do
   end
 
   @doc "The session of this id as it was read, or nil if it was not read in this process."
-  @spec recall(store :: atom, sid :: binary) :: Session.t() | nil
+  @spec recall(store :: atom, sid :: binary | nil) :: Session.t() | nil
   def recall(store, sid) do
     case all() do
       %{^store => {^sid, session}} -> session
@@ -31,10 +31,10 @@ defmodule SessionServerStore.Request do
   @doc "The sessions that were read for this conn, with their stores."
   @spec sessions(conn :: %{req_headers: [{binary, binary}]}) :: [{store :: atom, sid :: binary, Session.t()}]
   def sessions(%{req_headers: headers}) do
-    for {store, {sid, session}} <- all(), Enum.any?(headers, fn {_name, value} -> value =~ sid end) do
-      {store, sid, session}
-    end
+    for {store, {sid, session}} <- all(), sent?(headers, sid), do: {store, sid, session}
   end
+
+  defp sent?(headers, sid), do: Enum.any?(headers, fn {_name, value} -> value =~ sid end)
 
   @doc "This request renews the session of this id: `put` for a new session follows."
   @spec begin_renewal(store :: atom, sid :: binary) :: :ok
@@ -43,10 +43,13 @@ defmodule SessionServerStore.Request do
     :ok
   end
 
-  @spec take_renewal(store :: atom) :: (sid :: binary) | nil
-  def take_renewal(store) do
-    case Process.delete({__MODULE__, :renewal}) do
-      {^store, sid} -> sid
+  @spec take_renewal(store :: atom, conn :: term) :: (sid :: binary) | nil
+  def take_renewal(store, conn) do
+    with {^store, sid} <- Process.delete({__MODULE__, :renewal}),
+         %{req_headers: headers} <- conn,
+         true <- sent?(headers, sid) do
+      sid
+    else
       _ -> nil
     end
   end

@@ -9,6 +9,11 @@ defmodule SessionServerStore.Session do
     * `:version` - 1 at creation, and one more with every write
     * `:created_ms`, `:last_seen_ms` - Unix time in milliseconds
     * `:expires_ms` - when the session expires unless it is used before; `:infinity` if never
+    * `:authenticated_ms` - when the user last proved their identity: at the creation of a session
+      with a principal, at a login or at a reauthentication, see `SessionServerStore.Store.renew/3`.
+      `nil` if never
+    * `:timeout_ms`, `:idle_timeout_ms` - the timeouts in force in milliseconds, the session's own or
+      those of its store; `:infinity` for none
 
   `DateTime.from_unix!(session.expires_ms, :millisecond)` converts a time to a `DateTime`.
   """
@@ -16,7 +21,8 @@ defmodule SessionServerStore.Session do
   alias SessionServerStore.Native
 
   @derive {Inspect, except: [:data]}
-  @enforce_keys [:data, :version, :created_ms, :last_seen_ms, :expires_ms]
+  @enforce_keys [:data, :version, :created_ms, :last_seen_ms, :expires_ms] ++
+                  [:authenticated_ms, :timeout_ms, :idle_timeout_ms]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
@@ -24,18 +30,24 @@ defmodule SessionServerStore.Session do
           version: pos_integer,
           created_ms: integer,
           last_seen_ms: integer,
-          expires_ms: integer | :infinity
+          expires_ms: integer | :infinity,
+          authenticated_ms: integer | nil,
+          timeout_ms: non_neg_integer | :infinity,
+          idle_timeout_ms: non_neg_integer | :infinity
         }
 
   @doc false
   @spec new(data :: term, Native.meta()) :: t
-  def new(data, {version, created_ms, last_seen_ms, expires_ms}) do
+  def new(data, {version, created_ms, last_seen_ms, expires_ms, authenticated_ms, timeout_ms, idle_timeout_ms}) do
     %__MODULE__{
       data: data,
       version: version,
       created_ms: created_ms,
       last_seen_ms: last_seen_ms,
-      expires_ms: expires_ms
+      expires_ms: expires_ms,
+      authenticated_ms: authenticated_ms,
+      timeout_ms: timeout_ms,
+      idle_timeout_ms: idle_timeout_ms
     }
   end
 end

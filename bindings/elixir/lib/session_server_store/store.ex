@@ -5,17 +5,17 @@ defmodule SessionServerStore.Store do
   Sessions without Plug: create, read, change, renew, end, list and revoke them.
 
       iex> alias SessionServerStore.Store
-      iex> {:ok, sid, _session} = Store.create(%{name: "Alice"}, principal: "alice")
-      iex> {:ok, session} = Store.get(sid)
-      iex> session.data
-      %{name: "Alice"}
-      iex> {:ok, session} = Store.update(sid, &Map.put(&1, :theme, "dark"))
-      iex> session.version
-      2
-      iex> {:ok, new_sid, _session} = Store.renew(sid)
-      iex> Store.get(sid)
+      iex> {:ok, visitor, _session} = Store.create(%{cart: [42]})
+      iex> {:ok, sid, _session} = Store.renew(visitor, principal: "alice", label: "Firefox on Linux")
+      iex> Store.get(visitor)
       {:error, :not_found}
-      iex> Store.delete(new_sid)
+      iex> {:ok, session} = Store.update(sid, &Map.put(&1, :theme, "dark"))
+      iex> session.data
+      %{cart: [42], theme: "dark"}
+      iex> {:ok, [info]} = Store.list("alice")
+      iex> info.label
+      "Firefox on Linux"
+      iex> Store.delete_ref(info.ref, principal: "alice")
       :ok
 
   Every function takes a store as its first argument: its name (`SessionServerStore.child_spec/1`),
@@ -53,6 +53,9 @@ defmodule SessionServerStore.Store do
     * `:idle_timeout` - how long after its last use the session expires
     * `:principal` - the user to whom the session belongs, for `list` and `revoke`: a string, or an
       integer, which stands for its digits (`42` is `"42"`). `nil` is no user
+    * `:label` - with a principal only: up to 255 bytes that `list` shows, such as the device and how
+      the user logged in. It stays while the principal stays, and `""` takes it away. Stores that
+      seal their data encrypt it
 
   A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`,
   `:second`, `:minute`, `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A plain
@@ -61,7 +64,8 @@ defmodule SessionServerStore.Store do
   `:inherit` gives an existing session the timeout of its store again.
   """
 
-  alias SessionServerStore.{Arguments, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo, Telemetry}
+  alias SessionServerStore.{Arguments, Disconnect, Dispatch, Duration, Error, Native, Payload, Session, SessionInfo}
+  alias SessionServerStore.Telemetry
 
   @derive {Inspect, only: [:name, :engine, :raw]}
   @enforce_keys [:handle, :name, :engine, :raw, :pubsub]
@@ -80,8 +84,12 @@ defmodule SessionServerStore.Store do
   @type ref :: <<_::256>>
   @type principal :: binary | integer
   @type timeout_option :: Duration.t() | :inherit
-  @type option :: {:timeout, timeout_option} | {:idle_timeout, timeout_option} | {:principal, principal | nil}
-  @type renew_option :: option | {:data, term} | {:grace, Duration.t()}
+  @type option ::
+          {:timeout, timeout_option}
+          | {:idle_timeout, timeout_option}
+          | {:principal, principal | nil}
+          | {:label, binary | nil}
+  @type renew_option :: option | {:data, term} | {:grace, Duration.t()} | {:reauthenticated, boolean}
   @type missing :: {:error, :not_found}
   @type failure :: {:error, Error.t()}
 
@@ -139,6 +147,11 @@ defmodule SessionServerStore.Store do
     :persistent_term.put({__MODULE__, name}, store)
     store
   end
+
+  @doc false
+  # Where sockets wait for the end of their session.
+  @spec pubsub(t) :: atom
+  def pubsub(store), do: store!(store).pubsub
 
   # The calls on a store that is not running return an error that says so.
   defp named(name) do
@@ -324,11 +337,19 @@ defmodule SessionServerStore.Store do
   @doc """
   Gives a session a new id in one step; the old id ends. Call this at every login.
 
-  Creation time and absolute timeout stay. Takes the options of `create`, and:
+    * A *login* gives the session another `:principal` than it had, or its first one. Both timeouts
+      restart, and `authenticated_ms` is now
+    * With `reauthenticated: true` the user has proved their identity again, with a password or a
+      passkey. The same happens
+    * Otherwise the absolute deadline and `authenticated_ms` stay
+
+  The creation time always stays. Takes the options of `create`, and:
 
     * `:data` - new data
+    * `:reauthenticated` - see above
     * `:grace` - how long the old id can still be read, but not written: at most an hour as a plain
-      number of seconds
+      number of seconds. For ids that rotate; with a login or `reauthenticated: true` the error's
+      reason is `:invalid`, because an attacker may know the old id
 
   The returned session has its `:data` only if the option was given.
 
@@ -343,11 +364,13 @@ defmodule SessionServerStore.Store do
     {new_data, opts} = opts |> Arguments.keyword!() |> Keyword.split([:data])
     options = Arguments.session_options!(opts, :clear)
 
-    span(:renew, store, fn ->
-      with {:ok, payload} <- encode_new_data(new_data, store.raw),
-           {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
-        {:ok, new_sid, Session.new(new_data[:data], meta)}
-      end
+    disconnecting_session(store, sid, fn ->
+      span(:renew, store, fn ->
+        with {:ok, payload} <- encode_new_data(new_data, store.raw),
+             {:ok, {new_sid, meta}} <- Native.renew(store.handle, sid, payload, options) do
+          {:ok, new_sid, Session.new(new_data[:data], meta)}
+        end
+      end)
     end)
   end
 
@@ -362,12 +385,12 @@ defmodule SessionServerStore.Store do
   def delete(store \\ default(), sid) do
     store = store!(store)
     sid = Arguments.sid!(sid)
-    span(:delete, store, fn -> Dispatch.delete(store.handle, sid) end)
+    disconnecting_session(store, sid, fn -> span(:delete, store, fn -> Dispatch.delete(store.handle, sid) end) end)
   end
 
   @doc """
-  The reference of a session: 32 bytes that name it in `list/2` and to `delete_ref/2`. It gives no
-  access to the data, so it need not be kept secret like the id.
+  The reference of a session: 32 bytes that name it in `list/2`, and to `touch_ref/3` and
+  `delete_ref/3`. It gives no access to the data, so it need not be kept secret like the id.
   """
   @spec ref(t, sid) :: {:ok, ref} | missing | failure
   def ref(store \\ default(), sid) do
@@ -376,13 +399,51 @@ defmodule SessionServerStore.Store do
     span(:ref, store, fn -> Dispatch.reference(store.handle, sid) end)
   end
 
-  @doc "Ends the session with this reference."
-  @spec delete_ref(t, ref) :: :ok | missing | failure
-  def delete_ref(store \\ default(), ref) do
+  @doc """
+  Uses the session with this reference: restarts the idle timeout. With `peek: true` it is not used,
+  and the result says whether it is still alive.
+
+  For long-lived connections, which do not hold the id. The reference of a session that was renewed is
+  `:not_found`.
+
+      touch_ref(ref), touch_ref(ref, opts), touch_ref(store, ref), touch_ref(store, ref, opts)
+  """
+  @spec touch_ref(t | ref, ref | [peek: boolean], peek: boolean) :: {:ok, Session.t()} | missing | failure
+  def touch_ref(store \\ default(), ref, opts \\ [])
+
+  def touch_ref(store, ref, opts) when is_store(store) do
     store = store!(store)
     ref = Arguments.ref!(ref)
-    span(:delete, store, fn -> Dispatch.delete_ref(store.handle, ref) end)
+    peek = Arguments.option!(opts, :peek, false, &is_boolean/1)
+
+    span(:touch, store, fn ->
+      with {:ok, meta} <- Dispatch.touch_ref(store.handle, ref, peek), do: {:ok, Session.new(nil, meta)}
+    end)
   end
+
+  def touch_ref(ref, opts, []), do: touch_ref(default(), ref, opts)
+  def touch_ref(store, _ref, _opts), do: not_a_store!(store)
+
+  @doc """
+  Ends the session with this reference. On behalf of a user give the `:principal`: then only a session
+  of theirs ends, and any other is `:not_found`.
+
+      delete_ref(ref), delete_ref(ref, opts), delete_ref(store, ref), delete_ref(store, ref, opts)
+  """
+  @spec delete_ref(t | ref, ref | [principal: principal], principal: principal) :: :ok | missing | failure
+  def delete_ref(store \\ default(), ref, opts \\ [])
+
+  def delete_ref(store, ref, opts) when is_store(store) do
+    store = store!(store)
+    ref = Arguments.ref!(ref)
+    principal = Arguments.owner!(opts)
+
+    with :ok <- span(:delete, store, fn -> Dispatch.delete_ref(store.handle, ref, principal) end),
+         do: disconnect(store, [ref])
+  end
+
+  def delete_ref(ref, opts, []), do: delete_ref(default(), ref, opts)
+  def delete_ref(store, _ref, _opts), do: not_a_store!(store)
 
   ## All sessions of a principal
 
@@ -411,11 +472,29 @@ defmodule SessionServerStore.Store do
     store = store!(store)
     principal = Arguments.principal!(principal)
     except = Arguments.option!(opts, :except, nil, &(is_nil(&1) or is_binary(&1)))
-    span(:revoke, store, fn -> Native.revoke(store.handle, principal, except) end)
+    refs = refs(store, principal, except)
+
+    with {:ok, _count} = revoked <- span(:revoke, store, fn -> Native.revoke(store.handle, principal, except) end) do
+      disconnect(store, refs)
+      revoked
+    end
   end
 
   def revoke(principal, opts, []), do: revoke(default(), principal, opts)
   def revoke(store, _principal, _opts), do: not_a_store!(store)
+
+  @doc """
+  Ends all sessions of the store, after an incident such as a leaked key. Returns how many have ended.
+  """
+  @spec revoke_all(t) :: {:ok, non_neg_integer} | failure
+  def revoke_all(store \\ default()) do
+    store = store!(store)
+
+    with {:ok, _count} = revoked <- span(:revoke_all, store, fn -> Native.revoke_all(store.handle) end) do
+      if store.pubsub, do: Disconnect.broadcast(store.pubsub, Disconnect.topic_of_all(store.name))
+      revoked
+    end
+  end
 
   ## Maintenance
 
@@ -464,6 +543,33 @@ defmodule SessionServerStore.Store do
     end
   end
 
+  ## Sockets
+
+  # Runs a function that ends the session of this id.
+  defp disconnecting_session(%{pubsub: nil}, _sid, fun), do: fun.()
+
+  defp disconnecting_session(store, sid, fun) do
+    ref = Dispatch.reference(store.handle, sid)
+    result = fun.()
+    if match?({:ok, _}, ref) and not match?({:error, _}, result), do: disconnect(store, [elem(ref, 1)])
+    result
+  end
+
+  # The references of the sessions that `revoke` is about to end.
+  defp refs(%{pubsub: nil}, _principal, _except), do: []
+
+  defp refs(store, principal, except) do
+    spared = with sid when sid != nil <- except, {:ok, ref} <- Dispatch.reference(store.handle, sid), do: ref
+
+    case Native.list(store.handle, principal) do
+      {:ok, entries} -> for entry <- entries, elem(entry, 0) != spared, do: elem(entry, 0)
+      {:error, _} -> []
+    end
+  end
+
+  defp disconnect(%{pubsub: nil}, _refs), do: :ok
+  defp disconnect(store, refs), do: Enum.each(refs, &Disconnect.broadcast(store.pubsub, Disconnect.topic(&1)))
+
   ## Variants that raise
 
   variants = [
@@ -479,9 +585,11 @@ defmodule SessionServerStore.Store do
     renew: 1..3,
     delete: 1..2,
     ref: 1..2,
-    delete_ref: 1..2,
+    touch_ref: 1..3,
+    delete_ref: 1..3,
     list: 1..2,
     revoke: 1..3,
+    revoke_all: 0..1,
     sweep: 0..2,
     stats: 0..1,
     advance_clock: 2..2

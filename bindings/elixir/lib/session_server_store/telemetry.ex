@@ -10,9 +10,9 @@ defmodule SessionServerStore.Telemetry do
   | `[:session_server_store, operation, :stop]` | `:duration`, in native time units; `:count` for `revoke`, `revoke_all` and `sweep`: how many sessions ended | `:store`, `:engine`, `:result` |
   | `[:session_server_store, :stats]` | `:sessions` and `:bytes` now; `:created`, `:hits`, `:misses`, `:puts`, `:deleted`, `:renewed`, `:conflicts`, `:revoked`, `:expired`, `:rejected` and `:errors` since the store was opened | `:store`, `:engine` |
 
-  The operations are `:create`, `:get` (also for `peek`), `:put` (also for `put_if`), `:touch`,
-  `:renew`, `:delete` (also for `delete_ref`), `:ref`, `:list`, `:revoke` and `:sweep`. `update`
-  sends the events of its reads and writes.
+  The operations are `:create`, `:get` (also for `peek`), `:put` (also for `put_if`), `:touch` (also
+  for `touch_ref`), `:renew`, `:delete` (also for `delete_ref`), `:ref`, `:list`, `:revoke`,
+  `:revoke_all` and `:sweep`. `update` sends the events of its reads and writes.
 
     * `:store` - the name of the store; `nil` for a store of `SessionServerStore.Store.open/2`
     * `:engine` - `:memory`, `:lmdb` or `:redis`

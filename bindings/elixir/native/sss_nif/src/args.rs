@@ -36,12 +36,15 @@ impl Deref for HandleArg {
     }
 }
 
-/// `{timeout, idle_timeout, principal, grace_ms}`
+/// `{timeout, idle_timeout, principal, grace_ms, label, reauthenticated}`, where the label is `nil` to
+/// leave it as it is.
 pub struct OptionsArg<'a> {
     timeout: TimeoutArg,
     idle_timeout: TimeoutArg,
     principal: PrincipalArg<'a>,
     grace_ms: u64,
+    label: Option<Binary<'a>>,
+    reauthenticated: bool,
 }
 
 /// `:keep`, `:inherit`, `:infinity` or milliseconds.
@@ -56,8 +59,8 @@ enum PrincipalArg<'a> {
 
 impl<'a> Decoder<'a> for OptionsArg<'a> {
     fn decode(term: Term<'a>) -> NifResult<Self> {
-        let (timeout, idle_timeout, principal, grace_ms) = term.decode()?;
-        Ok(OptionsArg { timeout, idle_timeout, principal, grace_ms })
+        let (timeout, idle_timeout, principal, grace_ms, label, reauthenticated) = term.decode()?;
+        Ok(OptionsArg { timeout, idle_timeout, principal, grace_ms, label, reauthenticated })
     }
 }
 
@@ -99,6 +102,8 @@ impl OptionsArg<'_> {
         options.timeout = self.timeout.0;
         options.idle_timeout = self.idle_timeout.0;
         options.principal = principal;
+        options.label = self.label.as_ref().map(Binary::as_slice);
+        options.reauthenticated = self.reauthenticated;
         options
     }
 }

@@ -1,6 +1,6 @@
 //! What the NIFs return: conversions to Elixir terms.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustler::{Encoder, Env, NewBinary, Term, types::atom::Atom};
 use sss::{Entry, Error, ErrorKind, Meta, Stats};
@@ -39,10 +39,17 @@ pub fn reason<'a>(env: Env<'a>, kind: ErrorKind) -> Term<'a> {
     }
 }
 
-/// `{version, created_ms, last_seen_ms, expires_ms}`, where the last may be `:infinity`.
+/// `{version, created_ms, last_seen_ms, expires_ms, authenticated_ms, timeout_ms, idle_timeout_ms}`.
+/// `expires_ms` and the timeouts may be `:infinity`, and `authenticated_ms` is `nil` for never.
 pub fn meta<'a>(env: Env<'a>, meta: &Meta) -> Term<'a> {
-    let expires = meta.expires().map_or(atoms::infinity().encode(env), |expires| unix_ms(expires).encode(env));
-    (meta.version(), unix_ms(meta.created()), unix_ms(meta.last_seen()), expires).encode(env)
+    let infinity = atoms::infinity().encode(env);
+    let timeout =
+        |timeout: Option<Duration>| timeout.map_or(infinity, |timeout| (timeout.as_millis() as u64).encode(env));
+    let expires = meta.expires().map_or(infinity, |expires| unix_ms(expires).encode(env));
+    let (created, last_seen) = (unix_ms(meta.created()), unix_ms(meta.last_seen()));
+    let authenticated = meta.authenticated().map(unix_ms);
+    let timeouts = (timeout(meta.timeout()), timeout(meta.idle_timeout()));
+    (meta.version(), created, last_seen, expires, authenticated, timeouts.0, timeouts.1).encode(env)
 }
 
 fn unix_ms(time: SystemTime) -> i64 {
@@ -56,9 +63,10 @@ pub fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Term<'a> {
     NewBinary::from_slice(env, bytes).into()
 }
 
-/// `{reference, payload_len, meta}`
+/// `{reference, payload_len, meta, label}`, where the label is `nil` if there is none.
 pub fn entry<'a>(env: Env<'a>, entry: &Entry) -> Term<'a> {
-    (binary(env, &entry.reference.0), entry.payload_len, meta(env, &entry.meta)).encode(env)
+    let label = entry.label.as_ref().map(|label| binary(env, label));
+    (binary(env, &entry.reference.0), entry.payload_len, meta(env, &entry.meta), label).encode(env)
 }
 
 /// `[sessions: 1, ...]`

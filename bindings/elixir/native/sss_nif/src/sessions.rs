@@ -54,6 +54,10 @@ fn write_may_block(store: &Store) -> bool {
     store.may_block().writes || store.max_payload().is_ok_and(|max| max > MAX_FREED_LEN)
 }
 
+fn access(peek: bool) -> Access {
+    if peek { Access::Peek } else { Access::Slide }
+}
+
 /// The payload, if this scheduler may store it with these options.
 fn admit<'p>(
     env: Env,
@@ -123,9 +127,8 @@ nif_pairs! {
     }
 
     read_may_block get get_dirty |env, store, scheduler, sid: [Binary<'a>], peek: [bool]| -> ok_value {
-        let access = if peek { Access::Peek } else { Access::Slide };
         // The payload is copied once, from the store to the binary that Elixir gets.
-        store.read_up_to(sid.as_slice(), access, scheduler.max_len(), |payload, m| {
+        store.read_up_to(sid.as_slice(), access(peek), scheduler.max_len(), |payload, m| {
             count_reductions(env, payload.len());
             Ok((binary(env, payload), meta(env, m), store.authenticates()))
         })
@@ -156,8 +159,16 @@ nif_pairs! {
         store.reference(sid.as_slice()).map(|reference| binary(env, &reference.0))
     }
 
-    write_may_block delete_ref delete_ref_dirty |env, store, _scheduler, reference: [RefArg]| -> ok {
-        store.delete_ref(&reference.0, None)
+    read_may_block touch_ref touch_ref_dirty |env, store, _scheduler, reference: [RefArg], peek: [bool]| -> ok_value {
+        store.touch_ref(&reference.0, access(peek)).map(|m| meta(env, &m))
+    }
+
+    write_may_block delete_ref delete_ref_dirty
+    |env, store, scheduler, reference: [RefArg], principal: [Option<Binary<'a>>]| -> ok {
+        if principal.as_ref().is_some_and(|principal| principal.len() > scheduler.max_len()) {
+            return Err(would_block());
+        }
+        store.delete_ref(&reference.0, principal.as_ref().map(Binary::as_slice))
     }
 
     read_may_block stats stats_dirty |env, store, _scheduler| -> ok_value {

@@ -55,6 +55,11 @@ fn revoke<'a>(env: Env<'a>, handle: HandleArg, principal: Binary<'a>, except: Op
 }
 
 #[rustler::nif(schedule = "DirtyIo")]
+fn revoke_all<'a>(env: Env<'a>, handle: HandleArg) -> Term<'a> {
+    ok_value(env, handle.store().and_then(|store| store.revoke_all()))
+}
+
+#[rustler::nif(schedule = "DirtyIo")]
 fn advance_clock<'a>(env: Env<'a>, handle: HandleArg, ms: i64) -> Term<'a> {
     ok(env, handle.store().and_then(|store| store.advance_clock(ms)))
 }
