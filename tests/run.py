@@ -56,17 +56,19 @@ NOT_RUN = r"^(?:not run under |SKIPPED |(?:plug|telemetry|phoenix): .* SKIPPED |
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(
-    f"tests/test_{name}.py" for name in ("conformance", "results", "threads", "two_servers")
+    f"tests/test_{name}.py" for name in ("conformance", "login", "results", "threads", "two_servers")
 )
+# The adapters of web frameworks.
+FRAMEWORKS = " ".join(f"tests/frameworks/test_{name}.py" for name in ("adapters", "django", "flask"))
 ELIXIR_ON_EVERY_ENGINE = " ".join(f"test/{name}_test.exs" for name in ("conformance", "store", "race"))
 REDIS = ("redis", "redis-unix", "redis-tls", "redis-sentinel", "redis-cluster")
 
 
-def with_redis(language: str, engine: str, command: str, passed: str, skipped: str) -> Step:
+def with_redis(language: str, engine: str, command: str, passed: str, skipped: str, what: str = "tests") -> Step:
     """A shell command, in the root of the repository, with the servers of with_redis.rs."""
     return Step(
         language,
-        f"tests on {engine}",
+        f"{what} on {engine}",
         ["cargo", "test", "--quiet", "--locked", "--test", "processes", "--", "--with-redis", "sh", "-c", command],
         passed=passed,
         skipped=skipped,
@@ -180,6 +182,32 @@ STEPS = [
             r"(\d+) skipped",
         )
         for engine in REDIS
+    ),
+    Step(
+        "Python",
+        "oldest versions of the frameworks",
+        [str(BIN / "pytest"), "-q", "tests/frameworks"],
+        PYTHON,
+        r"(\d+) passed",
+        r"(\d+) skipped",
+        {"PYTHONPATH": str(ROOT / ".venv" / "oldest")},
+    ),
+    Step(
+        "Python",
+        "frameworks on lmdb:",
+        [str(BIN / "pytest"), "-q", *FRAMEWORKS.split()],
+        PYTHON,
+        r"(\d+) passed",
+        r"(\d+) skipped",
+        {"SSS_TEST_ENGINE": "lmdb"},
+    ),
+    with_redis(
+        "Python",
+        "redis-unix",
+        f"cd bindings/python && pytest -q {FRAMEWORKS}",
+        r"(\d+) passed",
+        r"(\d+) skipped",
+        "frameworks",
     ),
     Step("Elixir", "rustfmt", ["cargo", "fmt", "--check"], NIF),
     Step(

@@ -15,6 +15,7 @@ from conftest import Script
 
 import session_server_store as sss
 from session_server_store import Status, _ffi, _scratch
+from session_server_store._arguments import timeout_ms
 from session_server_store.records import FOREVER
 
 ROOT = Path(__file__).parents[3]
@@ -125,12 +126,15 @@ def test_constants_match_header() -> None:
     assert number("SSS_REF_LEN") == _ffi.REF_LEN
     assert number("SSS_PEEK") == _ffi.PEEK.value
     assert number("SSS_CLEAR_PRINCIPAL") == _ffi.CLEAR_PRINCIPAL
+    assert number("SSS_REAUTHENTICATED") == _ffi.REAUTHENTICATED
     assert number("SSS_BLOCKS_READS") == _ffi.BLOCKS_READS
     assert number("SSS_BLOCKS_WRITES") == _ffi.BLOCKS_WRITES
     assert DEFINES["SSS_GLOBAL"].replace(" ", "") == "(~(sss_store)0)"
     assert _ffi.GLOBAL.value == 2**64 - 1
     assert DEFINES["SSS_FOREVER"] == "INT64_MAX"
     assert FOREVER == 2**63 - 1
+    assert DEFINES["SSS_INHERIT"] == "INT64_MIN"
+    assert timeout_ms(sss.INHERIT, "timeout") == -(2**63)
 
 
 def test_unpack_matches_meta_struct() -> None:
@@ -139,7 +143,8 @@ def test_unpack_matches_meta_struct() -> None:
     meta = _ffi.MetaStruct.from_buffer(scratch.out, 8)
     assert meta.size == ctypes.sizeof(_ffi.MetaStruct)
     meta.version, meta.created_ms, meta.last_seen_ms, meta.expires_ms = 2**64 - 1, -5, 6, FOREVER
-    assert _scratch.unpack(scratch.out) == (7, 2**64 - 1, -5, 6, FOREVER)
+    meta.authenticated_ms, meta.timeout_ms, meta.idle_timeout_ms = 8, FOREVER, 9
+    assert _scratch.unpack(scratch.out) == (7, 2**64 - 1, -5, 6, FOREVER, 8, FOREVER, 9)
 
 
 def test_stats_match_struct() -> None:

@@ -24,7 +24,7 @@ def test_readme_example_of_one_process(capsys: pytest.CaptureFixture[str]) -> No
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("{'user': 'alice'} 2 ")
     assert printed[1] == "another request has written"
-    assert re.fullmatch(r"[0-9a-f]{64} \d{4}-.*\+00:00", printed[2])
+    assert re.fullmatch(r"[0-9a-f]{64} \d{4}-.*\+00:00 Firefox on Linux, 127\.0\.0\.1", printed[2])
 
 
 def test_readme_example_of_several_processes(script: Script, tmp_path: Path) -> None:

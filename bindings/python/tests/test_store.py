@@ -26,6 +26,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "revoke": lambda s: s.revoke("alice"),
     "ref": lambda s: s.ref("A" * 128),
     "delete_ref": lambda s: s.delete_ref(bytes(32)),
+    "touch_ref": lambda s: s.touch_ref(bytes(32)),
+    "revoke_all": lambda s: s.revoke_all(),
     "stats": lambda s: s.stats(),
     "may_block": lambda s: s.may_block(),
     "advance_clock": lambda s: s.advance_clock(1),
@@ -163,6 +165,15 @@ WRONG_VALUES: dict[str, Callable[[Store], Any]] = {
     "huge max": lambda s: s.sweep(2**64),
     "short ref": lambda s: s.delete_ref(b"x" * 31),
     "long ref": lambda s: s.delete_ref(b"x" * 33),
+    "short ref in touch_ref": lambda s: s.touch_ref(b"x" * 31),
+    "surrogate label": lambda s: s.create("x", principal="alice", label="\udcff"),
+    "long label": lambda s: s.create("x", principal="alice", label="x" * 256),
+    "label without principal": lambda s: s.create("x", label="phone"),
+    "label without principal in put": lambda s: s.put(s.create("x", principal="alice"), "x", label="phone"),
+    "grace with login": lambda s: s.renew(s.create("x"), principal="alice", grace=1),
+    "grace with reauthentication": lambda s: s.renew(s.create("x"), reauthenticated=True, grace=1),
+    "reauthentication without principal": lambda s: s.renew(s.create("x"), principal=None, reauthenticated=True),
+    "empty principal in delete_ref": lambda s: s.delete_ref(b"x" * 32, principal=""),
     "principal of too many digits": lambda s: s.list(10**5000),
     "surrogate principal": lambda s: s.list("\udcff"),
     "empty principal": lambda s: s.create("x", principal=""),
@@ -216,7 +227,7 @@ def test_equal_results(store: Store) -> None:
 
 
 def test_deadline_beyond_year_9999() -> None:
-    last = Session("x", 1, 0, 0, 2**62).expires
+    last = Session("x", 1, 0, 0, 2**62, 0, 0, 0).expires
     assert last is not None
     assert last.year == 9999
     assert last.tzinfo is not None

@@ -6,6 +6,7 @@
 {'user': 'alice'}
 """
 
+from ._arguments import INHERIT as INHERIT
 from ._arguments import Timeout as Timeout
 from ._global import advance_clock as advance_clock
 from ._global import create as create
@@ -20,9 +21,11 @@ from ._global import put_if as put_if
 from ._global import ref as ref
 from ._global import renew as renew
 from ._global import revoke as revoke
+from ._global import revoke_all as revoke_all
 from ._global import stats as stats
 from ._global import sweep as sweep
 from ._global import touch as touch
+from ._global import touch_ref as touch_ref
 from ._version import __version__ as __version__
 from .cookies import cookie_values
 from .errors import (
@@ -39,12 +42,14 @@ from .errors import (
     UnsupportedError,
     UrlError,
 )
+from .labels import device_label
 from .records import Blocking, Session, SessionInfo, Stats
 from .serializers import JSON, RAW, Serializer
 from .store import Store
 
 # Without the functions of the global store: a star import must not replace the builtin ``list``.
 __all__ = [
+    "INHERIT",
     "JSON",
     "RAW",
     "Blocking",
@@ -67,4 +72,5 @@ __all__ = [
     "UnsupportedError",
     "UrlError",
     "cookie_values",
+    "device_label",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from enum import Enum
-from typing import Any, Final, Union
+from typing import Any, Final, Optional, Union
 
 from .errors import InvalidError, Status, UrlError
 from .records import FOREVER
@@ -16,8 +16,23 @@ from .records import FOREVER
 Id = Union[str, bytes]
 Principal = Union[str, bytes, int]
 Duration = Union[int, float, timedelta]
-Timeout = Union[int, float, timedelta, None]
-"""Seconds or a timedelta. None: never. Zero or less: the session has ended at once."""
+Label = Union[str, bytes]
+
+
+class Inherit(Enum):
+    """The type of ``INHERIT``."""
+
+    INHERIT = "inherit"
+
+    def __repr__(self) -> str:
+        return "INHERIT"
+
+
+INHERIT: Final = Inherit.INHERIT
+"""As a timeout of a session: none of its own, so that it has the store's from now on."""
+
+Timeout = Union[int, float, timedelta, None, Inherit]
+"""Seconds or a timedelta. None: never. Zero or less: the session has ended at once. ``INHERIT``."""
 
 
 class NotGiven(Enum):
@@ -33,6 +48,7 @@ NOT_GIVEN: Final = NotGiven.NOT_GIVEN
 
 MaybeTimeout = Union[Timeout, NotGiven]
 MaybePrincipal = Union[Principal, NotGiven, None]
+MaybeLabel = Union[Label, NotGiven, None]
 
 
 def invalid_argument(message: str) -> InvalidError:
@@ -79,6 +95,22 @@ def principal_bytes(principal: Principal) -> bytes:
         raise invalid_argument("principal has too many digits") from None
 
 
+def label_bytes(label: MaybeLabel) -> Optional[bytes]:
+    """In the C API, NULL stands for no change, and no bytes remove the label."""
+    if isinstance(label, NotGiven):
+        return None
+    if label is None:
+        return b""
+    if isinstance(label, bytes):
+        return label
+    if not isinstance(label, str):
+        raise TypeError(f"label must be str or bytes, not {type(label).__name__}")
+    try:
+        return label.encode()
+    except UnicodeEncodeError:
+        raise invalid_argument("label is not valid Unicode") from None
+
+
 def uint64(value: int, name: str) -> int:
     """Checks the range, because ctypes truncates silently."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -109,6 +141,8 @@ def timeout_ms(value: MaybeTimeout, name: str) -> int:
         return 0
     if value is None:
         return FOREVER
+    if isinstance(value, Inherit):
+        return -FOREVER - 1
     ms = milliseconds(value, name)
     return ms if ms > 0 else -1
 

@@ -152,11 +152,29 @@ def id_length(sid: bytes) -> c_size_t:
 
 
 def options_pointer(
-    timeout_ms: int, idle_timeout_ms: int, principal: Optional[bytes], flags: int, grace_ms: int
+    timeout_ms: int,
+    idle_timeout_ms: int,
+    principal: Optional[bytes],
+    label: Optional[bytes],
+    flags: int,
+    grace_ms: int,
 ) -> Any:
     """A pointer to an sss_options, which lives as long as the pointer."""
-    size = 0 if principal is None else len(principal)
-    return byref(OptionsStruct(sizeof(OptionsStruct), flags, timeout_ms, idle_timeout_ms, principal, size, grace_ms))
+    principal_len = 0 if principal is None else len(principal)
+    label_len = 0 if label is None else len(label)
+    return byref(
+        OptionsStruct(
+            sizeof(OptionsStruct),
+            flags,
+            timeout_ms,
+            idle_timeout_ms,
+            principal,
+            principal_len,
+            grace_ms,
+            label,
+            label_len,
+        )
+    )
 
 
 def _library_path() -> str:

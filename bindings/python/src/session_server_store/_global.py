@@ -9,30 +9,14 @@ from __future__ import annotations
 import builtins
 from typing import Any, Final, Literal, Optional, overload
 
-from ._arguments import NOT_GIVEN, Duration, Id, MaybePrincipal, MaybeTimeout, Principal, url_bytes
+from ._arguments import NOT_GIVEN, Duration, Id, Label, MaybeLabel, MaybePrincipal, MaybeTimeout, Principal, url_bytes
 from ._ffi import GLOBAL, LIB_NOGIL, failure, length
 from .records import Blocking, Session, SessionInfo, Stats
 from .serializers import JSON, Serializer
-from .store import Store
-
-
-class _GlobalStore(Store):
-    """The library never closes this store, and neither does Python."""
-
-    __slots__ = ()
-
-    def __init__(self, serializer: Serializer) -> None:
-        self._set_serializer(serializer)
-
-    def close(self) -> None:
-        pass
-
-    def __del__(self, *_: Any) -> None:
-        pass
-
+from .store import Store, StoreView
 
 # At most one entry. A dict, because setdefault is atomic and, unlike a lock, safe to fork.
-_instance: Final[dict[str, _GlobalStore]] = {}
+_instance: Final[dict[str, StoreView]] = {}
 
 
 def _store() -> Store:
@@ -40,7 +24,7 @@ def _store() -> Store:
         return _instance["store"]
     except KeyError:
         pass
-    store = _GlobalStore(JSON)
+    store = StoreView(JSON)
     store._attach(GLOBAL)
     return _instance.setdefault("store", store)
 
@@ -51,7 +35,7 @@ def open_global(url: str = "memory:", *, serializer: Serializer = JSON) -> None:
     The same URL again does nothing; another one raises an error.
     """
     text = url_bytes(url)
-    store = _GlobalStore(serializer)
+    store = StoreView(serializer)
     status = LIB_NOGIL.sss_open_global(text, length(text))
     if status:
         raise failure(status)
@@ -66,6 +50,7 @@ def create(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: Optional[Principal] = None,
+    label: Optional[Label] = None,
     return_session: Literal[False] = False,
 ) -> str: ...
 
@@ -77,6 +62,7 @@ def create(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: Optional[Principal] = None,
+    label: Optional[Label] = None,
     return_session: Literal[True],
 ) -> tuple[str, Session]: ...
 
@@ -87,11 +73,17 @@ def create(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: Optional[Principal] = None,
+    label: Optional[Label] = None,
     return_session: bool = False,
 ) -> Any:
     store: Any = _store()  # no overload takes a bool
     return store.create(
-        data, timeout=timeout, idle_timeout=idle_timeout, principal=principal, return_session=return_session
+        data,
+        timeout=timeout,
+        idle_timeout=idle_timeout,
+        principal=principal,
+        label=label,
+        return_session=return_session,
     )
 
 
@@ -106,8 +98,9 @@ def put(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
+    label: MaybeLabel = NOT_GIVEN,
 ) -> Optional[Session]:
-    return _store().put(sid, data, timeout=timeout, idle_timeout=idle_timeout, principal=principal)
+    return _store().put(sid, data, timeout=timeout, idle_timeout=idle_timeout, principal=principal, label=label)
 
 
 def put_if(
@@ -118,8 +111,11 @@ def put_if(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
+    label: MaybeLabel = NOT_GIVEN,
 ) -> Optional[Session]:
-    return _store().put_if(sid, version, data, timeout=timeout, idle_timeout=idle_timeout, principal=principal)
+    return _store().put_if(
+        sid, version, data, timeout=timeout, idle_timeout=idle_timeout, principal=principal, label=label
+    )
 
 
 def touch(sid: Id) -> Optional[Session]:
@@ -134,6 +130,8 @@ def renew(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
+    label: MaybeLabel = NOT_GIVEN,
+    reauthenticated: bool = False,
     grace: Duration = 0,
     return_session: Literal[False] = False,
 ) -> Optional[str]: ...
@@ -147,6 +145,8 @@ def renew(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
+    label: MaybeLabel = NOT_GIVEN,
+    reauthenticated: bool = False,
     grace: Duration = 0,
     return_session: Literal[True],
 ) -> Optional[tuple[str, Session]]: ...
@@ -159,6 +159,8 @@ def renew(
     timeout: MaybeTimeout = NOT_GIVEN,
     idle_timeout: MaybeTimeout = NOT_GIVEN,
     principal: MaybePrincipal = NOT_GIVEN,
+    label: MaybeLabel = NOT_GIVEN,
+    reauthenticated: bool = False,
     grace: Duration = 0,
     return_session: bool = False,
 ) -> Any:
@@ -169,6 +171,8 @@ def renew(
         timeout=timeout,
         idle_timeout=idle_timeout,
         principal=principal,
+        label=label,
+        reauthenticated=reauthenticated,
         grace=grace,
         return_session=return_session,
     )
@@ -194,8 +198,16 @@ def ref(sid: Id) -> Optional[bytes]:
     return _store().ref(sid)
 
 
-def delete_ref(ref: bytes) -> bool:
-    return _store().delete_ref(ref)
+def delete_ref(ref: bytes, *, principal: Optional[Principal] = None) -> bool:
+    return _store().delete_ref(ref, principal=principal)
+
+
+def touch_ref(ref: bytes, *, peek: bool = False) -> Optional[Session]:
+    return _store().touch_ref(ref, peek=peek)
+
+
+def revoke_all() -> int:
+    return _store().revoke_all()
 
 
 def stats() -> Stats:

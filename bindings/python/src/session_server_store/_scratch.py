@@ -55,8 +55,8 @@ class Scratch:
         return sid
 
 
-# Of Scratch.out: length, version, created, last_seen, expires. Size and flags are skipped.
-unpack: Final = struct.Struct("=" + ("Q" if sizeof(c_size_t) == 8 else "I4x") + "8xQqqq").unpack_from
+# Of Scratch.out: the length, and the sss_meta from its version on.
+unpack: Final = struct.Struct("=" + ("Q" if sizeof(c_size_t) == 8 else "I4x") + "8xQqqqqqq").unpack_from
 
 _pool: Final[list[Scratch]] = []
 

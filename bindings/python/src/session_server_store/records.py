@@ -20,14 +20,25 @@ def _to_datetime(ms: int) -> datetime:
         return (datetime.max if ms > 0 else datetime.min).replace(tzinfo=timezone.utc)
 
 
+def _to_timedelta(ms: int) -> Optional[timedelta]:
+    if ms == FOREVER:
+        return None
+    try:
+        return timedelta(milliseconds=ms)
+    except OverflowError:
+        return timedelta.max
+
+
 class _Timestamps:
     """The times that sessions and list entries have in common. In UTC, with time zone."""
 
-    __slots__ = ("_created", "_expires", "_last_seen")
+    __slots__ = ("_authenticated", "_created", "_expires", "_last_seen")
 
-    _created: int
-    _last_seen: int
-    _expires: int
+    def __init__(self, created: int, last_seen: int, expires: int, authenticated: int) -> None:
+        self._created = created
+        self._last_seen = last_seen
+        self._expires = expires
+        self._authenticated = authenticated
 
     @property
     def created(self) -> datetime:
@@ -42,8 +53,13 @@ class _Timestamps:
         """When the session ends unless it is used before. None: never."""
         return None if self._expires == FOREVER else _to_datetime(self._expires)
 
+    @property
+    def authenticated(self) -> Optional[datetime]:
+        """When the user last proved their identity: at a login or reauthentication. None: never."""
+        return None if self._authenticated == 0 else _to_datetime(self._authenticated)
+
     def _key(self) -> tuple[Any, ...]:
-        return (self._created, self._last_seen, self._expires)
+        return (self._created, self._last_seen, self._expires, self._authenticated)
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, type(self)) else NotImplemented
@@ -55,14 +71,24 @@ class _Timestamps:
 class Session(_Timestamps):
     """A session as it was when it was read or written. ``repr`` does not show the payload."""
 
-    __slots__ = ("_payload", "_version")
+    __slots__ = ("_idle_timeout", "_payload", "_timeout", "_version")
 
-    def __init__(self, payload: Any, version: int, created: int, last_seen: int, expires: int) -> None:
+    def __init__(
+        self,
+        payload: Any,
+        version: int,
+        created: int,
+        last_seen: int,
+        expires: int,
+        authenticated: int,
+        timeout: int,
+        idle_timeout: int,
+    ) -> None:
+        super().__init__(created, last_seen, expires, authenticated)
         self._payload = payload
         self._version = version
-        self._created = created
-        self._last_seen = last_seen
-        self._expires = expires
+        self._timeout = timeout
+        self._idle_timeout = idle_timeout
 
     @property
     def payload(self) -> Any:
@@ -73,8 +99,21 @@ class Session(_Timestamps):
         """1 after ``create``; every new payload adds 1. The argument of ``put_if``."""
         return self._version
 
+    @property
+    def timeout(self) -> Optional[timedelta]:
+        """The absolute timeout in force, the session's own or its store's. None: never.
+
+        It counts from the later of ``created`` and ``authenticated``.
+        """
+        return _to_timedelta(self._timeout)
+
+    @property
+    def idle_timeout(self) -> Optional[timedelta]:
+        """The idle timeout in force, the session's own or its store's. None: never."""
+        return _to_timedelta(self._idle_timeout)
+
     def _key(self) -> tuple[Any, ...]:
-        return (self._payload, self._version, *super()._key())
+        return (self._payload, self._version, self._timeout, self._idle_timeout, *super()._key())
 
     def __repr__(self) -> str:
         return f"<Session version={self._version} created={self.created} expires={self.expires}>"
@@ -83,15 +122,24 @@ class Session(_Timestamps):
 class SessionInfo(_Timestamps):
     """One entry of ``list``. ``ref`` is for ``delete_ref`` and gives no access to the session."""
 
-    __slots__ = ("_ref", "_size", "_version")
+    __slots__ = ("_label", "_ref", "_size", "_version")
 
-    def __init__(self, ref: bytes, version: int, size: int, created: int, last_seen: int, expires: int) -> None:
+    def __init__(
+        self,
+        ref: bytes,
+        version: int,
+        size: int,
+        created: int,
+        last_seen: int,
+        expires: int,
+        authenticated: int,
+        label: bytes,
+    ) -> None:
+        super().__init__(created, last_seen, expires, authenticated)
         self._ref = ref
         self._version = version
         self._size = size
-        self._created = created
-        self._last_seen = last_seen
-        self._expires = expires
+        self._label = label
 
     @property
     def ref(self) -> bytes:
@@ -106,10 +154,20 @@ class SessionInfo(_Timestamps):
         """The length of the payload in bytes."""
         return self._size
 
-    def _key(self) -> tuple[Any, ...]:
-        return (self._ref, self._version, self._size, *super()._key())
+    @property
+    def label(self) -> Optional[str]:
+        """What ``label`` has set, with a replacement character for what is not UTF-8."""
+        return self._label.decode("utf-8", "replace") if self._label else None
 
-    def __repr__(self) -> str:
+    @property
+    def label_bytes(self) -> bytes:
+        """The label as it was set. Empty: none."""
+        return self._label
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self._ref, self._version, self._size, self._label, *super()._key())
+
+    def __repr__(self) -> str:  # without the label, which may name a person or an address
         return (
             f"<SessionInfo ref={self._ref.hex()} version={self._version} size={self._size}"
             f" created={self.created} last_seen={self.last_seen} expires={self.expires}>"
@@ -119,8 +177,8 @@ class SessionInfo(_Timestamps):
 class Blocking(NamedTuple):
     """Whether calls on one session may block on another process, a disk or a network.
 
-    ``reads`` are get, touch, ref and stats; ``writes`` are create, put, put_if, renew, delete and
-    delete_ref.
+    ``reads`` are get, touch, touch_ref, ref and stats; ``writes`` are create, put, put_if, renew,
+    delete and delete_ref.
     """
 
     reads: bool

@@ -12,6 +12,8 @@ from ._arguments import (
     NOT_GIVEN,
     Duration,
     Id,
+    Label,
+    MaybeLabel,
     MaybePrincipal,
     MaybeTimeout,
     NotGiven,
@@ -19,6 +21,7 @@ from ._arguments import (
     id_bytes,
     invalid_argument,
     is_empty,
+    label_bytes,
     milliseconds,
     principal_bytes,
     ref_bytes,
@@ -32,6 +35,7 @@ from ._ffi import (
     NO_FLAGS,
     NO_STORE,
     PEEK,
+    REAUTHENTICATED,
     REF_LEN,
     ZERO_LENGTH,
     EntryStruct,
@@ -96,6 +100,7 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: Optional[Principal] = None,
+        label: Optional[Label] = None,
         return_session: Literal[False] = False,
     ) -> str: ...
 
@@ -107,6 +112,7 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: Optional[Principal] = None,
+        label: Optional[Label] = None,
         return_session: Literal[True],
     ) -> tuple[str, Session]: ...
 
@@ -117,15 +123,20 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: Optional[Principal] = None,
+        label: Optional[Label] = None,
         return_session: bool = False,
     ) -> Any:
         """Creates a session and returns its id. Timeouts that are not given are the store's.
 
+        A principal makes it a login. ``label``, up to 255 bytes, is what ``list`` shows of it.
+        Empty data is refused except by ``RAW``: a session without an id has nothing to keep yet.
         With ``return_session``, returns the id and the session: its version and times.
         """
+        if not self._raw and is_empty(data):
+            raise invalid_argument("an empty session is not stored")
         payload = self._dump(data)
         owner: MaybePrincipal = NOT_GIVEN if principal is None else principal
-        options = _options(timeout, idle_timeout, owner)
+        options = _options(timeout, idle_timeout, owner, NOT_GIVEN if label is None else label)
         scratch = acquire()
         meta = scratch.meta if return_session else None
         status = self._write_lib.sss_create(self._handle, payload, length(payload), options, scratch.id, meta)
@@ -161,10 +172,10 @@ class Store:
             release(scratch)
             _check_missing(status)
             return None
-        size, version, created, last_seen, expires = unpack(scratch.out)
+        size, *meta = unpack(scratch.out)
         payload = scratch.take_payload(size)
         release(scratch)
-        return Session(self._load(payload), version, created, last_seen, expires)
+        return Session(self._load(payload), *meta)
 
     def put(
         self,
@@ -174,15 +185,17 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
+        label: MaybeLabel = NOT_GIVEN,
     ) -> Optional[Session]:
         """Replaces the payload. None if the session has ended: it is never created or revived.
 
         Timeouts and principal stay as they are unless given. ``principal=None`` removes the
-        principal.
+        principal. The label belongs to the principal: it can be given only with it, stays with the
+        same principal, and goes with it.
         """
         key = id_bytes(sid)
         payload = self._dump(data)
-        options = _options(timeout, idle_timeout, principal)
+        options = _options(timeout, idle_timeout, principal, label)
         scratch = acquire()
         status = self._put(self._handle, key, id_length(key), payload, length(payload), options, scratch.meta)
         return _session_result(status, scratch, data)
@@ -196,12 +209,13 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
+        label: MaybeLabel = NOT_GIVEN,
     ) -> Optional[Session]:
         """``put`` if the session still has this version; otherwise raises ``ConflictError``."""
         key = id_bytes(sid)
         expected = c_uint64(uint64(version, "version"))
         payload = self._dump(data)
-        options = _options(timeout, idle_timeout, principal)
+        options = _options(timeout, idle_timeout, principal, label)
         scratch = acquire()
         status = self._write_lib.sss_put_if(
             self._handle, key, id_length(key), expected, payload, length(payload), options, scratch.meta
@@ -224,6 +238,8 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
+        label: MaybeLabel = NOT_GIVEN,
+        reauthenticated: bool = False,
         grace: Duration = 0,
         return_session: Literal[False] = False,
     ) -> Optional[str]: ...
@@ -237,6 +253,8 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
+        label: MaybeLabel = NOT_GIVEN,
+        reauthenticated: bool = False,
         grace: Duration = 0,
         return_session: Literal[True],
     ) -> Optional[tuple[str, Session]]: ...
@@ -249,19 +267,27 @@ class Store:
         timeout: MaybeTimeout = NOT_GIVEN,
         idle_timeout: MaybeTimeout = NOT_GIVEN,
         principal: MaybePrincipal = NOT_GIVEN,
+        label: MaybeLabel = NOT_GIVEN,
+        reauthenticated: bool = False,
         grace: Duration = 0,
         return_session: bool = False,
     ) -> Any:
         """Gives the session a new id and returns it, or None. Call it at every login.
 
+        A principal that the session did not have makes it a login, and ``reauthenticated`` says
+        that the user has proved their identity again. Both restart the timeouts and set
+        ``authenticated``; a mere new id does not move the absolute deadline.
+
         The old id ends at once, or with ``grace`` it can be read, but not written, for that long.
+        ``grace`` with a login or reauthentication is an error, for an attacker may know the old id.
         Payload, timeouts and principal stay as they are unless given. With ``return_session``,
         returns the id and the session, whose payload is None if none was given.
         """
         key = id_bytes(sid)
         payload = None if data is NOT_GIVEN else self._dump(data)
         size = ZERO_LENGTH if payload is None else length(payload)
-        options = _options(timeout, idle_timeout, principal, milliseconds(grace, "grace"))
+        flags = REAUTHENTICATED if reauthenticated else 0
+        options = _options(timeout, idle_timeout, principal, label, milliseconds(grace, "grace"), flags)
         scratch = acquire()
         meta = scratch.meta if return_session else None
         status = self._write_lib.sss_renew(self._handle, key, id_length(key), payload, size, options, scratch.id, meta)
@@ -297,7 +323,16 @@ class Store:
             if count.value <= capacity:
                 break
         return [
-            SessionInfo(bytes(e.ref), e.version, e.payload_len, e.created_ms, e.last_seen_ms, e.expires_ms)
+            SessionInfo(
+                bytes(e.ref),
+                e.version,
+                e.payload_len,
+                e.created_ms,
+                e.last_seen_ms,
+                e.expires_ms,
+                e.authenticated_ms,
+                bytes(e.label[: e.label_len]),
+            )
             for e in entries[: count.value]
         ]
 
@@ -318,9 +353,33 @@ class Store:
             bytes(reference) if _found(self._read_lib.sss_ref(self._handle, key, id_length(key), reference)) else None
         )
 
-    def delete_ref(self, ref: bytes) -> bool:
-        """Ends the session with this reference. False if there was none."""
-        return _found(self._write_lib.sss_delete_ref(self._handle, ref_bytes(ref, REF_LEN), None, ZERO_LENGTH))
+    def delete_ref(self, ref: bytes, *, principal: Optional[Principal] = None) -> bool:
+        """Ends the session with this reference. False if there was none.
+
+        With ``principal``, False and nothing else if the session is not one of this principal's.
+        """
+        reference = ref_bytes(ref, REF_LEN)
+        owner = None if principal is None else principal_bytes(principal)
+        size = ZERO_LENGTH if owner is None else length(owner)
+        return _found(self._write_lib.sss_delete_ref(self._handle, reference, owner, size))
+
+    def touch_ref(self, ref: bytes, *, peek: bool = False) -> Optional[Session]:
+        """Restarts the idle timeout of the session with this reference. None if it has ended.
+
+        With ``peek``, only looks. For what outlives a request, such as a WebSocket. The reference
+        of a session ends when the session is renewed. The payload of the result is None.
+        """
+        reference = ref_bytes(ref, REF_LEN)
+        scratch = acquire()
+        flags = PEEK if peek else NO_FLAGS
+        status = self._read_lib.sss_touch_ref(self._handle, reference, flags, scratch.meta)
+        return _session_result(status, scratch, None)
+
+    def revoke_all(self) -> int:
+        """Ends every session of the store, and returns how many: after a leak of keys, say."""
+        count = c_uint64()
+        _check(LIB_NOGIL.sss_revoke_all(self._handle, byref(count)))
+        return count.value
 
     def stats(self) -> Stats:
         """Counters of this store, and how much is in it."""
@@ -373,8 +432,6 @@ class Store:
         return f"<{type(self).__name__} {'closed' if self.closed else 'open'}>"
 
     def _dump(self, data: Any) -> bytes:
-        if not self._raw and is_empty(data):
-            raise invalid_argument("an empty session is not stored")
         payload = self._dumps(data)
         if not isinstance(payload, bytes):
             raise TypeError(f"the serializer's dumps must return bytes, not {type(payload).__name__}")
@@ -390,27 +447,59 @@ class Store:
             raise CorruptError(Status.CORRUPT, f"the serializer cannot read the stored payload ({name})") from error
 
 
-def _options(timeout: MaybeTimeout, idle_timeout: MaybeTimeout, principal: MaybePrincipal, grace: int = 0) -> Any:
+class StoreView(Store):
+    """A store that something else closes, with a serializer of its own."""
+
+    __slots__ = ()
+
+    def __init__(self, serializer: Serializer, store: Optional[Store] = None) -> None:
+        self._handle = NO_STORE
+        self._set_serializer(serializer)
+        if store is not None:
+            self._attach(store._handle)
+
+    def close(self) -> None:
+        pass
+
+    def __del__(self, *_: Any) -> None:
+        pass
+
+
+def _options(
+    timeout: MaybeTimeout,
+    idle_timeout: MaybeTimeout,
+    principal: MaybePrincipal,
+    label: MaybeLabel,
+    grace: int = 0,
+    flags: int = 0,
+) -> Any:
     """None if nothing is given, which is the usual case."""
-    if timeout is NOT_GIVEN and idle_timeout is NOT_GIVEN and principal is NOT_GIVEN and grace == 0:
+    if (
+        timeout is NOT_GIVEN
+        and idle_timeout is NOT_GIVEN
+        and principal is NOT_GIVEN
+        and label is NOT_GIVEN
+        and grace == flags == 0
+    ):
         return None
     return options_pointer(
         timeout_ms(timeout, "timeout"),
         timeout_ms(idle_timeout, "idle_timeout"),
         None if principal is None or isinstance(principal, NotGiven) else principal_bytes(principal),
-        CLEAR_PRINCIPAL if principal is None else 0,
+        label_bytes(label),
+        flags | (CLEAR_PRINCIPAL if principal is None else 0),
         grace,
     )
 
 
 def _session_result(status: int, scratch: Scratch, payload: Any) -> Optional[Session]:
     """The result of a call that wrote an sss_meta. Releases ``scratch``."""
-    _, version, created, last_seen, expires = unpack(scratch.out)
+    _, *meta = unpack(scratch.out)
     release(scratch)
     if status:
         _check_missing(status)
         return None
-    return Session(payload, version, created, last_seen, expires)
+    return Session(payload, *meta)
 
 
 def _is_process_error(error: Exception) -> bool:
