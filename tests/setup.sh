@@ -76,6 +76,16 @@ if ! cmp -s $wanted ".venv/ready-for-$purpose" && ! cmp -s $wanted .venv/ready-f
 fi
 pip_install --no-build-isolation --no-deps ./bindings/python
 
+# The oldest supported versions of the frameworks, in a folder for PYTHONPATH.
+if [ "$purpose" = test ] && ! cmp -s $wanted .venv/oldest/ready; then
+  oldest=$(sed -n 's/^oldest = \[\(.*\)\]$/\1/p' $wanted | tr -d '",')
+  rm -rf .venv/oldest
+  # Its packages do not fit to others in .venv, of which pip warns.
+  # shellcheck disable=SC2086 # a list
+  pip_install --target .venv/oldest $oldest 2>.venv/oldest.log || { cat .venv/oldest.log >&2; exit 1; }
+  cp $wanted .venv/oldest/ready
+fi
+
 # It is compiled here, which may fail on other systems. Its tests are skipped then, and quote the reason.
 if [ "$purpose" = test ] && ! [ -x .venv/bin/uwsgi ]; then
   pip_install "$(sed -n 's/^uwsgi = \["\(.*\)"\]$/\1/p' $wanted)" >.venv/uwsgi.log 2>&1 ||
