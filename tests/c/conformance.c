@@ -18,6 +18,10 @@ static const struct {
     {"memory", 1u << MEMORY},
     {"processes", 1u << LMDB | 1u << LMDB_POWER},
     {"limits", ~(1u << REDIS)},
+    {"login", ~0u},
+    {"labels", ~(1u << REDIS)},
+    {"references", ~(1u << REDIS)},
+    {"revoke_all", 1u << MEMORY},
 };
 
 /* ---- checks ---- */
@@ -41,6 +45,29 @@ static int is_time(const char *check, const char *value, int64_t came) {
     return came == expected ? 1 : fail("expected %s, came %" PRId64 "ms", check, came - world.origin_ms);
 }
 
+static int is_authentication(const char *check, const char *value, int64_t came) {
+    if (strcmp(value, "never") == 0) return came == 0 ? 1 : fail("expected %s, came %" PRId64, check, came);
+    return came != 0 ? is_time(check, value, came) : fail("expected %s, came never", check);
+}
+
+static int is_timeout(const char *check, const char *value, int64_t came) {
+    int64_t expected;
+    if (!timeout(value, &expected)) return 0;
+    return came == expected ? 1 : fail("expected %s, came %" PRId64 "ms", check, came);
+}
+
+/* A DATA, or `none`. The bytes behind a label are zeros. */
+static int is_label(const char *value, const sss_entry *entry) {
+    unsigned char *expected = NULL;
+    size_t len = 0, i;
+    int good = strcmp(value, "none") == 0 || bytes(value, &expected, &len);
+    if (good && (entry->label_len != len || memcmp(entry->label, expected ? expected : entry->label, len) != 0))
+        good = fail("expected the label %s, came %.*s", value, (int)entry->label_len, (const char *)entry->label);
+    for (i = entry->label_len; i < sizeof entry->label; i++) good &= entry->label[i] == 0;
+    free(expected);
+    return good;
+}
+
 static int is_data(const char *value) {
     unsigned char *expected = NULL;
     size_t len;
@@ -51,7 +78,7 @@ static int is_data(const char *value) {
     return good;
 }
 
-/* refs=$a,$b versions=1,2 lens=5,5 in list order */
+/* refs=$a,$b versions=1,2 lens=5,5 labels=a,none authentications=0ms,never in list order */
 static int is_list(const char *key, const char *check, char *values) {
     size_t i = 0;
     uint8_t ref[SSS_REF_LEN];
@@ -62,6 +89,10 @@ static int is_list(const char *key, const char *check, char *values) {
             if (!is_number(key, value, got.entries[i].version)) return 0;
         } else if (strcmp(key, "lens") == 0) {
             if (!is_number(key, value, got.entries[i].payload_len)) return 0;
+        } else if (strcmp(key, "labels") == 0) {
+            if (!is_label(value, &got.entries[i])) return 0;
+        } else if (strcmp(key, "authentications") == 0) {
+            if (!is_authentication(check, value, got.entries[i].authenticated_ms)) return 0;
         } else {
             if (!reference_of(value, ref)) return 0;
             if (memcmp(ref, got.entries[i].ref, sizeof ref) != 0) return fail("entry %zu is not %s", i, value);
@@ -88,7 +119,9 @@ static int message_has(const char *word) {
 }
 
 static int check_holds(const char *check) {
+    static const char *const of_lists[] = {"refs", "versions", "lens", "labels", "authentications"};
     char key[MAX_LINE], *value;
+    size_t i;
     if (starts_with(check, "message~")) return got.status != SSS_OK ? message_has(check + 8) : fail("a success has no message");
     strcpy(key, check);
     if (!(value = strchr(key, '='))) return fail("unknown check: %s", check);
@@ -97,13 +130,17 @@ static int check_holds(const char *check) {
     if (got.status != SSS_OK) return fail("%s cannot be checked on a failure", check);
     if (strcmp(key, "data") == 0 && got.data) return is_data(value);
     if (strcmp(key, "count") == 0 && got.has_count) return is_number(check, value, got.count);
-    if (got.entries && (strcmp(key, "refs") == 0 || strcmp(key, "versions") == 0 || strcmp(key, "lens") == 0))
-        return is_list(key, check, value);
+    for (i = 0; i < COUNT_OF(of_lists) && got.entries; i++) {
+        if (strcmp(key, of_lists[i]) == 0) return is_list(key, check, value);
+    }
     if (got.has_stats) return is_counter(key, check, value);
     if (got.has_meta && strcmp(key, "version") == 0) return is_number(check, value, got.meta.version);
     if (got.has_meta && strcmp(key, "created") == 0) return is_time(check, value, got.meta.created_ms);
     if (got.has_meta && strcmp(key, "seen") == 0) return is_time(check, value, got.meta.last_seen_ms);
     if (got.has_meta && strcmp(key, "expires") == 0) return is_time(check, value, got.meta.expires_ms);
+    if (got.has_meta && strcmp(key, "authenticated") == 0) return is_authentication(check, value, got.meta.authenticated_ms);
+    if (got.has_meta && strcmp(key, "timeout") == 0) return is_timeout(check, value, got.meta.timeout_ms);
+    if (got.has_meta && strcmp(key, "idle_timeout") == 0) return is_timeout(check, value, got.meta.idle_timeout_ms);
     return fail("unknown check for this step: %s", check);
 }
 

@@ -191,9 +191,28 @@ static inline int do_ref(void) {
 
 static inline int do_delete_ref(void) {
     uint8_t ref[SSS_REF_LEN];
-    if (!reference_of(step.word[2], ref)) return 0;
-    got.status = sss_delete_ref(store, ref, NULL, 0);
-    return 1;
+    unsigned char *principal = NULL;
+    size_t len = 0;
+    int i, good = reference_of(step.word[2], ref);
+    for (i = 3; i < step.arrow && good; i++) {
+        good = starts_with(step.word[i], "principal=") && !principal ? bytes(step.word[i] + 10, &principal, &len)
+                                                                     : fail("unknown option: %s", step.word[i]);
+    }
+    if (good) got.status = sss_delete_ref(store, ref, principal, len);
+    free(principal);
+    return good;
+}
+
+static inline int do_touch_ref(void) {
+    uint8_t ref[SSS_REF_LEN];
+    uint32_t flags = strcmp(step.word[0], "peek_ref") == 0 ? SSS_PEEK : 0;
+    return reference_of(step.word[2], ref) && with_meta(sss_touch_ref(store, ref, flags, &got.meta));
+}
+
+static inline int do_revoke_all(void) {
+    memset(&got.count, PATTERN, sizeof got.count);
+    got.status = outputs_checked(sss_revoke_all(store, &got.count), &got.count, sizeof got.count, NULL);
+    return got.has_count = 1;
 }
 
 static inline int do_sweep(void) {
@@ -279,10 +298,11 @@ static const struct verb {
     {"advance", 3, 0, 1, MAY, do_advance},  {"create", 4, 1, 1, ALWAYS, do_create},   {"get", 3, 0, 1, ALWAYS, do_get},
     {"peek", 3, 0, 1, ALWAYS, do_get},      {"get_cap", 4, 0, 1, ALWAYS, do_get_cap}, {"put", 4, 1, 1, ALWAYS, do_put},
     {"put_if", 5, 1, 1, ALWAYS, do_put},    {"touch", 3, 0, 1, ALWAYS, do_touch},     {"renew", 4, 1, 1, ALWAYS, do_renew},
-    {"delete", 3, 0, 1, ALWAYS, do_delete}, {"ref", 4, 0, 1, ALWAYS, do_ref},         {"delete_ref", 3, 0, 1, ALWAYS, do_delete_ref},
+    {"delete", 3, 0, 1, ALWAYS, do_delete}, {"ref", 4, 0, 1, ALWAYS, do_ref},         {"delete_ref", 3, 1, 1, ALWAYS, do_delete_ref},
     {"sweep", 3, 0, 1, ALWAYS, do_sweep},   {"list", 3, 0, 1, ALWAYS, do_list},       {"revoke", 3, 1, 1, ALWAYS, do_revoke},
     {"stats", 2, 0, 1, ALWAYS, do_stats},   {"status", 3, 0, 0, NEVER, do_status},    {"same", 3, 0, 0, NEVER, do_compare},
-    {"different", 3, 0, 0, NEVER, do_compare},
+    {"different", 3, 0, 0, NEVER, do_compare}, {"touch_ref", 3, 0, 1, ALWAYS, do_touch_ref},
+    {"peek_ref", 3, 0, 1, ALWAYS, do_touch_ref}, {"revoke_all", 2, 0, 1, ALWAYS, do_revoke_all},
 };
 
 #endif

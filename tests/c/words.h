@@ -84,6 +84,7 @@ static inline int duration(const char *word, int64_t *ms) {
 static inline int timeout(const char *word, int64_t *ms) {
     if (strcmp(word, "infinity") == 0) return *ms = SSS_FOREVER, 1;
     if (strcmp(word, "dead") == 0) return *ms = -1, 1;
+    if (strcmp(word, "inherit") == 0) return *ms = SSS_INHERIT, 1;
     return duration(word, ms);
 }
 
@@ -185,7 +186,7 @@ static inline int store_of(const char *name, sss_store *store) {
 /* The options of a step from word `first` up to the arrow, and data= for renew. */
 struct options {
     sss_options c;
-    unsigned char *principal, *data;
+    unsigned char *principal, *label, *data;
     size_t data_len;
 };
 
@@ -209,6 +210,12 @@ static inline int options_from(int first, struct options *options) {
         } else if (strcmp(word, "clear_principal") == 0) {
             good = 1;
             options->c.flags |= SSS_CLEAR_PRINCIPAL;
+        } else if (starts_with(word, "label=") && !options->label) {
+            good = bytes(word + 6, &options->label, &options->c.label_len);
+            options->c.label = options->label;
+        } else if (strcmp(word, "reauthenticated") == 0) {
+            good = 1;
+            options->c.flags |= SSS_REAUTHENTICATED;
         } else if (starts_with(word, "data=") && strcmp(step.word[0], "renew") == 0 && !options->data) {
             good = bytes(word + 5, &options->data, &options->data_len);
         } else {
@@ -221,6 +228,7 @@ static inline int options_from(int first, struct options *options) {
 
 static inline void free_options(struct options *options) {
     free(options->principal);
+    free(options->label);
     free(options->data);
 }
 

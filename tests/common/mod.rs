@@ -18,6 +18,8 @@ pub const PLAIN: Options = Options::new();
 
 /// The timeout and the deadline of what never ends, as numbers.
 pub const FOREVER: i64 = i64::MAX;
+/// The timeout that takes the session's own back.
+pub const INHERIT: i64 = i64::MIN;
 
 /// Options by the numbers of the C ABI, as the conformance files and the models have them.
 pub trait OptionsMs<'a> {
@@ -52,6 +54,7 @@ fn timeout(ms: i64) -> Option<Timeout> {
     match ms {
         0 => None,
         FOREVER => Some(Timeout::Never),
+        INHERIT => Some(Timeout::Inherit),
         ms => Some(Timeout::After(Duration::from_millis(ms.try_into().unwrap_or(0)))),
     }
 }
@@ -63,6 +66,9 @@ pub struct PlainMeta {
     pub created_ms: i64,
     pub last_seen_ms: i64,
     pub expires_ms: i64,
+    pub authenticated_ms: Option<i64>,
+    pub timeout_ms: i64,
+    pub idle_timeout_ms: i64,
 }
 
 pub trait ToPlain {
@@ -76,8 +82,15 @@ impl ToPlain for Meta {
             created_ms: unix_ms(self.created()),
             last_seen_ms: unix_ms(self.last_seen()),
             expires_ms: self.expires().map_or(FOREVER, unix_ms),
+            authenticated_ms: self.authenticated().map(unix_ms),
+            timeout_ms: self.timeout().map_or(FOREVER, whole_ms),
+            idle_timeout_ms: self.idle_timeout().map_or(FOREVER, whole_ms),
         }
     }
+}
+
+fn whole_ms(duration: Duration) -> i64 {
+    duration.as_millis().try_into().unwrap()
 }
 
 fn unix_ms(time: SystemTime) -> i64 {

@@ -31,6 +31,10 @@ REASONS = {
     "handles": "a Store is an object, so there are no invalid handles",
     "options": "the methods do not have these arguments",
     "flags": "one argument sets or removes the principal",
+    "login": "this driver does not know it yet",
+    "labels": "this driver does not know them yet",
+    "references": "this driver does not know them yet",
+    "revoke_all": "this driver does not know it yet",
 }
 STATS = sss.Stats._fields
 TIMES = ("created", "seen", "expires")

@@ -17,8 +17,21 @@ use std::{
 use crate::common::Engine;
 use world::World;
 
-const KNOWN_ABILITIES: [&str; 9] =
-    ["buffers", "handles", "close", "fork", "options", "flags", "memory", "processes", "limits"];
+const KNOWN_ABILITIES: [&str; 13] = [
+    "buffers",
+    "handles",
+    "close",
+    "fork",
+    "options",
+    "flags",
+    "memory",
+    "processes",
+    "limits",
+    "login",
+    "labels",
+    "references",
+    "revoke_all",
+];
 
 /// One test per file, and one that no file is forgotten.
 macro_rules! files {
@@ -29,8 +42,8 @@ macro_rules! files {
 }
 
 files! {
-    delete fork get grace handles id limits list max_per_principal memory payload principal put put_if renew reopen
-    revoke seal stats status sweep time timeouts url
+    delete fork get grace handles id labels limits list login max_per_principal memory payload principal put put_if
+    references renew reopen revoke revoke_all seal stats status sweep time timeouts url
 }
 
 #[test]
@@ -124,6 +137,9 @@ fn run_file(file: &'static str) {
         "memory" => in_memory,
         "processes" => !in_memory && !in_redis,
         "limits" => !in_redis,
+        "login" => true,
+        "labels" | "references" => !in_redis,
+        "revoke_all" => in_memory,
         _ => false,
     };
     for scenario in scenarios(file) {

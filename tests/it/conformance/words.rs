@@ -1,7 +1,7 @@
 //! The words of a conformance step: options, times, payloads, names. See README.md here for what
 //! they mean.
 
-use crate::common::{FOREVER, OptionsMs};
+use crate::common::{FOREVER, INHERIT, OptionsMs};
 use sss::{Error, ErrorKind, Options, Principal, Stats};
 
 /// The options of a step, owned.
@@ -12,6 +12,8 @@ pub struct Opts {
     grace_ms: i64,
     principal: Option<Vec<u8>>,
     clear_principal: bool,
+    label: Option<Vec<u8>>,
+    reauthenticated: bool,
     pub data: Option<Vec<u8>>,
 }
 
@@ -24,8 +26,10 @@ impl Opts {
                 Some(("idle_timeout", value)) => opts.idle_timeout_ms = timeout(value)?,
                 Some(("grace", value)) => opts.grace_ms = duration(value)?,
                 Some(("principal", value)) => opts.principal = Some(bytes(value)?),
+                Some(("label", value)) => opts.label = Some(bytes(value)?),
                 Some(("data", value)) => opts.data = Some(bytes(value)?),
                 None if *word == "clear_principal" => opts.clear_principal = true,
+                None if *word == "reauthenticated" => opts.reauthenticated = true,
                 _ => return Err(format!("unknown option: {word}")),
             }
         }
@@ -45,11 +49,14 @@ impl Opts {
             None if self.clear_principal => Principal::Clear,
             None => Principal::Keep,
         };
-        Ok(Options::new()
+        let mut options = Options::new()
             .timeout_ms(self.timeout_ms)
             .idle_timeout_ms(self.idle_timeout_ms)
             .with_principal(principal)
-            .grace_ms(self.grace_ms))
+            .grace_ms(self.grace_ms);
+        options.label = self.label.as_deref();
+        options.reauthenticated = self.reauthenticated;
+        Ok(options)
     }
 }
 
@@ -57,6 +64,7 @@ fn timeout(word: &str) -> Result<i64, String> {
     match word {
         "infinity" => Ok(FOREVER),
         "dead" => Ok(-1),
+        "inherit" => Ok(INHERIT),
         _ => duration(word),
     }
 }

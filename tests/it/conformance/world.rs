@@ -1,7 +1,7 @@
 //! The state of one conformance scenario, and its steps: each one is translated to one call of the
 //! safe Rust API, and its answer compared. It must not know what the right answer is.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use sss::{Access, Entry, Error, ErrorKind, Meta, Ref, Stats, Store};
 
@@ -154,11 +154,16 @@ impl World {
                 self.values.insert(to.to_string(), reference.0.to_vec());
                 Got::default()
             })),
+            ("touch_ref", [reference]) => {
+                Ok(store.touch_ref(&self.reference(reference)?, Access::Slide).map(Got::meta))
+            }
+            ("peek_ref", [reference]) => Ok(store.touch_ref(&self.reference(reference)?, Access::Peek).map(Got::meta)),
             ("delete_ref", [reference]) => {
-                let reference =
-                    if *reference == "unknown_ref" { vec![0xaa; 32] } else { self.value(reference)?.to_vec() };
-                let reference = Ref(reference.try_into().map_err(|_| "not a reference")?);
-                Ok(store.delete_ref(&reference, None).map(|()| Got::default()))
+                Ok(store.delete_ref(&self.reference(reference)?, None).map(|()| Got::default()))
+            }
+            ("delete_ref", [reference, principal]) => {
+                let principal = bytes(principal.strip_prefix("principal=").ok_or("expected principal=")?)?;
+                Ok(store.delete_ref(&self.reference(reference)?, Some(&principal)).map(|()| Got::default()))
             }
             ("sweep", [max]) => Ok(store.sweep(max.parse().map_err(|_| "bad number")?).map(Got::count)),
             ("list", [principal]) => Ok(store
@@ -169,6 +174,7 @@ impl World {
                 let except = except.strip_prefix("except=").ok_or("expected except=")?;
                 Ok(store.revoke(&bytes(principal)?, Some(&self.sid(except)?)).map(Got::count))
             }
+            ("revoke_all", []) => Ok(store.revoke_all().map(Got::count)),
             ("stats", []) => Ok(store.stats().map(|stats| Got { stats: Some(stats), ..Got::default() })),
             _ => Err("unknown verb, or wrong number of arguments".into()),
         }
@@ -197,6 +203,11 @@ impl World {
         }
     }
 
+    fn reference(&self, word: &str) -> Result<Ref, String> {
+        let bytes = if word == "unknown_ref" { vec![0xaa; 32] } else { self.value(word)?.to_vec() };
+        Ok(Ref(bytes.try_into().map_err(|_| "not a reference")?))
+    }
+
     fn check(&self, check: &str, got: &Got) -> Result<(), String> {
         let (key, want) = check.split_once('=').ok_or_else(|| format!("unknown check: {check}"))?;
         let lacks = || format!("nothing here to check {key} of");
@@ -209,8 +220,26 @@ impl World {
                     Err(format!("expected {}, got {}", brief(&want), brief(data)))
                 };
             }
-            "created" | "seen" | "expires" if got.stats.is_none() => {
+            "created" | "seen" | "expires" | "authenticated" if got.stats.is_none() => {
                 return self.check_time(key, want, &got.meta.ok_or_else(lacks)?);
+            }
+            "timeout" => return check_timeout(key, want, got.meta.ok_or_else(lacks)?.timeout()),
+            "idle_timeout" => return check_timeout(key, want, got.meta.ok_or_else(lacks)?.idle_timeout()),
+            "labels" => {
+                let wanted = want.split(',').map(|word| if word == "none" { Ok(None) } else { bytes(word).map(Some) });
+                let wanted: Vec<_> = wanted.collect::<Result<_, _>>()?;
+                let labels: Vec<_> = got.entries.as_ref().ok_or_else(lacks)?.iter().map(|entry| &entry.label).collect();
+                let equal = labels.iter().copied().eq(&wanted);
+                return if equal { Ok(()) } else { Err(format!("expected {check}, got {labels:?}")) };
+            }
+            "authentications" => {
+                let entries = got.entries.as_ref().ok_or_else(lacks)?;
+                let wanted: Vec<&str> = want.split(',').collect();
+                if wanted.len() != entries.len() {
+                    return Err(format!("expected {check}, got {} entries", entries.len()));
+                }
+                let mut pairs = wanted.into_iter().zip(entries);
+                return pairs.try_for_each(|(want, entry)| self.check_time("authenticated", want, &entry.meta));
             }
             "len" => got.data.as_ref().ok_or_else(lacks)?.len().to_string(),
             "version" => got.meta.ok_or_else(lacks)?.version().to_string(),
@@ -238,6 +267,11 @@ impl World {
         let actual = match key {
             "created" => meta.plain().created_ms,
             "seen" => meta.plain().last_seen_ms,
+            "authenticated" => match meta.plain().authenticated_ms {
+                None if want == "never" => return Ok(()),
+                Some(at) if want != "never" => at,
+                at => return Err(format!("expected {key}={want}, got {at:?}")),
+            },
             _ => meta.plain().expires_ms,
         };
         let want_ms = if want == "infinity" { FOREVER } else { origin + duration(want)? };
@@ -257,6 +291,11 @@ impl Got {
     fn count(count: u64) -> Got {
         Got { count: Some(count), ..Got::default() }
     }
+}
+
+fn check_timeout(key: &str, want: &str, timeout: Option<Duration>) -> Result<(), String> {
+    let want = if want == "infinity" { None } else { Some(Duration::from_millis(duration(want)? as u64)) };
+    if timeout == want { Ok(()) } else { Err(format!("expected {key} of {want:?}, got {timeout:?}")) }
 }
 
 fn joined(entries: &[Entry], text: impl Fn(&Entry) -> String) -> String {

@@ -18,7 +18,15 @@ fn meta(version: u64) -> PlainMeta {
 }
 
 fn seen(version: u64, at: i64) -> PlainMeta {
-    PlainMeta { version, created_ms: 0, last_seen_ms: at, expires_ms: at + 10 }
+    PlainMeta {
+        version,
+        created_ms: 0,
+        last_seen_ms: at,
+        expires_ms: at + 10,
+        authenticated_ms: Some(0),
+        timeout_ms: RULES.timeout,
+        idle_timeout_ms: RULES.idle,
+    }
 }
 
 fn op(call: u64, ret: u64, what: Call, answer: Answer) -> Op {

@@ -171,7 +171,11 @@ struct Times<'a>(&'a PlainMeta);
 
 impl fmt::Display for Times<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PlainMeta { version, created_ms, last_seen_ms, expires_ms } = self.0;
-        write!(f, "version {version}, created {created_ms}, seen {last_seen_ms}, expires {expires_ms}")
+        let PlainMeta { version, created_ms, last_seen_ms, expires_ms, .. } = self.0;
+        write!(f, "version {version}, created {created_ms}, seen {last_seen_ms}, expires {expires_ms}")?;
+        if let Some(authenticated_ms) = self.0.authenticated_ms {
+            write!(f, ", authenticated {authenticated_ms}")?;
+        }
+        Ok(())
     }
 }

@@ -171,10 +171,11 @@ impl World {
         let meta = meta.plain();
         let since = |ms: i64| if ms == FOREVER { ms } else { ms - self.opened_ms };
         PlainMeta {
-            version: meta.version,
             created_ms: since(meta.created_ms),
             last_seen_ms: since(meta.last_seen_ms),
             expires_ms: since(meta.expires_ms),
+            authenticated_ms: meta.authenticated_ms.map(since),
+            ..meta
         }
     }
 }

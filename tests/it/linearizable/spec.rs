@@ -45,8 +45,7 @@ pub struct Session {
     /// The first id that it had: the same through all renewals.
     pub first: Id,
     created: i64,
-    /// 0: never.
-    authenticated: i64,
+    authenticated: Option<i64>,
     seen: i64,
     timeout: i64,
     idle: i64,
@@ -189,7 +188,7 @@ impl State {
             version: 0,
             first: new,
             created: now,
-            authenticated: 0,
+            authenticated: None,
             seen: now,
             timeout: 0,
             idle: 0,
@@ -208,7 +207,7 @@ impl State {
         };
         let principal_before = old.and_then(|id| self.living[&id].principal);
         if old != Some(new) && session.principal.is_some() && session.principal != principal_before {
-            session.authenticated = now;
+            session.authenticated = Some(now);
         }
         let meta = session.meta(rules);
         let answer = if old == Some(new) { Answer::Wrote(meta) } else { Answer::Made(new, meta) };
@@ -307,21 +306,32 @@ impl Rules {
 
 impl Session {
     fn deadline(&self, rules: &Rules) -> i64 {
-        let idle = if self.idle == 0 { rules.idle } else { self.idle };
-        self.absolute_deadline(rules).min(self.seen.saturating_add(idle))
+        self.absolute_deadline(rules).min(self.seen.saturating_add(self.idle_timeout(rules)))
     }
 
     fn absolute_deadline(&self, rules: &Rules) -> i64 {
-        self.created.max(self.authenticated).saturating_add(if self.timeout == 0 {
-            rules.timeout
-        } else {
-            self.timeout
-        })
+        let start = self.authenticated.map_or(self.created, |at| at.max(self.created));
+        start.saturating_add(self.absolute_timeout(rules))
     }
 
     fn meta(&self, rules: &Rules) -> PlainMeta {
-        let expires_ms = self.deadline(rules);
-        PlainMeta { version: self.version, created_ms: self.created, last_seen_ms: self.seen, expires_ms }
+        PlainMeta {
+            version: self.version,
+            created_ms: self.created,
+            last_seen_ms: self.seen,
+            expires_ms: self.deadline(rules),
+            authenticated_ms: self.authenticated,
+            timeout_ms: self.absolute_timeout(rules).max(0),
+            idle_timeout_ms: self.idle_timeout(rules).max(0),
+        }
+    }
+
+    fn absolute_timeout(&self, rules: &Rules) -> i64 {
+        if self.timeout == 0 { rules.timeout } else { self.timeout }
+    }
+
+    fn idle_timeout(&self, rules: &Rules) -> i64 {
+        if self.idle == 0 { rules.idle } else { self.idle }
     }
 
     fn shown(&self, rules: &Rules, id: Id) -> Shown {

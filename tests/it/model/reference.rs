@@ -32,8 +32,7 @@ pub struct Session {
     pub principal: Option<&'static str>,
     pub version: u64,
     created: i64,
-    /// 0: never.
-    authenticated: i64,
+    authenticated: Option<i64>,
     seen: i64,
     timeout: i64,
     idle: i64,
@@ -223,7 +222,7 @@ impl Model {
             principal: None,
             version: 0,
             created: self.now,
-            authenticated: 0,
+            authenticated: None,
             seen: self.now,
             timeout: 0,
             idle: 0,
@@ -251,7 +250,7 @@ impl Model {
 
         // Another principal by a put is no login.
         if old != Some(new) && after.principal.is_some() && after.principal != before.principal {
-            after.authenticated = self.now;
+            after.authenticated = Some(self.now);
         }
 
         let (surplus, tied, of_tied) = self.surplus(after.principal, old);
@@ -295,11 +294,19 @@ impl Model {
 
 impl Session {
     pub fn deadline(&self, rules: &Rules) -> i64 {
-        self.absolute_deadline(rules).min(sum(self.seen, if self.idle == 0 { rules.idle } else { self.idle }))
+        self.absolute_deadline(rules).min(sum(self.seen, self.idle_timeout(rules)))
     }
 
     fn absolute_deadline(&self, rules: &Rules) -> i64 {
-        sum(self.created.max(self.authenticated), if self.timeout == 0 { rules.timeout } else { self.timeout })
+        sum(self.authenticated.map_or(self.created, |at| at.max(self.created)), self.absolute_timeout(rules))
+    }
+
+    fn absolute_timeout(&self, rules: &Rules) -> i64 {
+        if self.timeout == 0 { rules.timeout } else { self.timeout }
+    }
+
+    fn idle_timeout(&self, rules: &Rules) -> i64 {
+        if self.idle == 0 { rules.idle } else { self.idle }
     }
 
     fn meta(&self, rules: &Rules) -> PlainMeta {
@@ -308,6 +315,9 @@ impl Session {
             created_ms: self.created,
             last_seen_ms: self.seen,
             expires_ms: self.deadline(rules),
+            authenticated_ms: self.authenticated,
+            timeout_ms: self.absolute_timeout(rules).max(0),
+            idle_timeout_ms: self.idle_timeout(rules).max(0),
         }
     }
 }

@@ -9,7 +9,7 @@ defmodule Conformance do
   # What scenarios may need. Elixir can close a store. It has no numeric handles and no buffers of
   # the caller, the VM cannot fork, and one option both sets and clears a principal. The last three
   # depend on the engine.
-  @abilities ~w(close buffers handles fork options flags limits memory processes)
+  @abilities ~w(close buffers handles fork options flags limits memory processes login labels references revoke_all)
 
   defstruct [:name, :file, needs: [], steps: []]
 
