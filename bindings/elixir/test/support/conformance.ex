@@ -23,12 +23,12 @@ defmodule Conformance do
   def missing_abilities(scenario) do
     of_engine =
       case TemporaryStore.engine() do
-        "memory" -> ["limits", "memory"]
-        "lmdb" <> _ -> ["limits", "processes"]
+        "memory" -> ~w(limits memory labels references revoke_all)
+        "lmdb" <> _ -> ~w(limits processes labels references)
         "redis" <> _ -> []
       end
 
-    scenario.needs -- ["close" | of_engine]
+    scenario.needs -- (["close", "login"] ++ of_engine)
   end
 
   defp load_file(path) do
@@ -161,11 +161,18 @@ defmodule Conformance do
   defp call("renew", store, [sid, _ | o], s), do: result(Store.renew(store, sid(s, sid), options(o)))
   defp call("delete", store, [sid], s), do: result(Store.delete(store, sid(s, sid)))
   defp call("ref", store, [sid, _], s), do: result(Store.ref(store, sid(s, sid)))
+  defp call("touch_ref", store, [ref], s), do: result(Store.touch_ref(store, value(s, ref)))
+  defp call("peek_ref", store, [ref], s), do: result(Store.touch_ref(store, value(s, ref), peek: true))
   defp call("delete_ref", store, [ref], s), do: result(Store.delete_ref(store, value(s, ref)))
+
+  defp call("delete_ref", store, [ref, "principal=" <> principal], s),
+    do: result(Store.delete_ref(store, value(s, ref), principal: data(principal)))
+
   defp call("list", store, [principal], _), do: result(Store.list(store, data(principal)))
   defp call("stats", store, [], _), do: result(Store.stats(store))
 
   defp call("sweep", store, [max], _), do: result(Store.sweep(store, String.to_integer(max)))
+  defp call("revoke_all", store, [], _), do: result(Store.revoke_all(store))
   defp call("revoke", store, [principal], _), do: result(Store.revoke(store, data(principal)))
 
   defp call("revoke", store, [principal, "except=" <> sid], s),
@@ -217,21 +224,58 @@ defmodule Conformance do
   defp check_fact!([name, text], known, state) do
     {expected, got} =
       case name do
-        "data" -> {data(text), known.data}
-        "len" -> {String.to_integer(text), byte_size(known.data)}
-        "created" when not is_map_key(known, :created) -> {ms(text), known.created_ms - state.origin}
-        "seen" -> {ms(text), known.last_seen_ms - state.origin}
-        "expires" when text == "infinity" -> {:infinity, known.expires_ms}
-        "expires" -> {ms(text), is_integer(known.expires_ms) && known.expires_ms - state.origin}
-        "refs" -> {Enum.map(list(text), &value(state, &1)), Enum.map(known.entries, & &1.ref)}
-        "versions" -> {Enum.map(list(text), &String.to_integer/1), Enum.map(known.entries, & &1.version)}
-        "lens" -> {Enum.map(list(text), &String.to_integer/1), Enum.map(known.entries, & &1.size)}
+        "data" ->
+          {data(text), known.data}
+
+        "len" ->
+          {String.to_integer(text), byte_size(known.data)}
+
+        "created" when not is_map_key(known, :created) ->
+          {ms(text), known.created_ms - state.origin}
+
+        "seen" ->
+          {ms(text), known.last_seen_ms - state.origin}
+
+        "expires" when text == "infinity" ->
+          {:infinity, known.expires_ms}
+
+        "authenticated" ->
+          {time(text), since_origin(known.authenticated_ms, state)}
+
+        "timeout" ->
+          {duration(text), known.timeout_ms}
+
+        "idle_timeout" ->
+          {duration(text), known.idle_timeout_ms}
+
+        "labels" ->
+          {Enum.map(list(text), &label/1), Enum.map(known.entries, & &1.label)}
+
+        "authentications" ->
+          {Enum.map(list(text), &time/1), Enum.map(known.entries, &since_origin(&1.authenticated_ms, state))}
+
+        "expires" ->
+          {ms(text), is_integer(known.expires_ms) && known.expires_ms - state.origin}
+
+        "refs" ->
+          {Enum.map(list(text), &value(state, &1)), Enum.map(known.entries, & &1.ref)}
+
+        "versions" ->
+          {Enum.map(list(text), &String.to_integer/1), Enum.map(known.entries, & &1.version)}
+
+        "lens" ->
+          {Enum.map(list(text), &String.to_integer/1), Enum.map(known.entries, & &1.size)}
+
         # `version`, `count` and the counters of `stats`.
-        _ -> {String.to_integer(text), Map.fetch!(known, String.to_existing_atom(name))}
+        _ ->
+          {String.to_integer(text), Map.fetch!(known, String.to_existing_atom(name))}
       end
 
     if expected != got, do: raise("expected #{name} #{inspect(expected)}, got #{inspect(got)}")
   end
+
+  defp since_origin(nil, _state), do: nil
+  defp since_origin(ms, state), do: ms - state.origin
 
   ## Values
 
@@ -259,15 +303,27 @@ defmodule Conformance do
   defp option("idle_timeout=" <> text), do: {:idle_timeout, timeout(text)}
   defp option("principal=" <> text), do: {:principal, data(text)}
   defp option("clear_principal"), do: {:principal, nil}
+  defp option("label=" <> text), do: {:label, data(text)}
+  defp option("reauthenticated"), do: {:reauthenticated, true}
   defp option("grace=" <> text), do: {:grace, span(text)}
   defp option("data=" <> text), do: {:data, data(text)}
   defp option(other), do: raise("unknown option #{other}")
 
   defp timeout("dead"), do: 0
+  defp timeout("inherit"), do: :inherit
   defp timeout(text), do: span(text)
 
   defp span("infinity"), do: :infinity
   defp span(text), do: {ms(text), :millisecond}
+
+  defp time("never"), do: nil
+  defp time(text), do: ms(text)
+
+  defp duration("infinity"), do: :infinity
+  defp duration(text), do: ms(text)
+
+  defp label("none"), do: nil
+  defp label(text), do: data(text)
 
   defp ms(text) do
     {number, unit} = Integer.parse(text)
