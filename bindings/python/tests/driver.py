@@ -20,7 +20,11 @@ from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # The abilities that scenarios may need, and why Python lacks the others.
-ABILITIES = {"close", "fork"}
+ABILITIES = {"close", "fork", "login"}
+if not IS_REDIS:
+    ABILITIES |= {"labels", "references"}
+if ENGINE == "memory":
+    ABILITIES.add("revoke_all")
 if not IS_REDIS:
     ABILITIES |= {"limits", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {
@@ -31,13 +35,12 @@ REASONS = {
     "handles": "a Store is an object, so there are no invalid handles",
     "options": "the methods do not have these arguments",
     "flags": "one argument sets or removes the principal",
-    "login": "this driver does not know it yet",
-    "labels": "this driver does not know them yet",
-    "references": "this driver does not know them yet",
-    "revoke_all": "this driver does not know it yet",
+    "labels": "not built on this engine yet",
+    "references": "not built on this engine yet",
+    "revoke_all": "not built on this engine yet",
 }
 STATS = sss.Stats._fields
-TIMES = ("created", "seen", "expires")
+TIMES = ("created", "seen", "expires", "authenticated", "authentications")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
@@ -123,7 +126,8 @@ def duration(text: str) -> Any:
 
 
 def timeout(text: str) -> Any:
-    return None if text == "infinity" else -1 if text == "dead" else duration(text)
+    named = {"infinity": None, "dead": -1, "inherit": sss.INHERIT}
+    return named[text] if text in named else duration(text)
 
 
 def options(words: list[str]) -> dict[str, Any]:
@@ -136,6 +140,10 @@ def options(words: list[str]) -> dict[str, Any]:
             given[key] = data(value)
         elif word == "clear_principal":
             given["principal"] = None
+        elif key == "label":
+            given[key] = data(value)
+        elif word == "reauthenticated":
+            given[word] = True
         elif key == "grace":
             given[key] = duration(value)
         else:
@@ -246,7 +254,7 @@ class Run:
             assert equal == (verb == "same"), "equal" if equal else "different"
 
     def check(self, check: str, result: Any) -> None:
-        match = re.fullmatch("([a-z]+)([=~])(.*)", check)
+        match = re.fullmatch("([a-z_]+)([=~])(.*)", check)
         if not match:
             raise ValueError(f"invalid check {check!r}")
         key, operator, value = match.groups()
@@ -263,9 +271,17 @@ class Run:
             actual, expected = result.version, int(value)
         elif isinstance(result, sss.Stats) and key in STATS:
             actual, expected = getattr(result, key), int(value)
+        elif key == "authentications":
+            actual = [self.since_origin(info.authenticated, "never") for info in result]
+            expected = [word if word == "never" else milliseconds(word) for word in value.split(",")]
         elif key in TIMES:
             moment = result.last_seen if key == "seen" else getattr(result, key)
-            actual = "infinity" if moment is None else unix_ms(moment) - (self.origin or 0)
+            none = "never" if key == "authenticated" else "infinity"
+            actual = self.since_origin(moment, none)
+            expected = value if value == none else milliseconds(value)
+        elif key in ("timeout", "idle_timeout"):
+            limit = getattr(result, key)
+            actual = "infinity" if limit is None else limit // timedelta(milliseconds=1)
             expected = value if value == "infinity" else milliseconds(value)
         elif key == "count":
             actual, expected = len(result) if isinstance(result, list) else result, int(value)
@@ -273,12 +289,18 @@ class Run:
             actual, expected = [info.ref for info in result], [self.variables[word] for word in value.split(",")]
         elif key == "versions":
             actual, expected = [info.version for info in result], [int(word) for word in value.split(",")]
+        elif key == "labels":
+            actual = [info.label_bytes or None for info in result]
+            expected = [None if word == "none" else data(word) for word in value.split(",")]
         elif key == "lens":
             actual, expected = [info.size for info in result], [int(word) for word in value.split(",")]
         else:
             raise ValueError(f"unknown check {check!r}")
         if actual != expected:
             raise StepError(f"expected {check}, got {str(actual)[:200]}")
+
+    def since_origin(self, moment: Optional[datetime], none: str) -> Any:
+        return none if moment is None else unix_ms(moment) - (self.origin or 0)
 
     def sid(self, word: str) -> Any:
         if word == "unknown":
@@ -345,9 +367,18 @@ class Run:
     def do_ref(self, words: list[str]) -> Any:
         return self.handles[words[0]].ref(self.sid(words[1]))
 
+    def ref(self, word: str) -> Any:
+        return b"\xaa" * 32 if word == "unknown_ref" else self.variables[word]
+
     def do_delete_ref(self, words: list[str]) -> Any:
-        ref = b"\xaa" * 32 if words[1] == "unknown_ref" else self.variables[words[1]]
-        return self.handles[words[0]].delete_ref(ref)
+        store, ref, *rest = words
+        return self.handles[store].delete_ref(self.ref(ref), **options(rest))
+
+    def do_touch_ref(self, words: list[str]) -> Any:
+        return self.handles[words[0]].touch_ref(self.ref(words[1]))
+
+    def do_peek_ref(self, words: list[str]) -> Any:
+        return self.handles[words[0]].touch_ref(self.ref(words[1]), peek=True)
 
     def do_sweep(self, words: list[str]) -> Any:
         return self.handles[words[0]].sweep(int(words[1]))
@@ -361,6 +392,9 @@ class Run:
             raise ValueError(f"unknown option in {rest}")
         excluded = self.sid(rest[0].partition("=")[2]) if rest else None
         return self.handles[store].revoke(data(principal), except_sid=excluded)
+
+    def do_revoke_all(self, words: list[str]) -> Any:
+        return self.handles[words[0]].revoke_all()
 
     def do_stats(self, words: list[str]) -> Any:
         return self.handles[words[0]].stats()
