@@ -33,7 +33,7 @@ from wsgiref.simple_server import ServerHandler, WSGIRequestHandler, WSGIServer
 import pages
 import walk
 
-from session_server_store import ConflictError, Session, SessionStoreError, Store, cookie_values
+from session_server_store import ConflictError, Session, SessionStoreError, Store, cookie_values, device_label
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -83,6 +83,7 @@ class Request:
     sid: str  # the id of the session, "" without one
     session: Optional[Session]
     form: dict[str, str]
+    device: Optional[str] = None  # for the page of devices
 
     @property
     def data(self) -> Data:
@@ -153,7 +154,8 @@ class LoginApp:
         form = read_form(environ) if method == "POST" else {}
         sids = cookie_values(environ.get("HTTP_COOKIE", ""), "sid")
         sid, session = self.find_session(sids)
-        request = Request(sids, sid, session, form)
+        device = device_label(environ.get("HTTP_USER_AGENT"), environ.get("REMOTE_ADDR"))
+        request = Request(sids, sid, session, form, device)
         if method == "POST" and not equal_secrets(form.get("csrf"), request.data.get("csrf")):
             raise HTTPError(403, "That did not work", STALE_FORM)
         return view(request)
@@ -182,8 +184,9 @@ class LoginApp:
         if not check_password(user, request.form.get("password", "")):
             return self.login_form(request, status=403, problem="Wrong name or password.")
         # The same session under a new id, in one step that ends the old id, because an attacker may
-        # know or have set it (session fixation). The principal makes it one of the user's devices.
-        sid = self.store.renew(request.sid, principal=user)
+        # know or have set it (session fixation). The principal makes it one of the user's devices,
+        # and the timeouts restart.
+        sid = self.store.renew(request.sid, principal=user, label=request.device)
         if sid is None:
             raise HTTPError(403, "That did not work", STALE_FORM)
         token = secrets.token_urlsafe()
@@ -210,11 +213,10 @@ class LoginApp:
             ref = bytes.fromhex(request.form.get("ref", ""))
         except ValueError:
             raise HTTPError(400, "Bad request", "This is not a reference.") from None
-        # A reference is not secret, so it must be in the list of this user.
-        if all(info.ref != ref for info in self.store.list(request.user)):
-            raise HTTPError(404, "Not found", "You have no such device. It may have been ended already.")
         this = self.store.ref(request.sid)
-        self.store.delete_ref(ref)
+        # A reference is not secret, so the session must be one of this user's.
+        if len(ref) != 32 or not self.store.delete_ref(ref, principal=request.user):
+            raise HTTPError(404, "Not found", "You have no such device. It may have been ended already.")
         return redirect("/", DELETE_COOKIE) if ref == this else redirect("/devices")
 
     def end_others(self, request: Request) -> Response:

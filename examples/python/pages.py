@@ -94,7 +94,7 @@ def devices(data: Data, infos: Iterable[SessionInfo], this: Optional[bytes], now
         )
         last_seen = format_age(info.last_seen, now) + (", this device" if info.ref == this else "")
         rows.append(
-            f"<tr><td><code>{short_ref(info.ref)}</code></td><td>{format_time(info.created)}</td>"
+            f"<tr><td>{escape(info.label or 'unknown')}</td><td>{format_time(info.authenticated or info.created)}</td>"
             f"<td>{last_seen}</td><td>{end}</td></tr>"
         )
     others = ""
@@ -102,7 +102,7 @@ def devices(data: Data, infos: Iterable[SessionInfo], this: Optional[bytes], now
         others = f"""<form method="post" action="/devices/end-others">{csrf_field(data)}
 <button>Log out my other devices</button></form>"""
     body = f"""<section><h1>My devices</h1><table>
-<thead><tr><th>Session</th><th>Created</th><th>Last seen</th><th></th></tr></thead>
+<thead><tr><th>Device</th><th>Logged in</th><th>Last seen</th><th></th></tr></thead>
 <tbody>{"".join(rows)}</tbody></table>{others}</section>"""
     return layout("My devices", body, data)
 

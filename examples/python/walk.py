@@ -23,6 +23,12 @@ from session_server_store import SessionStoreError, Store
 COLOURS = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 BOLD, DIM, GREEN = "1", "2", "32"
 
+# What the devices call themselves.
+AGENTS = {
+    "laptop": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "phone": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Safari/604.1",
+}
+
 CONCURRENT_REQUESTS = 20
 HANG_SECONDS = 30
 
@@ -95,7 +101,9 @@ class Browser:
         return self.request("POST", path, urlencode({"csrf": self.csrf, **fields}), False)
 
     def request(self, method: str, path: str, form: Optional[str], quiet: bool) -> Page:
-        headers = {"Cookie": f"sid={self.sid}"} if self.sid else {}
+        headers = {"User-Agent": AGENTS.get(self.name, "")}
+        if self.sid:
+            headers["Cookie"] = f"sid={self.sid}"
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         connection = http.client.HTTPConnection(self.netloc, timeout=HANG_SECONDS)
@@ -224,6 +232,11 @@ class Walk:
         check(
             "alice sees both, and which one she is using",
             ["this device" in seen for (_, _, seen, _), _ in page.devices] == [True, False],
+        )
+        check(
+            "she knows them by their labels",
+            [label for (label, *_), _ in page.devices]
+            == ["Firefox on Linux, 127.0.0.1", "Safari on iPhone, 127.0.0.1"],
         )
         check(
             "the page has references but no ids", self.laptop.sid not in page.text and self.phone.sid not in page.text

@@ -78,7 +78,7 @@ def test_walk_output_has_no_id_and_no_colour() -> None:
     [
         ("Store.renew = lambda self, sid, **options: sid", 4, "under a new id"),
         ("Store.delete = lambda self, sid: True", 9, "the copy is refused"),
-        ("Store.delete_ref = lambda self, ref: True", 7, "alice ends her phone"),
+        ("Store.delete_ref = lambda self, ref, principal: principal == 'alice'", 7, "alice ends her phone"),
         ("Store.revoke = lambda self, principal, **options: 0", 8, "the phone is logged out"),
         (
             "import login_app; login_app.WALK_URL = login_app.WALK_URL.replace('10m', '20m')",
