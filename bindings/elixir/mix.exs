@@ -1,26 +1,62 @@
-# The Mix project, and the compiler that builds the NIF with cargo. The compiler is defined here
-# because it must exist before the project is compiled. Must load without Hex: Mix aborts on a Hex
-# dependency if Hex is missing.
+# The Mix project, and the compiler that provides the NIF: a library that the package contains for this
+# platform, or else one that cargo builds. The compiler is defined here because it must exist before
+# the project is compiled. Must load without Hex: Mix aborts on a Hex dependency if Hex is missing.
 defmodule Mix.Tasks.Compile.SssNif do
   @moduledoc false
   use Mix.Task.Compiler
 
   @crate Path.expand("native/sss_nif", __DIR__)
+  # Archives, and the file SHA256SUMS. Only the Hex package has the directory.
+  @precompiled Path.expand("native/precompiled", __DIR__)
+  # That of the crate's feature.
+  @nif_version "2.15"
 
   @impl true
   def run(_args) do
     # In the build directory, so that the source tree stays clean and every environment has its own
     # copy.
     target = Path.join(Mix.Project.app_path(), "priv/sss_nif.so")
-    built = prebuilt(System.get_env("SSS_NIF_PATH")) || cargo_build(_quiet = File.exists?(target))
-    if same?(built, target), do: {:noop, []}, else: install(built, target)
+
+    library =
+      given(System.get_env("SSS_NIF_PATH")) || precompiled(System.get_env("SSS_NIF_BUILD")) ||
+        File.read!(cargo_build(_quiet = File.exists?(target)))
+
+    if File.read(target) == {:ok, library}, do: {:noop, []}, else: install(library, target)
   end
 
   @impl true
   def clean, do: File.rm(Path.join(Mix.Project.app_path(), "priv/sss_nif.so"))
 
-  defp prebuilt(nil), do: nil
-  defp prebuilt(path), do: if(File.regular?(path), do: path, else: Mix.raise("SSS_NIF_PATH is not a file: #{path}"))
+  defp given(nil), do: nil
+
+  defp given(path),
+    do: if(File.regular?(path), do: File.read!(path), else: Mix.raise("SSS_NIF_PATH is not a file: #{path}"))
+
+  # The library for this platform, if the package has one and no build is demanded. An archive with
+  # another checksum than the package's list is an error: it is not what was released.
+  defp precompiled(build) when build not in [nil, "", "0"], do: nil
+
+  defp precompiled(_build) do
+    version = Mix.Project.config()[:version]
+    name = "libsss_nif-v#{version}-nif-#{@nif_version}-#{platform()}.so"
+
+    with {:ok, archive} <- File.read(Path.join(@precompiled, "#{name}.tar.gz")) do
+      sum = :crypto.hash(:sha256, archive) |> Base.encode16(case: :lower)
+      sums = @precompiled |> Path.join("SHA256SUMS") |> File.read!()
+      if not String.contains?(sums, "#{sum}  #{name}.tar.gz"), do: Mix.raise("#{name}.tar.gz has a wrong checksum")
+      {:ok, files} = :erl_tar.extract({:binary, archive}, [:compressed, :memory])
+      {_name, library} = Enum.find(files, fn {path, _bytes} -> Path.basename(to_string(path)) == name end)
+      library
+    else
+      {:error, _} -> nil
+    end
+  end
+
+  # Such as "x86_64-unknown-linux-gnu".
+  defp platform do
+    [processor | rest] = :erlang.system_info(:system_architecture) |> to_string() |> String.split("-")
+    "#{processor}-unknown-#{rest |> Enum.take(-2) |> Enum.join("-")}"
+  end
 
   defp cargo_build(quiet) do
     cargo =
@@ -52,17 +88,10 @@ defmodule Mix.Tasks.Compile.SssNif do
     String.replace(path, ~r/\\(.)/, "\\1")
   end
 
-  defp same?(built, target) do
-    case File.read(target) do
-      {:ok, bytes} -> bytes == File.read!(built)
-      {:error, _} -> false
-    end
-  end
-
   # By renaming: a running VM has the old file mapped, and would crash if it were overwritten.
-  defp install(built, target) do
+  defp install(library, target) do
     File.mkdir_p!(Path.dirname(target))
-    File.cp!(built, target <> ".new")
+    File.write!(target <> ".new", library)
     File.rename!(target <> ".new", target)
     {:ok, []}
   end
@@ -72,6 +101,7 @@ defmodule SessionServerStore.MixProject do
   use Mix.Project
 
   @version "0.1.0"
+  @source_url "https://github.com/libsss/libsss"
 
   def project do
     [
@@ -83,7 +113,7 @@ defmodule SessionServerStore.MixProject do
       package: [
         licenses: ["Apache-2.0", "MIT"],
         links: %{},
-        files: ~w(lib native mix.exs README.md .formatter.exs),
+        files: ~w(lib native guides mix.exs README.md .formatter.exs),
         exclude_patterns: ["native/sss_nif/target"]
       ],
       compilers: [:sss_nif] ++ Mix.compilers(),
@@ -91,6 +121,8 @@ defmodule SessionServerStore.MixProject do
       # The plugs compile without Plug, which is optional, like telemetry.
       xref: [exclude: [Plug.Conn, Plug.Session, Plug.Session.Store, Phoenix.LiveView, Phoenix.PubSub, :telemetry]],
       start_permanent: Mix.env() == :prod,
+      source_url: @source_url,
+      docs: docs(),
       build_path: build_path(deps_path()),
       deps: deps(deps_path())
     ]
@@ -101,6 +133,33 @@ defmodule SessionServerStore.MixProject do
       mod: {SessionServerStore.Application, []},
       extra_applications: [:crypto, :logger],
       env: [url: "memory:", sweep_interval: 60]
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      source_ref: "v#{@version}",
+      source_url_pattern: "#{@source_url}/blob/v#{@version}/bindings/elixir/%{path}#L%{line}",
+      extras:
+        ["README.md": [title: "Overview"]] ++
+          Path.wildcard("guides/*.md") ++ Enum.filter(["CHANGELOG.md"], &File.exists?/1),
+      groups_for_extras: [Guides: ~r"guides/"],
+      groups_for_modules: [
+        "Plug and Phoenix": [
+          SessionServerStore,
+          SessionServerStore.Plug,
+          SessionHeaderPlug,
+          SessionServerStore.LiveView
+        ],
+        "Without Plug": [
+          SessionServerStore.Store,
+          SessionServerStore.Session,
+          SessionServerStore.SessionInfo,
+          SessionServerStore.Error
+        ],
+        Operation: [SessionServerStore.Application, SessionServerStore.Telemetry]
+      ]
     ]
   end
 

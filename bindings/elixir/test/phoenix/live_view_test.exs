@@ -4,7 +4,7 @@ defmodule SessionServerStore.LiveViewTest do
   use ExUnit.Case, async: false
   @moduletag :phoenix
   @moduletag :capture_log
-  @compile {:no_warn_undefined, [PhoenixApp, PhoenixApp.Endpoint, PhoenixApp.Sessions]}
+  @compile {:no_warn_undefined, [PhoenixApp]}
   import Eventually
 
   alias SessionServerStore.Store
@@ -165,6 +165,62 @@ defmodule SessionServerStore.LiveViewTest do
     send(pid, {SessionServerStore.LiveView, :check})
     assert {:ok, _} = LiveClient.click(client, "click")
     eventually(fn -> live_views() == [pid] end)
+  end
+
+  describe "devices page of the guide" do
+    defp login_with(port, agent) do
+      {200, "hello", browser} = LiveClient.get(port, "/login/alice", %{}, "user-agent: #{agent}\r\n")
+      browser
+    end
+
+    setup %{port: port, store: store} do
+      phone = login_with(port, "Mozilla/5.0 (Android 15; Mobile; rv:140.0) Gecko/140.0 Firefox/140.0")
+      laptop = login_with(port, "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36")
+      refs = for browser <- [phone, laptop], do: Store.ref!(store, browser["sid"])
+      {:ok, phone: phone, laptop: laptop, refs: refs}
+    end
+
+    defp end_device(client, ref), do: LiveClient.click(client, "end", %{value: %{ref: Base.url_encode64(ref)}})
+
+    test "shows the labels and marks this device", %{port: port, phone: phone} do
+      {200, page, _} = LiveClient.get(port, "/devices", phone)
+      assert page =~ "Firefox on Android, 127.0.0.1"
+      assert page =~ "Chrome on Linux, 127.0.0.1"
+      assert [item] = for(item <- String.split(page, "<li>"), item =~ "this device", do: item)
+      assert item =~ "Firefox"
+    end
+
+    test "needs a login", %{port: port} do
+      assert {302, _, _} = LiveClient.get(port, "/devices")
+    end
+
+    test "ends another device", %{port: port, store: store, phone: phone, laptop: laptop, refs: [_, laptop_ref]} do
+      {:ok, laptop_view} = LiveClient.join(port, "/", laptop)
+      {:ok, client} = LiveClient.join(port, "/devices", phone)
+      {:ok, _} = end_device(client, laptop_ref)
+      assert LiveClient.wait_for_end(laptop_view) in [:closed, {:redirected, "/ended"}]
+      assert Store.get(store, laptop["sid"]) == {:error, :not_found}
+      assert {:ok, _} = Store.get(store, phone["sid"])
+    end
+
+    test "cannot end another user's device", %{port: port, store: store, refs: [phone_ref, _]} do
+      {:ok, client} = LiveClient.join(port, "/devices", login(port, "mallory"))
+      {:ok, _} = end_device(client, phone_ref)
+      assert {:ok, _} = Store.touch_ref(store, phone_ref, peek: true)
+    end
+
+    test "ends all other devices", %{port: port, store: store, phone: phone, laptop: laptop} do
+      {:ok, client} = LiveClient.join(port, "/devices", phone)
+      {:ok, _} = LiveClient.click(client, "end_others")
+      assert Store.get(store, laptop["sid"]) == {:error, :not_found}
+      assert {:ok, _} = Store.get(store, phone["sid"])
+    end
+
+    test "ends all devices", %{port: port, store: store, phone: phone} do
+      {:ok, client} = LiveClient.join(port, "/devices", phone)
+      LiveClient.click(client, "end_all")
+      assert Store.list(store, "alice") == {:ok, []}
+    end
   end
 
   test "wrong options are named" do

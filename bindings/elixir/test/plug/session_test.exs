@@ -164,6 +164,44 @@ defmodule SessionServerStore.PlugSessionTest do
     assert %{max_age: 0} = conn.resp_cookies["sid"]
   end
 
+  test "guide imports the session of a cookie store" do
+    cookie_options = [store: :cookie, key: "_my_app_key", signing_salt: "…"]
+    secret = String.duplicate("s", 64)
+    conn = %{Plug.Test.conn(:get, "/") | secret_key_base: secret}
+    conn = Plug.Session.call(conn, Plug.Session.init(cookie_options)) |> Plug.Conn.fetch_session()
+    conn = conn |> Plug.Conn.put_session("user_id", "alice-7") |> Plug.Conn.send_resp(200, "")
+    old = conn.resp_cookies["_my_app_key"].value
+
+    import_session = fn cookies ->
+      conn =
+        Enum.reduce(cookies, Plug.Test.conn(:get, "/"), fn {k, v}, conn -> Plug.Test.put_req_cookie(conn, k, v) end)
+
+      options = SessionServerStore.Plug.init(key: "sid", principal_key: "user_id")
+      conn = %{conn | secret_key_base: secret} |> SessionServerStore.Plug.call(options) |> Plug.Conn.fetch_session()
+      importer = MyAppWeb.ImportCookieSession
+      conn = importer.call(conn, importer.init([]))
+      Plug.Conn.send_resp(conn, 200, Plug.Conn.get_session(conn, "user_id") || "guest")
+    end
+
+    conn = import_session.([{"_my_app_key", old}])
+    assert conn.resp_body == "alice-7"
+    assert %{"sid" => %{value: sid}, "_my_app_key" => %{max_age: 0}} = conn.resp_cookies
+    assert {:ok, [_]} = Store.list("alice-7")
+    assert import_session.([{"sid", sid}]).resp_body == "alice-7"
+    assert import_session.([{"_my_app_key", old <> "x"}]).resp_body == "guest"
+  end
+
+  test "reauthentication renews the session" do
+    {_, alice} = post("/login/alice-8", %{}, Pipelines.OwnCookie)
+    {:ok, before} = Store.peek(alice["sid"])
+    {conn, again} = post("/password", alice, Pipelines.OwnCookie)
+    assert conn.resp_body == "#{before.authenticated_ms}"
+    assert again["sid"] != alice["sid"]
+    {:ok, session} = Store.peek(again["sid"])
+    assert session.authenticated_ms >= before.authenticated_ms
+    assert {session.created_ms, session.data} == {before.created_ms, before.data}
+  end
+
   test "revoke ends other devices" do
     {_, phone} = post("/login/bob", %{})
     {_, laptop} = post("/login/bob", %{})

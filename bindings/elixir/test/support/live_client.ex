@@ -11,8 +11,9 @@ defmodule LiveClient do
   ## HTTP
 
   @doc "A page, with the cookies of `browser`: its status, body, and the browser afterwards."
-  def get(port, path, browser \\ %{}) do
-    socket = request(port, "GET #{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n" <> cookies(browser))
+  def get(port, path, browser \\ %{}, headers \\ "") do
+    head = "GET #{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    socket = request(port, [head, headers, cookies(browser)])
     {head, rest} = read_head(socket, "")
     body = read_to_end(socket, rest)
     [status_line | lines] = String.split(head, "\r\n")

@@ -1,10 +1,10 @@
-# A Phoenix application with a LiveView, on a real server, for the tests tagged :phoenix. Its store is
-# PhoenixApp.Sessions. Not defined without Phoenix.
+# A Phoenix application with LiveViews, on a real server, for the tests tagged :phoenix. It has the
+# modules of guides/phoenix.md. Not defined without Phoenix.
 if Code.ensure_loaded?(Phoenix.LiveView) and Code.ensure_loaded?(Bandit) do
   defmodule PhoenixApp do
     @moduledoc false
 
-    def store, do: PhoenixApp.Sessions
+    def store, do: MyApp.Sessions
 
     @doc "What the application's supervision tree holds. `:start_endpoint` starts the server on a free port."
     def children(store_options) do
@@ -37,6 +37,15 @@ if Code.ensure_loaded?(Phoenix.LiveView) and Code.ensure_loaded?(Bandit) do
     end
   end
 
+  # What `mix phx.new` generates.
+  defmodule MyAppWeb do
+    @moduledoc false
+    defmacro __using__(:live_view), do: quote(do: use(Phoenix.LiveView))
+  end
+
+  require Guide
+  Guide.define_modules("phoenix.md", [MyAppWeb.Devices, MyAppWeb.DevicesLive, MyAppWeb.UserAuth])
+
   defmodule PhoenixApp.Errors do
     @moduledoc false
     def render(template, _assigns), do: template
@@ -64,10 +73,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) and Code.ensure_loaded?(Bandit) do
 
     on_mount(
       {SessionServerStore.LiveView,
-       name: PhoenixApp.Sessions,
-       redirect_to: "/ended",
-       touch_interval: {1, :second},
-       check_interval: {50, :millisecond}}
+       name: MyApp.Sessions, redirect_to: "/ended", touch_interval: {1, :second}, check_interval: {50, :millisecond}}
     )
 
     def mount(_params, session, socket) do
@@ -134,6 +140,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) and Code.ensure_loaded?(Bandit) do
       get("/logout", PhoenixApp.Pages, :logout)
       get("/ended", PhoenixApp.Pages, :ended)
       live("/", PhoenixApp.HomeLive)
+
+      live_session :users, on_mount: [{SessionServerStore.LiveView, name: MyApp.Sessions}, MyAppWeb.UserAuth] do
+        live("/devices", MyAppWeb.DevicesLive)
+      end
     end
   end
 
@@ -143,9 +153,10 @@ if Code.ensure_loaded?(Phoenix.LiveView) and Code.ensure_loaded?(Bandit) do
 
     @session_options [
       store: SessionServerStore,
-      name: PhoenixApp.Sessions,
+      name: MyApp.Sessions,
       key: "sid",
       principal_key: "user_id",
+      label: {MyAppWeb.Devices, :label},
       ref_key: "session_ref"
     ]
 

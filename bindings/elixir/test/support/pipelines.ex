@@ -1,6 +1,9 @@
 # Small applications over the real Plug, for the tests tagged :plug: one with cookies, one with a
 # header. Their options are compiled in, as in any application. Not defined without Plug.
 if Code.ensure_loaded?(Plug.Router) do
+  require Guide
+  Guide.define_modules("cookie_store.md", [MyAppWeb.ImportCookieSession])
+
   defmodule Pipelines.Routes do
     @moduledoc false
     use Plug.Router
@@ -23,6 +26,11 @@ if Code.ensure_loaded?(Plug.Router) do
 
     post "/login/:user" do
       conn |> configure_session(renew: true) |> put_session("user_id", user) |> send_resp(200, "hello")
+    end
+
+    post "/password" do
+      ms = SessionServerStore.session(conn).authenticated_ms
+      conn |> SessionServerStore.reauthenticated() |> send_resp(200, "#{ms}")
     end
 
     post "/renew" do
