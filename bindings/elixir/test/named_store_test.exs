@@ -108,6 +108,32 @@ defmodule SessionServerStore.NamedStoreTest do
       assert {:ok, _} = Store.get(name, sid)
     end
 
+    test "the end of a supervisor that gives up", %{name: name} do
+      sibling = Module.concat(name, Sibling)
+
+      children = [
+        %{id: :sibling, start: {Agent, :start_link, [fn -> nil end, [name: sibling]]}},
+        {SessionServerStore, name: name}
+      ]
+
+      inner = %{
+        id: :inner,
+        type: :supervisor,
+        start: {Supervisor, :start_link, [children, [strategy: :one_for_one, max_restarts: 0]]}
+      }
+
+      outer = start_tree([inner])
+      {:ok, sid, _} = Store.create(name, %{"a" => 1})
+      pid = Process.whereis(name)
+      [{:inner, supervisor, _, _}] = Supervisor.which_children(outer)
+      kill(Process.whereis(sibling))
+      restarted(name, pid)
+      refute Process.alive?(supervisor)
+      assert {:ok, _} = Store.get(name, sid)
+      :ok = Supervisor.stop(outer)
+      eventually(fn -> match?({:error, %Error{reason: :handle}}, Store.get(name, sid)) end)
+    end
+
     test "the supervisor's death", %{name: name} do
       inner = %{
         id: :inner,

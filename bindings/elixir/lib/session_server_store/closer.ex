@@ -1,6 +1,6 @@
-# Closes stores whose process was stopped for good. A supervisor that stops a process may start it
-# again, as it does when a sibling has crashed, and the sessions must survive that: a store closes
-# when its supervisor ends. Must not close a store whose process has crashed.
+# Closes stores whose process was stopped for good. A supervision tree that stops a process may start
+# it again, as it does when a sibling has crashed, and the sessions must survive that: a store closes
+# when the top supervisor ends. Must not close a store whose process has crashed.
 defmodule SessionServerStore.Closer do
   @moduledoc false
   use GenServer
@@ -10,7 +10,7 @@ defmodule SessionServerStore.Closer do
   @spec start_link(term) :: GenServer.on_start()
   def start_link(_arg), do: GenServer.start_link(__MODULE__, nil, name: __MODULE__)
 
-  @doc "The supervisor has stopped the process of this store in an orderly way."
+  @doc "The tree of this supervisor has stopped the process of this store in an orderly way."
   @spec stopped(name :: atom, supervisor :: pid) :: :ok
   def stopped(name, supervisor) do
     Native.stopped(name, supervisor)

@@ -33,16 +33,16 @@ defmodule SessionServerStore.Native do
   def open(_url), do: missing()
 
   # A store with a name stays open while the process that it belongs to dies and starts again. The
-  # process is the child of a supervisor.
+  # supervisor is the top of the tree that starts it.
 
   @spec open_named(name :: atom, url :: String.t(), supervisor :: pid) :: :ok | failure
   def open_named(_name, _url, _supervisor), do: missing()
 
-  # The supervisor has stopped the process in an orderly way, and may start it again.
+  # The tree has stopped the process in an orderly way, and may start it again.
   @spec stopped(name :: atom, supervisor :: pid) :: :ok
   def stopped(_name, _supervisor), do: missing()
 
-  # The supervisor has not started the process again.
+  # The tree has ended. Does nothing if it had started the process again.
   @spec close_stopped(name :: atom, supervisor :: pid) :: :ok
   def close_stopped(_name, _supervisor), do: missing()
 

@@ -52,7 +52,7 @@ defmodule SessionServerStore.Server do
 
   defp orphan?(pid) do
     case Process.info(pid, :dictionary) do
-      {:dictionary, dictionary} -> not (dictionary[:"$ancestors"] |> supervisor() |> alive?())
+      {:dictionary, dictionary} -> not (dictionary[:"$ancestors"] |> hd() |> pid() |> alive?())
       nil -> true
     end
   end
@@ -63,7 +63,7 @@ defmodule SessionServerStore.Server do
   def init({name, url, pubsub, intervals}) do
     # So that terminate/2 is called.
     Process.flag(:trap_exit, true)
-    supervisor = supervisor(Process.get(:"$ancestors"))
+    supervisor = top_supervisor(Process.get(:"$ancestors"))
 
     case Native.open_named(name, url, supervisor) do
       :ok ->
@@ -126,9 +126,15 @@ defmodule SessionServerStore.Server do
     end
   end
 
-  # The process that has started this one.
-  defp supervisor([pid | _]) when is_pid(pid), do: pid
-  defp supervisor([name | _]), do: Process.whereis(name)
+  # The top of the supervision tree that this process belongs to. A tree starts its processes again,
+  # also with new supervisors below the top: the sessions must survive that.
+  defp top_supervisor([parent | others]),
+    do: others |> Enum.map(&pid/1) |> Enum.take_while(&supervisor?/1) |> List.last(pid(parent))
+
+  defp supervisor?(pid), do: alive?(pid) and match?({:supervisor, _, _}, :proc_lib.translate_initial_call(pid))
+
+  defp pid(pid) when is_pid(pid), do: pid
+  defp pid(name), do: Process.whereis(name)
 
   # The directory. Other URLs may hold a password.
   defp place("lmdb:" <> rest), do: " in #{rest |> String.split("?") |> hd()}"

@@ -40,7 +40,7 @@ defmodule SessionServerStore.Telemetry do
   def enabled?, do: :erlang.function_exported(:telemetry, :execute, 3)
 
   @doc false
-  @spec span(operation :: atom, store :: atom, engine :: atom, (() -> result)) :: result when result: term
+  @spec span(operation :: atom, store :: atom, engine :: atom, fun) :: term
   def span(operation, store, engine, fun) do
     if enabled?() do
       start = System.monotonic_time()

@@ -71,7 +71,7 @@ pub struct NamedStore {
 #[derive(Default)]
 struct Opening {
     url: String,
-    /// The supervisor that has stopped the store's process in an orderly way.
+    /// The top supervisor of the tree that has stopped the store's process in an orderly way.
     stopped_by: Option<LocalPid>,
 }
 
@@ -96,9 +96,9 @@ impl NamedStore {
         &self.handle
     }
 
-    /// Opens the store for a process that `supervisor` starts. A store that is open with the same
-    /// URL stays open if its process has died, or if `supervisor` has stopped the process to start
-    /// it again. After any other stop it begins without sessions.
+    /// Opens the store for a process in the tree of `supervisor`. A store that is open with the same
+    /// URL stays open if its process has died, or if the same tree has stopped it. After any other
+    /// stop it begins without sessions.
     pub fn open(&self, url: &str, supervisor: LocalPid) -> Result<(), Error> {
         let mut opening = self.opening();
         let same_owner = opening.stopped_by.is_none_or(|stopped_by| stopped_by == supervisor);
@@ -110,12 +110,13 @@ impl NamedStore {
         Ok(())
     }
 
-    /// `supervisor` has stopped the store's process in an orderly way.
+    /// The tree of `supervisor` has stopped the store's process in an orderly way.
     pub fn stopped(&self, supervisor: LocalPid) {
         self.opening().stopped_by = Some(supervisor);
     }
 
-    /// Closes the store if `supervisor` has stopped its process and has not started it again.
+    /// Closes the store if the tree of `supervisor` has stopped its process and has not started it
+    /// again.
     pub fn close_stopped(&self, supervisor: LocalPid) {
         let opening = self.opening();
         if opening.stopped_by == Some(supervisor) {
