@@ -20,7 +20,7 @@ CARGO ?= cargo
 TARGET ?=
 BUILD = rustc --release --locked $(if $(TARGET),--target=$(TARGET))
 OUT = target/$(if $(TARGET),$(firstword $(subst ., ,$(TARGET)))/)release
-SOURCES := Cargo.toml Cargo.lock build.rs include/sss.h $(wildcard packaging/*) $(shell find src -type f)
+SOURCES := Cargo.toml Cargo.lock build.rs include/sss.h packaging/static-library.sh packaging/header_manual.py $(shell find src -type f)
 BUILT = $(OUT)/libsss.so $(OUT)/static/libsss.a $(OUT)/sss
 
 # What cargo rustc builds the libraries for C with. bindings/python/hatch_build.py does the same.
@@ -32,6 +32,7 @@ unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 .PHONY: all library command check test torture demo bench header install uninstall notices clean
 
 all: library command
+	@touch $(BUILT)
 
 # The library for C: target/release/libsss.so and target/release/static/libsss.a.
 library:
@@ -51,7 +52,6 @@ install: $(BUILT)
 
 $(BUILT) &: $(SOURCES)
 	$(MAKE) all
-	touch $(BUILT)
 
 # Writes THIRD-PARTY-NOTICES, after a change of the dependencies.
 notices:
