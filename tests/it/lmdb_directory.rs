@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown, symlink},
+    os::unix::fs::{FileExt, PermissionsExt, chown, symlink},
     path::Path,
     process::Command,
 };
@@ -18,6 +18,8 @@ const FILES: [&str; 3] = ["data.mdb", "lock.mdb", "state.shm"];
 /// that all is on the disk.
 const SLOTS: usize = 8 << 10;
 const BOOT: usize = 8;
+/// The number of the file's layout.
+const LAYOUT: usize = 7;
 const CLEAN: usize = 24;
 
 fn file(place: &TemporaryStore, name: &str) -> std::path::PathBuf {
@@ -84,6 +86,65 @@ fn open_refuses_directory_open_to_others() {
     }
     set_mode(0o700);
     holds(&place, &sid);
+}
+
+/// The number of the layout of state.shm before, which is raised by so much.
+fn raise_layout(place: &TemporaryStore, by: i8) -> u8 {
+    let path = file(place, "state.shm");
+    let mut bytes = fs::read(&path).unwrap();
+    let before = bytes[LAYOUT];
+    bytes[LAYOUT] = before.wrapping_add_signed(by);
+    fs::write(&path, bytes).unwrap();
+    before
+}
+
+#[test]
+fn previous_layout_is_read_and_replaced() {
+    for engine in [Engine::Lmdb, Engine::LmdbPower] {
+        let (place, sid) = filled(engine);
+        let (ended, _) = place.open("").create(b"ended", &PLAIN).unwrap();
+        place.open("").delete(&ended).unwrap();
+        let current = raise_layout(&place, -1);
+        holds(&place, &sid);
+        assert!(place.open("").get(&ended, Access::Peek).is_err());
+        assert_eq!(fs::read(file(&place, "state.shm")).unwrap()[LAYOUT], current);
+    }
+}
+
+#[test]
+fn newer_layout_is_refused_and_kept() {
+    let (place, sid) = filled(Engine::Lmdb);
+    raise_layout(&place, 1);
+    let before = FILES.map(|name| fs::read(file(&place, name)).unwrap());
+    refused(&place.url(""), ErrorKind::Unsupported, "state.shm was written by a newer version");
+    assert!(before == FILES.map(|name| fs::read(file(&place, name)).unwrap()), "a refused store has changed");
+    raise_layout(&place, -1);
+    holds(&place, &sid);
+}
+
+#[test]
+fn layout_before_previous_is_unrecognized() {
+    let (place, _) = filled(Engine::Lmdb);
+    raise_layout(&place, -2);
+    refused(&place.url(""), ErrorKind::Corrupt, "not a file of this library");
+}
+
+/// The server that is running wrote the older layout, and goes on using it.
+#[test]
+fn open_store_of_previous_layout_is_not_shared() {
+    let (place, sid) = filled(Engine::Lmdb);
+    let store = place.open("");
+    let path = file(&place, "state.shm");
+    let output = Command::new(env!("CARGO_BIN_EXE_sss")).args(["stats", &place.url("")]).output().unwrap();
+    assert!(output.status.success());
+    let state = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut layout = [0];
+    state.read_exact_at(&mut layout, LAYOUT as u64).unwrap();
+    state.write_all_at(&[layout[0] - 1], LAYOUT as u64).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_sss")).args(["stats", &place.url("")]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("an earlier version of the library"), "{error}");
+    assert_eq!(store.get(&sid, Access::Peek).unwrap().0, b"hello");
 }
 
 #[test]

@@ -172,6 +172,16 @@ pub(super) fn unrecognized_file(name: &str) -> Error {
     Error::new(ErrorKind::Corrupt, message)
 }
 
+/// `UNSUPPORTED`: a file in the directory is of a later version of the library, which a downgrade
+/// leaves behind.
+pub(super) fn newer_file(name: &str) -> Error {
+    let message = format!(
+        "{name} was written by a newer version of this library: use that one, or move all files in the directory away \
+         to start with an empty store"
+    );
+    Error::new(ErrorKind::Unsupported, message)
+}
+
 fn refused(why: &str) -> Error {
     Error::new(ErrorKind::Io, format!("the directory of the lmdb: store {why}"))
 }

@@ -12,13 +12,13 @@ use std::{
 use super::{
     check::pages,
     deadline_index,
-    directory::{Directory, file_len, open_file, unrecognized_file},
+    directory::{Directory, file_len, newer_file, open_file, unrecognized_file},
     env::{Env, MAX_LOCK_FILE_LEN, Table},
     handle::Handle,
     locks::{self, LockRange, Locks},
     options::{DEFAULT_FILE_SIZE, OpenOptions},
     os::{self, LockMode, Reservation},
-    shm::{self, HEADER_LEN, MAGIC, SharedMemory, ShmHeader},
+    shm::{self, HEADER_LEN, Layout, SharedMemory, ShmHeader},
 };
 use crate::{
     crypto::{keys::SALT_LEN, random::random},
@@ -119,10 +119,11 @@ fn open_exclusive(directory: &Directory, options: &mut OpenOptions, state: &File
             Some(SharedMemory::new(state, usize_of(len)?)?)
         }
     };
-    let known = match old.as_ref().map_or(0, |old| old.header().magic.load(Ordering::Acquire)) {
-        0 => None,
-        MAGIC => old.as_ref(),
-        _ => return Err(unrecognized_file("state.shm")),
+    let known = match old.as_ref().map_or(Layout::None, SharedMemory::layout) {
+        Layout::None => None,
+        Layout::Current | Layout::Previous => old.as_ref(),
+        Layout::Newer => return Err(newer_file("state.shm")),
+        Layout::Unknown => return Err(unrecognized_file("state.shm")),
     };
     if data_len > 0 && known.is_none() {
         // It is written before any data are.
@@ -226,7 +227,7 @@ fn set_settings(shm: &SharedMemory, options: &OpenOptions, has_data: bool, file_
     if !has_data {
         header.disk_failed.store(0, Ordering::Release);
     }
-    header.magic.store(MAGIC, Ordering::Release);
+    shm.set_layout();
 }
 
 /// Other processes have the store open: adopts their settings.
@@ -237,8 +238,15 @@ fn open_shared(directory: &Directory, options: &mut OpenOptions, state: &File, l
     }
     let shm = SharedMemory::new(state, usize_of(len)?)?;
     let header = shm.header();
-    if header.magic.load(Ordering::Acquire) != MAGIC {
-        return Err(Error::fixed(ErrorKind::Exists, "another version of the library has the lmdb: store open"));
+    match shm.layout() {
+        Layout::Current => {}
+        Layout::Newer => return Err(newer_file("state.shm")),
+        _ => {
+            return Err(Error::fixed(
+                ErrorKind::Exists,
+                "an earlier version of the library has the lmdb: store open: stop all its servers, then start them",
+            ));
+        }
     }
     if header.pid_namespace.load(Ordering::Acquire) != os::pid_namespace() {
         return Err(Error::fixed(
@@ -386,8 +394,10 @@ fn store_record(env: &Env, shm: &SharedMemory, options: &OpenOptions) -> Result<
 }
 
 fn parse_store_record(record: &[u8], options: &OpenOptions) -> Result<([u8; SALT_LEN], bool)> {
-    let Some(([STORE_FORMAT, seals, has_secret], salt)) = record.split_first_chunk() else {
-        return Err(unrecognized_file("data.mdb"));
+    let (seals, has_secret, salt) = match record.split_first_chunk() {
+        Some(([STORE_FORMAT, seals, has_secret], salt)) => (seals, has_secret, salt),
+        Some(([newer, ..], _)) if *newer > STORE_FORMAT => return Err(newer_file("data.mdb")),
+        _ => return Err(unrecognized_file("data.mdb")),
     };
     let salt = <[u8; SALT_LEN]>::try_from(salt).map_err(|_| unrecognized_file("data.mdb"))?;
     for (name, was, is) in [("seal", *seals, options.seals), ("secret_file", *has_secret, options.has_secret)] {

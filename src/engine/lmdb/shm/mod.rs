@@ -25,11 +25,13 @@ use crate::{
     stats::Counters,
 };
 
-/// The beginning of the file.
+/// The beginning of the file. A new layout adds members at the end, whose zero means what the layout
+/// before it did: then a file of that layout can be read as it is. If that is impossible, `open`
+/// converts it. A layout older than that need not be read.
 #[repr(C)]
 pub(super) struct ShmHeader {
-    /// `MAGIC` in a file of this kind and layout.
-    pub magic: AtomicU64,
+    /// `KIND` and the number of the layout; 0 in a file that is being made.
+    magic: AtomicU64,
     /// The boot of the machine in which the store was used last.
     pub boot_id: [AtomicU64; 2],
     /// 1: everything is on the disk, so that another boot does not matter.
@@ -60,8 +62,25 @@ pub(super) struct ShmHeader {
 // SAFETY: `repr(C)`, and atomics only, also in `Policy` and `Counters`.
 unsafe impl Atomics for ShmHeader {}
 
-/// "sss shm" and the version of this layout.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"sssshm\x00\x03");
+/// The layout of this version. docs/upgrading.md says what a change of it means. Layout 1, which no
+/// release has, has the same members: its tests keep the way from one layout to the next open.
+const LAYOUT: u8 = 2;
+/// The first bytes of the file. The layout is the last one of `magic`.
+const KIND: [u8; 7] = *b"sssshm\x00";
+
+/// What a file says of its layout.
+pub(super) enum Layout {
+    /// Not set yet.
+    None,
+    /// That of this version.
+    Current,
+    /// The one before, which this version reads and replaces.
+    Previous,
+    /// Of a later version.
+    Newer,
+    /// Damaged, of another program, or too old.
+    Unknown,
+}
 
 /// Where the table of last uses begins.
 pub(super) const HEADER_LEN: usize = 8 << 10;
@@ -87,6 +106,26 @@ impl SharedMemory {
 
     pub(super) fn header(&self) -> &ShmHeader {
         self.0.at(0)
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        let [kind @ .., layout] = self.header().magic.load(Ordering::Acquire).to_le_bytes();
+        match layout {
+            0 if kind == [0; 7] => Layout::None,
+            _ if kind != KIND => Layout::Unknown,
+            LAYOUT => Layout::Current,
+            newer if newer > LAYOUT => Layout::Newer,
+            older if older > 0 && older + 1 == LAYOUT => Layout::Previous,
+            _ => Layout::Unknown,
+        }
+    }
+
+    /// After everything that the layout describes.
+    pub(super) fn set_layout(&self) {
+        let mut magic = [0; 8];
+        magic[..7].copy_from_slice(&KIND);
+        magic[7] = LAYOUT;
+        self.header().magic.store(u64::from_le_bytes(magic), Ordering::Release);
     }
 
     pub(super) fn last_used(&self) -> LastUsedTable<'_> {
