@@ -29,7 +29,7 @@ C_LIBRARY = --no-default-features --features capi,lmdb,tls --crate-type cdylib,s
 # Everything here looks for what cargo builds in target/ of this clone.
 unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 
-.PHONY: all library command check test torture demo bench header install uninstall notices clean
+.PHONY: all library command check test torture demo bench header install uninstall notices dist reproducible docs abi clean
 
 all: library command
 	@touch $(BUILT)
@@ -53,12 +53,30 @@ install: $(BUILT)
 $(BUILT) &: $(SOURCES)
 	$(MAKE) all
 
-# Writes THIRD-PARTY-NOTICES, after a change of the dependencies.
+# Writes THIRD-PARTY-NOTICES, after a change of the dependencies. Python wants the licences in its folder.
 notices:
 	python3 packaging/third_party.py notices > THIRD-PARTY-NOTICES
+	cp LICENSE-APACHE LICENSE-MIT THIRD-PARTY-NOTICES bindings/python
+
+# Builds everything twice, in two places, and compares the bytes: ten minutes.
+reproducible: dist
+	@python3 packaging/dist.py --work target/elsewhere/dist --out target/elsewhere/out
+	diff dist/SHA256SUMS target/elsewhere/out/SHA256SUMS
+
+# The site of the documents, in target/site.
+docs:
+	@python3 packaging/site.py
+
+# tests/abi/MAJOR.MINOR: the header of this version and its ABI, at a release.
+abi:
+	python3 packaging/abi.py record
 
 uninstall:
 	@$(foreach name,$(INSTALL_VARIABLES),$(name)="$($(name))") packaging/install.sh uninstall
+
+# Everything that is published, in dist/. See RELEASING.md.
+dist:
+	@python3 packaging/dist.py
 
 # Format, lints, unit tests, the layers of the code, and the contract on memory:.
 check:

@@ -63,7 +63,7 @@ defmodule Mix.Tasks.Compile.SssNif do
       System.find_executable("cargo") ||
         Mix.raise("""
         session_server_store is built with cargo, which was not found.
-        Install Rust 1.95 or later (https://rustup.rs), or set SSS_NIF_PATH to a library that was built elsewhere.
+        Install Rust 1.91 or later (https://rustup.rs), or set SSS_NIF_PATH to a library that was built elsewhere.
         """)
 
     # Cargo writes one JSON message per line to stdout, and progress and diagnostics to stderr.
@@ -112,9 +112,11 @@ defmodule SessionServerStore.MixProject do
       description: "A server-side session store for Plug: sessions that can be updated, destroyed and expired",
       package: [
         licenses: ["Apache-2.0", "MIT"],
-        links: %{},
-        files: ~w(lib native guides mix.exs README.md .formatter.exs),
-        exclude_patterns: ["native/sss_nif/target"]
+        links: %{"Repository" => "https://github.com/libsss/libsss"},
+        # packaging/dist.py adds what is not in this folder: the licences, the crate in
+        # native/session-server-store and the library in native/precompiled.
+        files:
+          ~w(lib native guides mix.exs README.md .formatter.exs CHANGELOG.md LICENSE-APACHE LICENSE-MIT THIRD-PARTY-NOTICES)
       ],
       compilers: [:sss_nif] ++ Mix.compilers(),
       elixirc_paths: elixirc_paths(Mix.env()),

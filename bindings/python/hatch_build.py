@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 PACKAGE = "session_server_store"
 LIBRARY = "libsss.dylib" if sys.platform == "darwin" else "libsss.so"
 SOURCE_VARIABLE = "SESSION_SERVER_STORE_SOURCE"
+# A library that was built elsewhere, as packaging/dist.py does.
+BUILT_VARIABLE = "SESSION_SERVER_STORE_BUILT"
 # As in the Makefile.
 C_LIBRARY = ["--no-default-features", "--features", "capi,lmdb,tls", "--crate-type", "cdylib,staticlib"]
-# What cargo needs of the crate, and the licences.
-CRATE_FILES = ["Cargo.toml", "Cargo.lock", "build.rs", "src", "include", "LICENSE*"]
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -32,12 +33,11 @@ class BuildHook(BuildHookInterface[Any]):
         crate = self.find_crate()
         if self.target_name == "sdist":
             if crate != Path(self.root, "rust"):
-                for pattern in CRATE_FILES:
-                    for path in crate.glob(pattern):
-                        build_data["force_include"][str(path)] = f"rust/{path.name}"
+                build_data["force_include"][str(self.package(crate))] = "rust"
             return
 
-        library = self.compile(crate)
+        built = os.environ.get(BUILT_VARIABLE)
+        library = Path(built) if built else self.compile(crate)
         platform = re.sub(r"[-.]", "_", sysconfig.get_platform())
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
@@ -48,8 +48,6 @@ class BuildHook(BuildHookInterface[Any]):
             installed.with_suffix(".new").replace(installed)
         else:
             build_data["force_include"][str(library)] = f"{PACKAGE}/{LIBRARY}"
-            for licence in crate.glob("LICENSE*"):
-                build_data["force_include"][str(licence)] = f"{PACKAGE}/{licence.name}"
 
     def find_crate(self) -> Path:
         candidates = list(self.candidate_folders())
@@ -81,21 +79,33 @@ class BuildHook(BuildHookInterface[Any]):
             if pyproject.is_file() and pyproject.read_bytes() == (root / "pyproject.toml").read_bytes():
                 yield original.resolve().parents[1]
 
-    def compile(self, crate: Path) -> Path:
+    def package(self, crate: Path) -> Path:
+        """The crate as cargo publishes it, unpacked: its manifest names no missing tests."""
+        target = crate / "target" / "sdist"
+        self.cargo(crate, "package", "--locked", "--no-verify", "--allow-dirty", "--quiet", f"--target-dir={target}")
+        (archive,) = (target / "package").glob("*.crate")
+        folder = target / "unpacked"
+        shutil.rmtree(folder, ignore_errors=True)
+        with tarfile.open(archive) as files:
+            files.extractall(folder)  # made by cargo just now
+        return folder / archive.stem
+
+    def cargo(self, crate: Path, *arguments: str) -> str:
         rustup = Path.home() / ".cargo" / "bin"  # in PATH only after the next login
         cargo = os.environ.get("CARGO") or shutil.which("cargo") or shutil.which("cargo", path=rustup)
         if not cargo:
             self.app.abort("This package is built with cargo, which was not found. Install Rust: https://rustup.rs.")
-        # As `make library` does, so that one build serves both in a clone.
-        target = os.environ.get("CARGO_TARGET_DIR") or crate / "target"
-        command = [str(cargo), "rustc", "--release", "--locked", "--lib", *C_LIBRARY]
-        command.append("--message-format=json-render-diagnostics")
-        done = subprocess.run(
-            [*command, "--target-dir", str(target)], cwd=crate, stdout=subprocess.PIPE, encoding="utf-8", check=False
-        )
+        command = [str(cargo), *arguments]
+        done = subprocess.run(command, cwd=crate, stdout=subprocess.PIPE, encoding="utf-8", check=False)
         if done.returncode:
             self.app.abort(f"{' '.join(command)} failed in {crate}", code=done.returncode)
-        for line in done.stdout.splitlines():
+        return done.stdout
+
+    def compile(self, crate: Path) -> Path:
+        # As `make library` does, so that one build serves both in a clone.
+        target = os.environ.get("CARGO_TARGET_DIR") or crate / "target"
+        options = ["--release", "--locked", "--lib", *C_LIBRARY, "--message-format=json-render-diagnostics"]
+        for line in self.cargo(crate, "rustc", *options, f"--target-dir={target}").splitlines():
             message = json.loads(line)
             if message["reason"] == "compiler-artifact" and "cdylib" in message["target"]["crate_types"]:
                 for name in message["filenames"]:

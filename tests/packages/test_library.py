@@ -121,3 +121,5 @@ def test_second_copy_in_one_process_is_refused(tmp_path: Path) -> None:
 def test_third_party_notices_are_those_of_the_lock_files() -> None:
     notices = output_of(sys.executable, ROOT / "packaging" / "third_party.py", "notices")
     assert notices == (ROOT / "THIRD-PARTY-NOTICES").read_text(), "run `make notices`"
+    for name in ("LICENSE-APACHE", "LICENSE-MIT", "THIRD-PARTY-NOTICES"):
+        assert (ROOT / "bindings" / "python" / name).read_text() == (ROOT / name).read_text(), "run `make notices`"
