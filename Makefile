@@ -65,7 +65,7 @@ reproducible: dist
 
 # The site of the documents, in target/site.
 docs:
-	@python3 packaging/site.py
+	@python3 packaging/docs.py
 
 # tests/abi/MAJOR.MINOR: the header of this version and its ABI, at a release.
 abi:

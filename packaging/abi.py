@@ -10,11 +10,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import header_manual
 
 ROOT = Path(__file__).resolve().parents[1]

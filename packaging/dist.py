@@ -22,7 +22,6 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
 import deb
 import third_party
 

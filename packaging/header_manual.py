@@ -1,6 +1,6 @@
 """Prints include/sss.h as the manual page sss.h(3).
 
-packaging/site.py makes a page of the site from the same parts. Understands what cbindgen writes for
+packaging/docs.py makes a page of the site from the same parts. Understands what cbindgen writes for
 this library, not C.
 """
 

@@ -42,7 +42,9 @@ def bump(version: str) -> None:
         # The group is the version.
         replaced = re.sub(
             pattern,
-            lambda match: match[0][: match.start(1) - match.start()] + version + match[0][match.end(1) - match.start() :],
+            lambda match: (
+                match[0][: match.start(1) - match.start()] + version + match[0][match.end(1) - match.start() :]
+            ),
             path.read_text(),
             flags=re.MULTILINE,
         )

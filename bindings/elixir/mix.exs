@@ -112,7 +112,7 @@ defmodule SessionServerStore.MixProject do
       description: "A server-side session store for Plug: sessions that can be updated, destroyed and expired",
       package: [
         licenses: ["Apache-2.0", "MIT"],
-        links: %{"Repository" => "https://github.com/libsss/libsss"},
+        links: %{"Repository" => @source_url},
         # packaging/dist.py adds what is not in this folder: the licences, the crate in
         # native/session-server-store and the library in native/precompiled.
         files:

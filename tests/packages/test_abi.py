@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import abi
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "packaging"))
-import abi
-
 HEADER = ROOT / "include" / "sss.h"
 # Before the release of its minor version the header may still change.
 IS_RELEASED = re.search(r"^## \S+ - (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] != "unreleased"  # type: ignore[index]
@@ -46,7 +43,9 @@ def test_removed_function_is_a_change(tmp_path: Path) -> None:
 
 
 def test_other_parameter_is_a_change(tmp_path: Path) -> None:
-    assert "sss_close" in changed(tmp_path, "sss_status sss_close(sss_store store);", "sss_status sss_close(int store);")
+    assert "sss_close" in changed(
+        tmp_path, "sss_status sss_close(sss_store store);", "sss_status sss_close(int store);"
+    )
 
 
 def test_moved_member_is_a_change(tmp_path: Path) -> None:

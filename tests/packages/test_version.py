@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "packaging"))
 import third_party
 import version
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_version_is_the_same_everywhere() -> None:
