@@ -27,12 +27,12 @@ defmodule Lifecycle do
       step("put_if", "another update of version 1", Store.put_if(store, guest, 1, %{cart: 9}))
 
     # Login: a new id, so that an attacker who planted or knew the old one has nothing (session
-    # fixation).
+    # fixation). Both timeouts restart.
     {:ok, laptop, _} =
       step(
         "renew",
         "the session, as the guest logs in as alice",
-        Store.renew(store, guest, data: %{user: "alice", cart: 2}, principal: "alice")
+        Store.renew(store, guest, data: %{user: "alice", cart: 2}, principal: "alice", label: "laptop")
       )
 
     {:error, :not_found} = step("get", "the id from before the login", Store.get(store, guest))
@@ -42,7 +42,11 @@ defmodule Lifecycle do
     :ok = step("advance", "the clock by 1 minute", Store.advance_clock(store, {1, :minute}))
 
     {:ok, phone, _} =
-      step("create", "a session for alice's phone", Store.create(store, %{user: "alice"}, principal: "alice"))
+      step(
+        "create",
+        "a session for alice's phone",
+        Store.create(store, %{user: "alice"}, principal: "alice", label: "phone")
+      )
 
     # "Your devices": a reference names a session without giving access to it.
     {:ok, [_, newest] = devices} = step("list", "the sessions of alice", Store.list(store, "alice"))
@@ -50,13 +54,25 @@ defmodule Lifecycle do
     for device <- devices do
       idle = div(newest.last_seen_ms - device.last_seen_ms, 1000)
       ref = device.ref |> binary_part(0, 4) |> Base.encode16(case: :lower)
-      IO.puts("             ref #{ref}…  version #{device.version}  #{device.size} bytes  idle for #{idle} s")
+
+      IO.puts(
+        "             #{String.pad_trailing(device.label, 6)}  ref #{ref}…  #{device.size} bytes  idle for #{idle} s"
+      )
     end
+
+    {:error, :not_found} =
+      step("delete_ref", "the phone's session, as mallory", Store.delete_ref(store, newest.ref, principal: "mallory"))
 
     # "Log out my other devices."
     {:ok, 1} = step("revoke", "all sessions of alice but the laptop's", Store.revoke(store, "alice", except: laptop))
     {:error, :not_found} = step("get", "the phone's session", Store.get(store, phone))
     {:ok, %{data: %{user: "alice"}}} = step("get", "the laptop's session", Store.get(store, laptop))
+
+    # A password again, before something that matters.
+    {:ok, laptop, %{authenticated_ms: now}} =
+      step("renew", "the laptop's session, reauthenticated", Store.renew(store, laptop, reauthenticated: true))
+
+    {:ok, %{last_seen_ms: ^now}} = step("get", "it under its new id", Store.get(store, laptop))
 
     # Each use restarts the idle timeout of 10 minutes.
     :ok = step("advance", "the clock by 9 minutes", Store.advance_clock(store, {9, :minute}))
@@ -68,16 +84,16 @@ defmodule Lifecycle do
     {:error, :not_found} =
       step("put", "to it: an ended session never comes back", Store.put(store, laptop, %{user: "alice"}))
 
-    # The application sweeps its own store on a timer.
+    # A store with a name sweeps itself on a timer.
     {:ok, 1} = step("sweep", "up to 1000 expired sessions", Store.sweep(store, 1000))
 
-    {:ok, %{sessions: 0, bytes: 0, created: 2, renewed: 1, revoked: 1, expired: 1}} =
+    {:ok, %{sessions: 0, bytes: 0, created: 2, renewed: 2, revoked: 1, expired: 1}} =
       step("stats", "of the store", Store.stats(store))
 
     :ok = step("close", "the store", Store.close(store))
     {:error, %Error{reason: :handle}} = step("get", "anything from it", Store.get(store, laptop))
 
-    IO.puts("\nThrough the callbacks of Plug.Session, on the application's store:\n")
+    IO.puts("\nThrough the callbacks of Plug.Session, on the default store:\n")
     opts = SessionServerStore.init(timeout: 3600, idle_timeout: :infinity, principal_key: "user")
     sid = step("put", "a session without an id", SessionServerStore.put(nil, nil, %{"user" => "bob"}, opts))
     {^sid, %{"user" => "bob"}} = step("get", "it by its cookie", SessionServerStore.get(nil, sid, opts))
@@ -96,7 +112,7 @@ defmodule Lifecycle do
     number = Process.get(:step, 0) + 1
     Process.put(:step, number)
     number = String.pad_leading("#{number}", 2)
-    IO.puts("#{number}. #{String.pad_trailing(verb, 9)}#{String.pad_trailing(what, 44)} -> #{describe(result)}")
+    IO.puts("#{number}. #{String.pad_trailing(verb, 11)}#{String.pad_trailing(what, 44)} -> #{describe(result)}")
     result
   end
 

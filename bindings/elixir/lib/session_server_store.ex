@@ -166,7 +166,7 @@ defmodule SessionServerStore do
     do: %{id: Keyword.get(opts, :name, __MODULE__), start: {Server, :start_link, [opts]}, type: :worker}
 
   @doc "Starts a store with a name, linked to the calling process. The options are those of `child_spec/1`."
-  @spec start_link(keyword) :: {:ok, pid} | {:error, term}
+  @spec start_link(keyword) :: GenServer.on_start()
   defdelegate start_link(opts), to: Server
 
   ## Callbacks of Plug.Session.Store

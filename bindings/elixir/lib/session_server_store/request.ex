@@ -29,7 +29,9 @@ defmodule SessionServerStore.Request do
   end
 
   @doc "The sessions that were read for this conn, with their stores."
-  @spec sessions(conn :: %{req_headers: [{binary, binary}]}) :: [{store :: atom, sid :: binary, Session.t()}]
+  @spec sessions(conn :: %{:req_headers => [{binary, binary}], optional(atom) => term}) :: [
+          {store :: atom, sid :: binary, Session.t()}
+        ]
   def sessions(%{req_headers: headers}) do
     for {store, {sid, session}} <- all(), sent?(headers, sid), do: {store, sid, session}
   end

@@ -141,7 +141,7 @@ defmodule SessionServerStore.Store do
 
   @doc false
   # Its persistent term holds no reference, so it can be replaced at any time.
-  @spec register(name :: atom, url :: String.t(), pubsub :: atom) :: t
+  @spec register(name :: atom, url :: String.t(), pubsub :: atom) :: opened
   def register(name, url, pubsub) do
     store = %__MODULE__{handle: name, name: name, engine: engine(url), raw: false, pubsub: pubsub}
     :persistent_term.put({__MODULE__, name}, store)
@@ -617,6 +617,7 @@ defmodule SessionServerStore.Store do
   defp store!(name) when is_store(name), do: named(name)
   defp store!(other), do: not_a_store!(other)
 
+  @spec not_a_store!(term) :: no_return
   defp not_a_store!(other),
     do: Arguments.invalid!("the store must be the name of one, or one that open/2 returned", other)
 
