@@ -206,14 +206,14 @@ fn checker_distinguishes_atomic_revoke() {
 fn checker_rejects_wrong_eviction() {
     let rules = Rules { max_per_principal: 2, ..RULES };
     let touch = |call, id| op(call, call + 1, Call::Touch { id }, Answer::Wrote(seen(1, 1)));
-    let made = PlainMeta { created_ms: 1, ..seen(1, 1) };
+    let made = PlainMeta { created_ms: 1, authenticated_ms: Some(1), ..seen(1, 1) };
     let third = op(8, 9, Call::Create { value: 1, opts: OF_ALICE }, Answer::Made(2, made));
     let begin = [create(0, 1, 0), create(2, 3, 1), advance(4, 5, 1), touch(6, 0), third];
     accepted(&rules, &[&begin[..], &[gone(10, 11, 1), touch(12, 0)]].concat());
     refused(&rules, &[&begin[..], &[gone(10, 11, 0)]].concat());
     refused(&rules, &[&begin[..], &[op(10, 11, Call::Peek { id: 1 }, Answer::Read(1, meta(1)))]].concat());
     // One that is dead at once ends another one too, if it takes place when there are two.
-    let dead = PlainMeta { expires_ms: -1, ..meta(1) };
+    let dead = PlainMeta { expires_ms: -1, timeout_ms: 0, ..meta(1) };
     let dead = op(1, 8, Call::Create { value: 1, opts: Opts { timeout: -1, ..OF_ALICE } }, Answer::Made(2, dead));
     let begin = [dead, create(2, 3, 0), create(4, 5, 1)];
     accepted(&rules, &[&begin[..], &[revoke(9, 10, 1)]].concat());
