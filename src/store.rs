@@ -285,10 +285,17 @@ impl Store {
             }
             check_not_renewing(options)?;
             let label_key = self.label_key(options);
-            let write = self.write(options, label_key.as_ref(), Authentication::AtLogin)?;
             self.insert_with_new_id(cx, Count::Created, |key, data_key| {
-                let content = Store::content(cx, payload, data_key)?;
-                self.0.engine.create(cx, key, &Write { content, ..write })
+                let write = Write {
+                    content: Store::content(cx, payload, data_key)?,
+                    timeouts: timeout_changes(options),
+                    principal: self.principal_change(options)?,
+                    label: label_change(options, label_key.as_ref())?,
+                    authentication: Authentication::AtLogin,
+                    if_version: None,
+                    current_key: None,
+                };
+                self.0.engine.create(cx, key, &write)
             })
         })
     }
@@ -383,13 +390,15 @@ impl Store {
         self.run_counted(|cx| {
             check_not_renewing(options)?;
             let (key, data_key) = self.session_keys(sid);
-            let content = Store::content(cx, payload, data_key.as_ref())?;
             let label_key = self.label_key(options);
             let write = Write {
-                content,
+                content: Store::content(cx, payload, data_key.as_ref())?,
+                timeouts: timeout_changes(options),
+                principal: self.principal_change(options)?,
+                label: label_change(options, label_key.as_ref())?,
+                authentication: Authentication::Never,
                 if_version: version,
                 current_key: data_key.as_ref(),
-                ..self.write(options, label_key.as_ref(), Authentication::Never)?
             };
             let meta = self.0.engine.put(cx, &key, &write)?;
             cx.counters.count(Count::Puts, &key);
@@ -426,13 +435,16 @@ impl Store {
     /// reauthentication (the session stays as it was), and `Random`.
     pub fn renew(&self, sid: impl AsRef<[u8]>, payload: Option<&[u8]>, options: &Options) -> Result<(Sid, Meta)> {
         self.run_counted(|cx| {
-            if options.reauthenticated && !options.grace.is_zero() {
-                return Err(invalid(GRACE_AT_LOGIN));
-            }
+            let authentication = match options.reauthenticated {
+                false => Authentication::AtLogin,
+                true if !options.grace.is_zero() => return Err(invalid(GRACE_AT_LOGIN)),
+                true if matches!(options.principal, Principal::Clear) => {
+                    return Err(invalid("a reauthentication cannot take the principal away"));
+                }
+                true => Authentication::Always,
+            };
             let (old, old_data_key) = self.session_keys(sid.as_ref());
             let label_key = self.label_key(options);
-            let authentication = if options.reauthenticated { Authentication::Always } else { Authentication::AtLogin };
-            let write = self.write(options, label_key.as_ref(), authentication)?;
             self.insert_with_new_id(cx, Count::Renewed, |new, data_key| {
                 let sealed = old_data_key.as_ref().zip(data_key);
                 let content = match (payload, sealed) {
@@ -445,7 +457,15 @@ impl Store {
                     _ => None,
                 };
                 let grace = Grace { ms: whole_ms(options.grace), keys };
-                let write = Write { content, current_key: old_data_key.as_ref(), ..write };
+                let write = Write {
+                    content,
+                    timeouts: timeout_changes(options),
+                    principal: self.principal_change(options)?,
+                    label: label_change(options, label_key.as_ref())?,
+                    authentication,
+                    if_version: None,
+                    current_key: old_data_key.as_ref(),
+                };
                 self.0.engine.renew(cx, &old, new, &write, &grace)
             })
         })
@@ -611,36 +631,13 @@ impl Store {
         }
     }
 
-    /// Options as the engines take them; the content is to be filled in.
     #[inline]
-    fn write<'a>(
-        &self,
-        options: &Options<'a>,
-        label_key: Option<&'a DataKey<'a>>,
-        authentication: Authentication,
-    ) -> Result<Write<'a>> {
-        Ok(Write {
-            content: Content::Kept,
-            timeouts: TimeoutChanges { absolute: options.timeout, idle: options.idle_timeout },
-            principal: match options.principal {
-                Principal::Keep => PrincipalChange::Keep,
-                Principal::Clear if authentication == Authentication::Always => {
-                    return Err(invalid("a reauthentication cannot take the principal away"));
-                }
-                Principal::Clear => PrincipalChange::Clear,
-                Principal::Set(principal) => PrincipalChange::Set(self.principal(principal)?),
-            },
-            label: match options.label {
-                None => LabelChange::Keep,
-                Some(label) => {
-                    check_label(label, options.principal)?;
-                    LabelChange::Set(label, label_key)
-                }
-            },
-            authentication,
-            if_version: None,
-            current_key: None,
-        })
+    fn principal_change(&self, options: &Options) -> Result<PrincipalChange> {
+        match options.principal {
+            Principal::Keep => Ok(PrincipalChange::Keep),
+            Principal::Clear => Ok(PrincipalChange::Clear),
+            Principal::Set(principal) => Ok(PrincipalChange::Set(self.principal(principal)?)),
+        }
     }
 
     /// Calls `store` with a new id until it is not taken, and counts it. A collision of 768 random
@@ -692,6 +689,18 @@ fn check_not_renewing(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn timeout_changes(options: &Options) -> TimeoutChanges {
+    TimeoutChanges { absolute: options.timeout, idle: options.idle_timeout }
+}
+
+#[inline]
+fn label_change<'a>(options: &Options<'a>, label_key: Option<&'a DataKey<'a>>) -> Result<LabelChange<'a>> {
+    let Some(label) = options.label else { return Ok(LabelChange::Keep) };
+    check_label(label, options.principal)?;
+    Ok(LabelChange::Set(label, label_key))
+}
+
+#[inline(never)]
 fn check_label(label: &[u8], principal: Principal) -> Result<()> {
     if !matches!(principal, Principal::Set(_)) {
         return Err(invalid("a label without a principal"));

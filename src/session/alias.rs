@@ -2,7 +2,7 @@
 //! id's key holds, and never writes it.
 
 use super::{
-    header::{ASSOCIATED_DATA_FORMAT, RecordHeader, SealedKind, StoredRecord, concat_exact},
+    header::{ASSOCIATED_DATA_FORMAT, RecordHeader, SealedKind, StoredRecord, concat_exact, is_login},
     key::LookupKey,
     policy::StepTime,
 };
@@ -52,7 +52,7 @@ impl Grace<'_> {
         if self.ms == 0 {
             return Ok(None);
         }
-        if header.is_login_after(before) {
+        if is_login(before.principal, header.principal) {
             return Err(Error::fixed(ErrorKind::Invalid, GRACE_AT_LOGIN));
         }
         let end = header.timeout_start().saturating_add(header.own.or(time.timeouts).absolute);

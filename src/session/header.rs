@@ -165,17 +165,6 @@ impl RecordHeader {
         self.created.max(self.authenticated)
     }
 
-    /// The header after the user has proved their identity: the absolute timeout begins now.
-    pub(super) fn authenticated_at(self, now: i64) -> RecordHeader {
-        RecordHeader { authenticated: now, counted_from: now, ..self }
-    }
-
-    /// Whether a renewal that makes this header of `before` is a login: it sets a principal that
-    /// is not the one before.
-    pub(super) fn is_login_after(&self, before: &RecordHeader) -> bool {
-        self.principal.is_some() && self.principal != before.principal
-    }
-
     /// The header after a use. A clock that went back (shared engines) does not move it back.
     pub(crate) fn touched_at(self, now: i64) -> RecordHeader {
         RecordHeader { last_seen: self.last_seen.max(now), ..self }
@@ -239,6 +228,12 @@ impl RecordHeader {
             &self.version.to_le_bytes(),
         ])
     }
+}
+
+/// Whether a renewal that changes the principal like this is a login: it sets one that is not the
+/// one before.
+pub(super) fn is_login(before: Option<PrincipalKey>, after: Option<PrincipalKey>) -> bool {
+    after.is_some() && after != before
 }
 
 const ASSOCIATED_DATA_LEN: usize = 2 + 32 + 4 * 8 + 33 + 8;

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::{
-    header::{NEVER_AUTHENTICATED, RecordHeader, StoredRecord},
+    header::{NEVER_AUTHENTICATED, RecordHeader, StoredRecord, is_login},
     key::{LookupKey, PrincipalKey},
     label::{self, LabelChange},
     policy::{StepTime, TimeoutChanges, Timeouts},
@@ -51,6 +51,7 @@ pub(crate) struct Write<'a> {
 
 impl Write<'_> {
     /// The header of a session that is created now.
+    #[inline]
     pub(crate) fn new_header(&self, time: &StepTime) -> RecordHeader {
         // Not among the sessions that a `revoke_all` is removing, even in the same millisecond.
         let now = time.now.max(time.revoked_until.saturating_add(1));
@@ -68,17 +69,21 @@ impl Write<'_> {
 
     /// The header of a session after this write: it slides, the version counts payloads, and a
     /// login or reauthentication restarts the timeouts.
+    #[inline]
     pub(crate) fn header_after(&self, before: RecordHeader, now: i64) -> RecordHeader {
-        let after = RecordHeader {
+        let principal = self.principal_after(before.principal);
+        let is_proof = match self.authentication {
+            Authentication::Never => false,
+            Authentication::AtLogin => is_login(before.principal, principal),
+            Authentication::Always => true,
+        };
+        RecordHeader {
             version: before.version + u64::from(self.content.is_new()),
             own: self.timeouts.apply_to(before.own),
-            principal: self.principal_after(before.principal),
+            authenticated: if is_proof { now } else { before.authenticated },
+            counted_from: if is_proof { now } else { before.counted_from },
+            principal,
             ..before.touched_at(now)
-        };
-        match self.authentication {
-            Authentication::Never => after,
-            Authentication::AtLogin if !after.is_login_after(&before) => after,
-            Authentication::AtLogin | Authentication::Always => after.authenticated_at(now),
         }
     }
 

@@ -242,7 +242,7 @@ fn sweep_removes_requested_number() {
 #[test]
 fn extreme_times_saturate() {
     let store = open("clock=manual&timeout=infinity&idle_timeout=infinity");
-    for (timeout_ms, alive) in [(FOREVER, true), (FOREVER - 1, true), (1, true), (-1, false), (i64::MIN, false)] {
+    for (timeout_ms, alive) in [(FOREVER, true), (FOREVER - 1, true), (1, true), (-1, false), (i64::MIN + 1, false)] {
         for options in [PLAIN.timeout_ms(timeout_ms), PLAIN.idle_timeout_ms(timeout_ms)] {
             let (sid, _) = store.create(b"hello", &options).unwrap();
             assert_eq!(found(store.get(&sid, Access::Peek)).is_some(), alive, "{options:?}");

@@ -130,14 +130,14 @@ impl Shard {
         len: usize,
         fill: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<()> {
-        let label = try_to_vec(self.slab.label(slot))?;
-        if self.slab.overwrite(slot, header, &label, len, &fill)? {
+        if self.slab.overwrite(slot, header, len, &fill)? {
             // The scheduled deadline is not later than the old one. It stays valid unless the new
             // one is earlier.
             if deadlines[1] < deadlines[0] {
                 self.slab.schedule(slot, deadlines[1]);
             }
         } else {
+            let label = try_to_vec(self.slab.label(slot))?;
             let new = self.insert_unlinked(key, header, &label, deadlines[1], len, fill)?;
             self.replace(key, slot, new);
         }

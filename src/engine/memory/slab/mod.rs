@@ -161,7 +161,8 @@ impl Slab {
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<SlotAddress> {
-        let (class, is_large) = class_for(header, label, len);
+        let flags = flags_of(header, label.len());
+        let (class, is_large) = class_for(payload_at(flags), len);
         let large = if is_large { Some(self.large.add(len)?) } else { None };
         let slot = match self.allocate(class) {
             Ok(slot) => slot,
@@ -173,7 +174,11 @@ impl Slab {
             }
         };
         put(self.bytes_mut(slot), KEY, key.to_le_bytes());
-        self.write_header(slot, header, label, len, large);
+        self.write_header(slot, flags, header, len, large);
+        if !label.is_empty() {
+            let end = payload_at(flags);
+            self.bytes_mut(slot)[end - label.len()..end].copy_from_slice(label);
+        }
         self.schedule(slot, deadline);
         if let Err(error) = fill(self.payload_mut(slot)) {
             self.remove(slot);
@@ -182,26 +187,29 @@ impl Slab {
         Ok(slot)
     }
 
-    /// Overwrites header and payload in place. False, and nothing done, if they need a slot of
-    /// another class.
+    /// Overwrites header and payload of a session in place, which keeps its label. False, and nothing
+    /// done, if they need a slot of another class.
     pub(super) fn overwrite(
         &mut self,
         slot: SlotAddress,
         header: &RecordHeader,
-        label: &[u8],
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<()>,
     ) -> Result<bool> {
         let old_flags = u32::from_le_bytes(field(self.bytes(slot), FLAGS));
-        let (class, is_large) = class_for(header, label, len);
-        if is_large || old_flags & LARGE != 0 || class != self.allocator.class(slot) {
+        let flags = flags_of(header, label_len(old_flags));
+        let (old_start, start) = (payload_at(old_flags), payload_at(flags));
+        let (class, is_large) = class_for(start, len);
+        // The label stays where it is, unless the header becomes longer or shorter.
+        let moves_label = old_start != start && label_len(flags) > 0;
+        if is_large || old_flags & LARGE != 0 || class != self.allocator.class(slot) || moves_label {
             return Ok(false);
         }
-        let old_end = payload_at(old_flags) + self.payload(slot).len();
-        self.write_header(slot, header, label, len, None);
+        let old_end = old_start + self.payload(slot).len();
+        self.write_header(slot, flags, header, len, None);
         let payload = self.payload_mut(slot);
         fill(payload)?;
-        let end = payload_at(flags_of(header, label, false)) + len;
+        let end = start + len;
         if end < old_end {
             wipe(&mut self.bytes_mut(slot)[end..old_end]);
         }
@@ -325,8 +333,8 @@ impl Slab {
         self.chunks[chunk] = None;
     }
 
-    fn write_header(&mut self, slot: SlotAddress, header: &RecordHeader, label: &[u8], len: usize, large: Option<u32>) {
-        let flags = flags_of(header, label, large.is_some());
+    fn write_header(&mut self, slot: SlotAddress, flags: u32, header: &RecordHeader, len: usize, large: Option<u32>) {
+        let flags = flags | if large.is_some() { LARGE } else { 0 };
         let bytes = self.bytes_mut(slot);
         put(bytes, CREATED, header.created.to_le_bytes());
         put(bytes, LAST_SEEN, header.last_seen.to_le_bytes());
@@ -340,8 +348,6 @@ impl Slab {
             if flags & HAS_AUTHENTICATED != 0 {
                 put(bytes, AUTHENTICATED, header.authenticated.to_le_bytes());
             }
-            let end = payload_at(flags);
-            bytes[end - label.len()..end].copy_from_slice(label);
         }
         if let Some(number) = large {
             put(bytes, payload_at(flags), number.to_le_bytes());
@@ -387,19 +393,18 @@ impl Slab {
     }
 }
 
-fn flags_of(header: &RecordHeader, label: &[u8], is_large: bool) -> u32 {
-    debug_assert!(label.is_empty() || header.principal.is_some(), "only a session with a principal has a label");
-    let mut flags = (label.len() as u32) << LABEL_LEN_SHIFT;
+/// The flags of a session whose payload lies in its slot.
+fn flags_of(header: &RecordHeader, label_len: usize) -> u32 {
+    debug_assert!(label_len == 0 || header.principal.is_some(), "only a session with a principal has a label");
+    let mut flags = if header.own == (Timeouts { absolute: 0, idle: 0 }) { 0 } else { EXTENDED };
     if header.principal.is_some() {
-        flags |= HAS_PRINCIPAL;
+        flags |= EXTENDED | HAS_PRINCIPAL | (label_len as u32) << LABEL_LEN_SHIFT;
     }
     if header.authenticated != NEVER_AUTHENTICATED {
-        flags |= if header.authenticated == header.created { AUTHENTICATED_AT_CREATION } else { HAS_AUTHENTICATED };
+        let is_of_creation = header.authenticated == header.created;
+        flags |= EXTENDED | if is_of_creation { AUTHENTICATED_AT_CREATION } else { HAS_AUTHENTICATED };
     }
-    if flags != 0 || header.own != (Timeouts { absolute: 0, idle: 0 }) {
-        flags |= EXTENDED;
-    }
-    flags | if is_large { LARGE } else { 0 }
+    flags
 }
 
 fn label_len(flags: u32) -> usize {
@@ -415,9 +420,8 @@ fn payload_at(flags: u32) -> usize {
     header + label_len(flags)
 }
 
-/// The size class that a session needs, and whether its payload is stored apart.
-fn class_for(header: &RecordHeader, label: &[u8], len: usize) -> (usize, bool) {
-    let start = payload_at(flags_of(header, label, false));
+/// The size class that a session needs whose payload begins there, and whether it is stored apart.
+fn class_for(start: usize, len: usize) -> (usize, bool) {
     match start.saturating_add(len) {
         size if size <= MAX_SLOT_SIZE => (class_of(size), false),
         _ => (class_of(start + size_of::<u32>()), true),
