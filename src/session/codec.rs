@@ -33,7 +33,7 @@ pub(crate) const AUTHENTICATED: usize = 56;
 pub(crate) const HEADER: usize = 64;
 // What may follow the header, in this order.
 pub(crate) const PRINCIPAL: usize = 32;
-pub(crate) const COUNTED_FROM: usize = 8;
+const COUNTED_FROM: usize = 8;
 /// The length of the label, which follows it.
 const LABEL_LEN: usize = 2;
 

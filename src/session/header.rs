@@ -139,7 +139,7 @@ pub(crate) const NEVER_AUTHENTICATED: i64 = 0;
 
 /// By how much the times of a record may be ahead of the clock: hosts and cached clocks differ a
 /// little.
-const MAX_CLOCK_LEAD_MS: i64 = 10_000;
+pub(crate) const MAX_CLOCK_LEAD_MS: i64 = 10_000;
 
 impl RecordHeader {
     /// Whether the session was created or used while the clock was ahead of what it says now. It

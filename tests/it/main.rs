@@ -26,6 +26,7 @@ mod redis_cluster_faults;
 mod redis_fast_read;
 mod redis_faults;
 mod redis_old_ids;
+mod redis_revoke_all;
 mod redis_sentinel;
 mod redis_tls;
 mod secrets;

@@ -12,6 +12,7 @@ use super::{
     keys::{entry_number_bytes, index_member, member_age_ms, member_key},
     relocation,
     resolve::resolve,
+    revocation::{self, share_of},
 };
 use crate::{
     crypto::random,
@@ -73,8 +74,15 @@ pub(super) fn revoke(
     principal: PrincipalKey,
     except: Option<&LookupKey>,
 ) -> Result<(u64, Result<()>)> {
-    let lock = IndexLock::acquire(commands, principal)?;
-    let excluded = except.map_or(Ok(Vec::new()), |key| excluded_keys(commands, principal, key))?;
+    let excluded = |commands| except.map_or(Ok(Vec::new()), |key| excluded_keys(commands, principal, key));
+    let lock = match IndexLock::acquire(commands, principal) {
+        Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) => {
+            let ended = revocation::revoke_without_index(commands, principal, &excluded(commands)?)?;
+            return Ok((ended, Err(incomplete(ended, error))));
+        }
+        lock => lock?,
+    };
+    let excluded = excluded(commands)?;
     let mut ended = Vec::new();
     let mut departed = Vec::new();
     let mut aliases = Vec::new();
@@ -105,11 +113,13 @@ pub(super) fn revoke(
             servers.visit(&key, |commands| commands.end_session(principal, &key, None, true));
         }
     }
-    let complete = servers.first_error.take().map_or(Ok(()), |error| {
-        Err(Error::new(error.kind(), format!("only {ended} sessions were ended, which could be reached: {error}")))
-    });
+    let complete = servers.first_error.take().map_or(Ok(()), |error| Err(incomplete(ended, error)));
     remove_aliases(&mut servers, &aliases);
     Ok((ended, complete))
+}
+
+fn incomplete(ended: u64, error: Error) -> Error {
+    Error::new(error.kind(), format!("only {ended} sessions were ended, which could be reached: {error}"))
 }
 
 /// Removes the aliases of sessions that have ended. Those that remain lead nowhere and end by
@@ -197,7 +207,10 @@ impl<'a> IndexLock<'a> {
         let mut token = [0; 16];
         random::fill_random(&mut token)?;
         let lock = IndexLock { commands, principal, token };
-        commands.lock_index(principal, &token)?;
+        // If its server hangs, time is left for the sessions on others.
+        let Commands { store, cx, deadline } = *commands;
+        let lifetime = deadline.saturating_duration_since(Instant::now());
+        Commands { store, cx, deadline: share_of(deadline) }.lock_index(principal, &token, lifetime)?;
         Ok(lock)
     }
 }
@@ -230,9 +243,7 @@ impl<'a> Servers<'a> {
             if self.silent.contains(&server) {
                 return Ok(None);
             }
-            // A server that hangs does not take all the time.
-            let now = Instant::now();
-            let deadline = now + deadline.saturating_duration_since(now) / 3;
+            let deadline = share_of(deadline);
             let result = run(&Commands { store, cx, deadline });
             if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Timeout) {
                 self.silent.push(server);

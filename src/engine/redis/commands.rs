@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    client::{Delivery, Idempotency, Reply, Script, text},
+    client::{Address, Delivery, Idempotency, Reply, Script, text},
     keys::{index_member, lock_member, member_key},
     old_keys::{self, OldKeys},
     open::RedisStore,
@@ -177,6 +177,25 @@ pub(super) struct Renewal {
     pub ends_at: i64,
 }
 
+/// Which sessions are ended.
+#[derive(Clone, Copy, Default)]
+pub(super) struct EndFilter {
+    pub principal: Option<PrincipalKey>,
+    /// Last used at this time.
+    pub last_seen: Option<i64>,
+    /// Created up to this time.
+    pub created_until: Option<i64>,
+}
+
+impl EndFilter {
+    /// The arguments of end_session.lua.
+    fn args(&self, must_not_be_stored: bool) -> [Vec<u8>; 4] {
+        let time = |time: Option<i64>| time.map_or(Vec::new(), text);
+        let flag = if must_not_be_stored { b"1".to_vec() } else { Vec::new() };
+        [encode_principal(self.principal), time(self.last_seen), time(self.created_until), flag]
+    }
+}
+
 /// How a renewal to another server stands.
 pub(super) enum ArrivalState {
     Pending,
@@ -321,7 +340,8 @@ impl<'a> Commands<'a> {
         let expected = RecordPrefix::of(&renewal.old_record);
         let (alias, alias_ends) = encode_alias(renewal.alias.as_ref());
         let old_key = renewal.old.bytes();
-        let args: [&[u8]; 5] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends, &old_key];
+        let revocations = names.revocations();
+        let args: [&[u8]; 6] = [expected.as_bytes(), &renewal.record, &alias, &alias_ends, &old_key, &revocations];
         let (outcome, _) = self.write(&scripts::RENAME_SESSION, &keys, composed_at, renewal.entry.as_ref(), &args)?;
         Ok(outcome)
     }
@@ -333,6 +353,7 @@ impl<'a> Commands<'a> {
         keys.extend(renewal.old_entry.as_ref().map(|entry| names.index(entry.principal)));
         let mut args = self.index_args(renewal.old_entry.as_ref(), false);
         args.extend([renewal.record.clone(), renewal.old_record.clone(), renewal.old.bytes().to_vec()]);
+        args.push(names.revocations());
         self.run(&scripts::UNDO_RENAME, Idempotency::Read, &keys, 0, &args).map(drop)
     }
 
@@ -341,9 +362,15 @@ impl<'a> Commands<'a> {
         self.run_on_session(&scripts::WRITE_AGAIN, Idempotency::Idempotent, key, 0, &[]).map(drop)
     }
 
-    pub(super) fn delete(&self, key: &LookupKey, filter: DeleteFilter) -> Result<DeleteOutcome> {
+    pub(super) fn delete(
+        &self,
+        key: &LookupKey,
+        filter: DeleteFilter,
+        principal: Option<PrincipalKey>,
+    ) -> Result<DeleteOutcome> {
         let filter: &[u8] = if filter == DeleteFilter::Live { b"live" } else { b"expired" };
-        let (_, rest) = self.run_on_session(&scripts::DELETE_SESSION, Idempotency::AtMostOnce, key, 0, &[filter])?;
+        let args: [&[u8]; 2] = [filter, &encode_principal(principal)];
+        let (_, rest) = self.run_on_session(&scripts::DELETE_SESSION, Idempotency::AtMostOnce, key, 0, &args)?;
         let mut rest = rest.into_iter();
         match (outcome_name(&rest.next())?, rest.next()) {
             (b"applied", Some(Reply::Bytes(start))) => {
@@ -443,10 +470,10 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Locks a principal's index against inserts, until it is unlocked or this call's deadline has
+    /// Locks a principal's index against inserts, until it is unlocked or this much time has
     /// passed.
-    pub(super) fn lock_index(&self, principal: PrincipalKey, token: &[u8; 16]) -> Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now()).as_millis().max(1);
+    pub(super) fn lock_index(&self, principal: PrincipalKey, token: &[u8; 16], lifetime: Duration) -> Result<()> {
+        let left = lifetime.as_millis().max(1);
         let keys = [self.store.names().index(principal)];
         self.run(&scripts::LOCK_INDEX, Idempotency::Idempotent, &keys, 0, &[lock_member(token), text(left)]).map(drop)
     }
@@ -465,8 +492,8 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Ends a session of a principal, if it was last used at this time. `is_awaited`: waits for
-    /// replicas.
+    /// Ends a session of an index, if it was last used at this time; if there is none, it cannot be
+    /// stored any more. `is_awaited`: waits for replicas.
     pub(super) fn end_session(
         &self,
         principal: PrincipalKey,
@@ -474,24 +501,65 @@ impl<'a> Commands<'a> {
         last_seen: Option<i64>,
         is_awaited: bool,
     ) -> Result<EndOutcome> {
-        let last_seen = last_seen.map_or(Vec::new(), text);
         // Ending it twice is as ending it once.
         let idempotency = if is_awaited { Idempotency::Idempotent } else { Idempotency::Read };
-        let args: [&[u8]; 2] = [&principal.bytes(), &last_seen];
-        let (_, rest) = self.run_on_session(&scripts::END_SESSION, idempotency, key, 0, &args)?;
+        let filter = EndFilter { principal: Some(principal), last_seen, created_until: None };
+        let keys = [self.store.names().session(key)];
+        let (_, rest) = self.run(&scripts::END_SESSION, idempotency, &keys, 0, &filter.args(true))?;
         self.store.headers.remove(key);
-        let mut rest = rest.into_iter();
-        match outcome_name(&rest.next())? {
-            b"applied" => {
-                let was_live = rest.next().and_then(|live| live.int()) == Some(1);
-                let target = rest.next().and_then(Reply::into_bytes).and_then(|key| key.try_into().ok());
-                let left_for = target.map(|key| LookupKey::from(&Ref(key)));
-                Ok(EndOutcome::Ended { was_live, left_for, old_keys: old_keys_in(rest.next()) })
+        end_outcome(rest)
+    }
+
+    /// Ends those of the sessions with these names on one server that the filter describes, and
+    /// their aliases. Returns how many lived, and how many were found.
+    pub(super) fn end_each(&self, server: &Address, names: &[Vec<u8>], filter: &EndFilter) -> Result<(u64, u64)> {
+        let (common, own) = (self.common_args(0), filter.args(false));
+        let args: Vec<&[u8]> = common.iter().chain(&own).map(Vec::as_slice).collect();
+        let answers = self.store.client.script_on_each(server, &scripts::END_SESSION, names, &args, self.deadline)?;
+        let (mut lived, mut found) = (0, 0);
+        for (name, answer) in names.iter().zip(answers) {
+            let outcome = match answer {
+                Some(items) => end_outcome(items.into_iter().skip(1).collect())?,
+                // Wherever its slot is now.
+                None => {
+                    let keys = [name.clone()];
+                    let (_, rest) = self.run(&scripts::END_SESSION, Idempotency::Idempotent, &keys, 0, &own)?;
+                    end_outcome(rest)?
+                }
+            };
+            if let EndOutcome::Ended { was_live, old_keys, .. } = outcome {
+                lived += u64::from(was_live);
+                found += 1;
+                self.remove_aliases(&old_keys);
+                if let Some(key) = self.store.names().parse(name) {
+                    self.store.headers.remove(&LookupKey::from(&Ref(key)));
+                }
             }
-            b"not_found" => Ok(EndOutcome::NotFound),
-            b"other" => Ok(EndOutcome::Mismatch),
-            _ => Err(wrong_answer()),
         }
+        Ok((lived, found))
+    }
+
+    /// Notes that all sessions are being ended that were created up to this time, so that none of
+    /// them is renewed meanwhile, at most for this time.
+    pub(super) fn mark_revocation(&self, token: &[u8; 16], created_until: i64, lifetime: Duration) -> Result<()> {
+        let args: [&[u8]; 3] = [&text(created_until), token, &text(lifetime.as_millis() as i64)];
+        let keys = [&self.store.names().revocations()[..]];
+        let client = &self.store.client;
+        client.script(&scripts::MARK_REVOCATION, Idempotency::Idempotent, &keys, &args, self.deadline).map(drop)
+    }
+
+    pub(super) fn unmark_revocation(&self, token: &[u8; 16]) {
+        let name = self.store.names().revocations();
+        let _ = self.store.client.command(&name, Idempotency::Read, &[b"ZREM", &name, token], self.deadline);
+    }
+
+    /// Until when the sessions were created that are being ended all.
+    pub(super) fn revoked_until(&self) -> Result<Option<i64>> {
+        let name = self.store.names().revocations();
+        let command: [&[u8]; 5] = [b"ZRANGE", &name, b"-1", b"-1", b"WITHSCORES"];
+        let reply = self.store.client.command(&name, Idempotency::Read, &command, self.deadline)?;
+        let score = reply.array().and_then(|items| std::str::from_utf8(items.get(1)?.bytes()?).ok()?.parse().ok());
+        Ok(score.map(|score: f64| score as i64))
     }
 
     pub(super) fn prepare_arrival(&self, renewal: &Renewal, composed_at: i64) -> Result<WriteOutcome> {
@@ -638,6 +706,17 @@ impl<'a> Commands<'a> {
         composed_at: i64,
         args: &[impl AsRef<[u8]>],
     ) -> Result<(i64, Vec<Reply>, Delivery)> {
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let common = self.common_args(composed_at);
+        let args: Vec<&[u8]> = common.iter().map(Vec::as_slice).chain(args.iter().map(AsRef::as_ref)).collect();
+        let (mut items, delivery) = self.store.client.script(script, idempotency, &keys, &args, self.deadline)?;
+        let now = items.first().and_then(Reply::int).ok_or_else(wrong_answer)?;
+        items.remove(0);
+        Ok((now, items, delivery))
+    }
+
+    /// The arguments of common.lua.
+    fn common_args(&self, composed_at: i64) -> [Vec<u8>; 5] {
         let timeouts = self.cx.policy.timeouts();
         let manual_clock = match self.cx.clock.is_manual() {
             false => Vec::new(),
@@ -647,18 +726,32 @@ impl<'a> Commands<'a> {
         };
         let left = self.deadline.saturating_duration_since(Instant::now()).as_millis() as i64;
         let gives_up_at = composed_at.saturating_add(left);
-        let common = [manual_clock, text(timeouts.absolute), text(timeouts.idle), text(composed_at), text(gives_up_at)];
-        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-        let args: Vec<&[u8]> = common.iter().map(Vec::as_slice).chain(args.iter().map(AsRef::as_ref)).collect();
-        let (mut items, delivery) = self.store.client.script(script, idempotency, &keys, &args, self.deadline)?;
-        let now = items.first().and_then(Reply::int).ok_or_else(wrong_answer)?;
-        items.remove(0);
-        Ok((now, items, delivery))
+        [manual_clock, text(timeouts.absolute), text(timeouts.idle), text(composed_at), text(gives_up_at)]
     }
+}
+
+/// Empty: any.
+fn encode_principal(principal: Option<PrincipalKey>) -> Vec<u8> {
+    principal.map_or(Vec::new(), |principal| principal.bytes().to_vec())
 }
 
 fn encode_alias(alias: Option<&Alias>) -> (Vec<u8>, Vec<u8>) {
     alias.map_or_else(Default::default, |alias| (codec::encode_alias(alias), text(alias.until)))
+}
+
+fn end_outcome(items: Vec<Reply>) -> Result<EndOutcome> {
+    let mut items = items.into_iter();
+    match outcome_name(&items.next())? {
+        b"applied" => {
+            let was_live = items.next().and_then(|live| live.int()) == Some(1);
+            let target = items.next().and_then(Reply::into_bytes).and_then(|key| key.try_into().ok());
+            let left_for = target.map(|key| LookupKey::from(&Ref(key)));
+            Ok(EndOutcome::Ended { was_live, left_for, old_keys: old_keys_in(items.next()) })
+        }
+        b"not_found" => Ok(EndOutcome::NotFound),
+        b"other" => Ok(EndOutcome::Mismatch),
+        _ => Err(wrong_answer()),
+    }
 }
 
 fn old_keys_in(reply: Option<Reply>) -> OldKeys {

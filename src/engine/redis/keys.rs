@@ -33,6 +33,11 @@ impl KeyNames<'_> {
         format!("{}s:{{", self.prefix).into_bytes()
     }
 
+    /// The calls that are ending all sessions.
+    pub(super) fn revocations(&self) -> Vec<u8> {
+        format!("{}revocations", self.prefix).into_bytes()
+    }
+
     /// The manual clock of a test.
     pub(super) fn clock(&self) -> Vec<u8> {
         format!("{}clock", self.prefix).into_bytes()

@@ -5,6 +5,7 @@
 //! ```text
 //! PREFIX s:{key}  a session's record, as docs/FORMAT.md has it, or where its old id leads; Redis removes it at its deadline
 //! PREFIX p:{key}  a principal's index: a sorted set of its sessions, by when each ends at the latest
+//! PREFIX revocations  the calls that are ending all sessions, by when these were created at the latest
 //! ```
 
 mod client;
@@ -19,6 +20,7 @@ mod ops;
 mod record_prefix;
 mod relocation;
 mod resolve;
+mod revocation;
 mod scripts;
 
 use once_cell::sync::OnceCell;
@@ -99,14 +101,6 @@ impl Drop for TouchGuard<'_> {
     }
 }
 
-fn not_built(what: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("{what} is not built yet for redis:"))
-}
-
-fn check_label(write: &Write) -> Result<()> {
-    if write.new_label_len() > 0 { Err(not_built("a label")) } else { Ok(()) }
-}
-
 impl Engine for Redis {
     fn enter(&self) -> Result<Context<'_>> {
         let store = self.store()?;
@@ -127,7 +121,6 @@ impl Engine for Redis {
     }
 
     fn create(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        check_label(write)?;
         let header = ops::create(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
@@ -196,22 +189,17 @@ impl Engine for Redis {
     }
 
     fn put(&self, cx: &Context, key: &LookupKey, write: &Write) -> Result<Meta> {
-        check_label(write)?;
         let header = ops::put(&Commands::new(self.store()?, cx), key, write)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn renew(&self, cx: &Context, old: &LookupKey, new: &LookupKey, write: &Write, grace: &Grace) -> Result<Meta> {
-        check_label(write)?;
         let header = ops::renew(&Commands::new(self.store()?, cx), old, new, write, grace)?;
         Ok(header.meta(cx.policy.timeouts()))
     }
 
     fn delete(&self, cx: &Context, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
-        if principal.is_some() {
-            return Err(not_built("delete_ref with a principal"));
-        }
-        ops::delete(&Commands::new(self.store()?, cx), key)
+        ops::delete(&Commands::new(self.store()?, cx), key, principal)
     }
 
     fn resolve(&self, cx: &Context, key: &LookupKey) -> Result<LookupKey> {
@@ -268,8 +256,10 @@ impl Engine for Redis {
         ops::revoke(&Commands::new(self.store()?, cx), principal, except)
     }
 
-    fn revoke_all(&self, _: &Context) -> Result<u64> {
-        Err(not_built("revoke_all"))
+    fn revoke_all(&self, cx: &Context) -> Result<u64> {
+        let (ended, complete) = revocation::revoke_all(&Commands::new(self.store()?, cx))?;
+        cx.counters.add(Count::Revoked, ended);
+        complete.map(|()| ended)
     }
 
     /// Counts by looking at every session.

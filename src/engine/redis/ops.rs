@@ -21,7 +21,7 @@ use crate::{
         header::{RecordHeader, StoredRecord},
         key::{LookupKey, PrincipalKey},
         policy::FOREVER,
-        write::{Content, Write},
+        write::Write,
     },
     stats::Count,
 };
@@ -32,7 +32,7 @@ pub(super) fn create(commands: &Commands, key: &LookupKey, write: &Write) -> Res
         let now = commands.now(key)?;
         let header = write.new_header(&commands.step_time(now));
         let fields = engine_fields(commands, &header, commands.store.next_entry_number(now));
-        let record = compose_record(commands, key, &header, &fields, &write.content, None)?;
+        let record = compose_record(commands, key, &header, &fields, write, None)?;
         let entry = index_entry(key, &header, &fields);
         insert_if_apart(commands, entry.as_ref())?;
         match commands.create(key, &record, now, entry.as_ref(), replaces_revoked)? {
@@ -115,7 +115,7 @@ impl Replacement {
         let number = if is_new_principal { commands.store.next_entry_number(now) } else { old.engine_fields };
         let fields = engine_fields(commands, &header, number);
         let is_inserted = is_new_principal || fields.indexed_deadline > old.engine_fields.indexed_deadline;
-        let record = compose_record(commands, key, &header, &fields, &write.content, None)?;
+        let record = compose_record(commands, key, &header, &fields, write, Some((key, old)))?;
         Ok(Replacement { header, record, entry: index_entry(key, &header, &fields).filter(|_| is_inserted) })
     }
 }
@@ -143,8 +143,7 @@ pub(super) fn renew(
         rounds += 1;
         let now = commands.now(old)?;
         let before = codec::decode(&stored, store.seals)?;
-        let current = || StoredRecord { key: *old, header: &before.header, payload: before.payload };
-        write.check_genuine(&current())?;
+        write.check_genuine(&StoredRecord { key: *old, header: &before.header, payload: before.payload })?;
         let header = write.header_after(before.header, now);
         let fields = engine_fields(commands, &header, store.next_entry_number(now));
         let time = commands.step_time(now);
@@ -153,7 +152,7 @@ pub(super) fn renew(
             old_entry: index_entry(old, &before.header, &before.engine_fields),
             new: Destination { key: *new, token: *random::random()? },
             is_repeated: rounds > 1,
-            record: compose_record(commands, new, &header, &fields, &write.content, Some(current()))?,
+            record: compose_record(commands, new, &header, &fields, write, Some((old, &before)))?,
             entry: index_entry(new, &header, &fields),
             alias: grace.with_fresh_nonce()?.alias((*old, &before.header), (*new, &header), &time)?,
             ends_at: before.header.deadline(time.timeouts).max(header.deadline(time.timeouts)),
@@ -214,10 +213,11 @@ fn rename(commands: &Commands, renewal: &Renewal, composed_at: i64) -> Result<Wr
     })
 }
 
-pub(super) fn delete(commands: &Commands, key: &LookupKey) -> Result<()> {
+/// Ends a session; with a principal, only one of that principal.
+pub(super) fn delete(commands: &Commands, key: &LookupKey, principal: Option<PrincipalKey>) -> Result<()> {
     commands.store.headers.remove(key);
     loop {
-        match commands.delete(key, DeleteFilter::Live)? {
+        match commands.delete(key, DeleteFilter::Live, principal)? {
             DeleteOutcome::Deleted(start) => {
                 remove_entry_of(commands, key, &start);
                 return Ok(());
@@ -230,7 +230,7 @@ pub(super) fn delete(commands: &Commands, key: &LookupKey) -> Result<()> {
 
 /// Removes a session that has expired, and returns whether there was one.
 pub(super) fn delete_expired(commands: &Commands, key: &LookupKey) -> Result<bool> {
-    let DeleteOutcome::Deleted(start) = commands.delete(key, DeleteFilter::Expired)? else { return Ok(false) };
+    let DeleteOutcome::Deleted(start) = commands.delete(key, DeleteFilter::Expired, None)? else { return Ok(false) };
     remove_entry_of(commands, key, &start);
     Ok(true)
 }
@@ -308,22 +308,25 @@ fn engine_fields(commands: &Commands, header: &RecordHeader, number: EngineField
     EngineFields { indexed_deadline, ..number }
 }
 
-/// A record as it is stored, under a nonce of its own: an earlier attempt may have been seen.
+/// A record as it is stored, under a nonce of its own: an earlier attempt may have been seen. `old`
+/// is the key and the record that it replaces.
 fn compose_record(
     commands: &Commands,
     key: &LookupKey,
     header: &RecordHeader,
     fields: &EngineFields,
-    content: &Content,
-    old: Option<StoredRecord>,
+    write: &Write,
+    old: Option<(&LookupKey, &Record)>,
 ) -> Result<Vec<u8>> {
-    let content = content.with_fresh_nonce()?;
+    let content = write.content.with_fresh_nonce()?;
+    let label = write.label_after(old.map(|(_, old)| (&old.header, old.label)), header)?;
+    let old = old.map(|(key, old)| StoredRecord { key: *key, header: &old.header, payload: old.payload });
     let old_len = old.as_ref().map_or(0, |old| old.payload.len());
-    let len = codec::record_len(header, 0, content.stored_len(old_len));
+    let len = codec::record_len(header, label.len(), content.stored_len(old_len));
     let mut record = Vec::new();
     record.try_reserve_exact(len).map_err(|_| Error::no_memory())?;
     record.resize(len, 0);
-    let payload = codec::encode(header, &[], fields, commands.store.seals, &mut record);
+    let payload = codec::encode(header, &label, fields, commands.store.seals, &mut record);
     content.write_to(key, header, old, payload)?;
     Ok(record)
 }

@@ -1,10 +1,15 @@
 //! The first bytes of a record without its last use: header and nonce, which no two writes share. A
 //! server recognizes by them the record that a client has seen.
 
-use crate::session::codec::{COUNTED_FROM, HEADER, LAST_SEEN, PRINCIPAL};
+use crate::session::{
+    codec::{self, LAST_SEEN, START},
+    label::MAX_STORED_LABEL,
+};
 
-/// The longest header, and the sealed payload up to the end of its nonce.
-pub(super) const PREFIX: usize = HEADER + PRINCIPAL + COUNTED_FROM + 17;
+/// The sealed payload up to the end of its nonce.
+const NONCE_END: usize = 17;
+/// The longest prefix.
+pub(super) const PREFIX: usize = START + MAX_STORED_LABEL + NONCE_END;
 const LAST_SEEN_END: usize = LAST_SEEN + 8;
 
 #[derive(Clone, Default)]
@@ -41,7 +46,8 @@ impl RecordPrefix {
 
 /// The parts of a record's prefix before and behind the last use.
 fn split(record: &[u8]) -> (&[u8], &[u8]) {
-    let start = &record[..record.len().min(PREFIX)];
+    let len = codec::payload_at(record).map_or(PREFIX, |at| at + NONCE_END);
+    let start = &record[..record.len().min(len)];
     (&start[..start.len().min(LAST_SEEN)], start.get(LAST_SEEN_END..).unwrap_or_default())
 }
 
@@ -51,14 +57,19 @@ mod tests {
 
     #[test]
     fn prefix_ignores_the_last_use() {
-        let record: Vec<u8> = (0..200).collect();
+        let mut record: Vec<u8> = (0..200).collect();
+        // Sealed and with a principal.
+        record[..2].copy_from_slice(&[2, 3]);
+        let len = codec::payload_at(&record).unwrap() + NONCE_END;
         let mut used = record.clone();
         used[LAST_SEEN] = 99;
         let prefix = RecordPrefix::of(&record);
         assert_eq!(prefix.as_bytes(), RecordPrefix::of(&used).as_bytes());
         let start = prefix.to_record_start();
-        assert_eq!((start.len(), &start[..16], &start[24..]), (PREFIX, &record[..16], &record[24..PREFIX]));
-        used[PREFIX - 1] = 0;
+        assert_eq!((start.len(), &start[..16], &start[24..]), (len, &record[..16], &record[24..len]));
+        used[len] = 0;
+        assert_eq!(prefix.as_bytes(), RecordPrefix::of(&used).as_bytes());
+        used[len - 1] = 0;
         assert_ne!(prefix.as_bytes(), RecordPrefix::of(&used).as_bytes());
     }
 }

@@ -11,10 +11,16 @@
 //! old record is the session again. So a renewal that fails leaves the session under its old id,
 //! and at no time is there a second living id.
 
-use super::commands::{ArrivalState, Commands, Extent, Lookup, MAX_ATTEMPTS, Renewal, UseMode, Value, WriteOutcome};
+use super::commands::{
+    ArrivalState, Commands, DeleteFilter, Extent, Lookup, MAX_ATTEMPTS, Renewal, UseMode, Value, WriteOutcome,
+};
 use crate::{
     error::Result,
-    session::{codec, key::LookupKey},
+    session::{
+        codec::{self, Record},
+        header::MAX_CLOCK_LEAD_MS,
+        key::LookupKey,
+    },
 };
 
 /// Moves a session to its new key. Any outcome but `Applied` means that nothing has changed.
@@ -26,6 +32,11 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     let prepared = commands.prepare_arrival(renewal, commands.now(&renewal.new.key)?)?;
     if !matches!(prepared, WriteOutcome::Applied { .. }) {
         return Ok(prepared);
+    }
+    // From now on, a call that ends all sessions finds the new key too.
+    if is_being_revoked(commands, renewal) {
+        let _ = commands.delete(&renewal.old, DeleteFilter::Live, None);
+        return Ok(WriteOutcome::NotFound);
     }
     let old_keys = match commands.detach_session(renewal, composed_at)? {
         WriteOutcome::Applied { old_keys, .. } => old_keys,
@@ -39,6 +50,14 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     // A failure changes nothing: the leaving record is no longer read, and expires.
     let _ = commands.finish_departure(&renewal.old, renewal.new, renewal.alias.as_ref());
     Ok(published)
+}
+
+/// Whether all sessions are being ended, this one among them. Not known, if the server that could
+/// tell is down: then the call that ends them fails too.
+fn is_being_revoked(commands: &Commands, renewal: &Renewal) -> bool {
+    let (Ok(Some(until)), Ok(now)) = (commands.revoked_until(), commands.now(&renewal.old)) else { return false };
+    let record = codec::decode(&renewal.record, commands.store.seals);
+    record.is_ok_and(|Record { header, .. }| header.created <= until || header.created > now + MAX_CLOCK_LEAD_MS)
 }
 
 /// Aborts a renewal on drop unless it was committed. If a server cannot be reached now, a later

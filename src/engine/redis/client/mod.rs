@@ -179,6 +179,91 @@ impl Client {
         Ok(reply)
     }
 
+    /// All servers that have keys.
+    pub(super) fn servers(&self, deadline: Instant) -> Result<Vec<Address>> {
+        Ok(self.topology.all_pools(deadline)?.iter().map(|pool| pool.server().clone()).collect())
+    }
+
+    /// What a server's clock says.
+    pub(super) fn time_at(&self, server: &Address, deadline: Instant) -> Result<i64> {
+        self.run_at(server, deadline, |connection| match connection.command(&[b"TIME"], deadline)? {
+            Reply::Error(answer) => Err(server_error(&answer, server)),
+            time => time_ms(&time).ok_or_else(|| protocol_error(server)),
+        })
+    }
+
+    /// One step of SCAN on one server: the next cursor, which is `0` at the end, and the names of
+    /// keys.
+    pub(super) fn scan_at(
+        &self,
+        server: &Address,
+        cursor: &[u8],
+        pattern: &[u8],
+        deadline: Instant,
+    ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+        self.run_at(server, deadline, |connection| {
+            let (next, names, _) = scan_step(connection, cursor, pattern, &[], deadline)?;
+            Ok((next, names))
+        })
+    }
+
+    /// Runs a script for each of these keys on one server, in one trip, and returns what it returns
+    /// for each; `None` for a key that is not there any more, because its slot is being moved.
+    pub(super) fn script_on_each(
+        &self,
+        server: &Address,
+        script: &Script,
+        keys: &[Vec<u8>],
+        args: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Vec<Option<Vec<Reply>>>> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The server knows the digest once it has executed the source.
+        let by_source: [&[u8]; 2] = [b"EVAL", script.source().as_bytes()];
+        let by_digest: [&[u8]; 2] = [b"EVALSHA", script.digest().as_bytes()];
+        let command = |i: usize| [if i == 0 { &by_source[..] } else { &by_digest }, &[b"1", &keys[i]], args].concat();
+        let commands: Vec<Vec<&[u8]>> = (0..keys.len()).map(command).collect();
+        let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
+        self.run_at(server, deadline, |connection| {
+            let replies = connection.call(&commands, deadline)?;
+            self.wait_for_replicas(connection, Idempotency::Idempotent, deadline)?;
+            let result = |reply| match reply {
+                Reply::Array(items) => Ok(Some(items)),
+                Reply::Error(answer) => {
+                    let failure = server_error(&answer, server);
+                    let is_elsewhere = failure.redirect.is_some() && self.spans_servers();
+                    if is_elsewhere || answer.starts_with("NOSCRIPT") { Ok(None) } else { Err(failure) }
+                }
+                _ => Err(protocol_error(server)),
+            };
+            replies.into_iter().map(result).collect()
+        })
+    }
+
+    /// Sends a call that may be sent again to one server.
+    fn run_at<T>(
+        &self,
+        server: &Address,
+        deadline: Instant,
+        mut call: impl FnMut(&mut Connection) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let pool = self.topology.pool_at(server);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let result = pool.with_connection(deadline, || self.topology.confirm(server, deadline), &mut call);
+            match result {
+                Err(failure)
+                    if matches!(failure.state, SendState::NotSent | SendState::Unknown)
+                        && failure.error.kind() != ErrorKind::Timeout
+                        && attempts < MAX_ATTEMPTS => {}
+                result => return result.map_err(|failure| failure.error),
+            }
+        }
+    }
+
     /// Calls `visit` with the names of all keys that match the pattern and the replies to these
     /// commands about each, until it returns false. Keys that come or go meanwhile may be visited,
     /// and others twice.

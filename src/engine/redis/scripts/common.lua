@@ -5,7 +5,7 @@
 -- write. ARGV[5]: when its caller stops waiting.
 
 -- The longest header and the nonce behind it: no two writes share them.
-local PREFIX = 121
+local PREFIX = 411
 local HEADER = 64
 local CREATED = 8
 local LAST_SEEN = 16
@@ -240,9 +240,9 @@ local function touch(key, header, used)
   return expire_at(key, ends)
 end
 
--- Whether the record is what the client has seen, except for its last use.
+-- Whether the record is what the client has seen, except for its last use. Empty: it has seen none.
 local function matches_prefix(record, seen)
-  return record:sub(1, LAST_SEEN) .. record:sub(LAST_SEEN + 9, PREFIX) == seen
+  return seen ~= '' and record:sub(1, LAST_SEEN) .. record:sub(LAST_SEEN + 9, #seen + 8) == seen
 end
 
 -- Stores an alias, which ends at this time.
@@ -271,6 +271,19 @@ end
 
 local function has_principal(header, principal)
   return has_flag(header, HAS_PRINCIPAL) and header:sub(HEADER + 1, HEADER + PRINCIPAL) == principal
+end
+
+-- Whether the session was created up to this time. One that was created by a clock that was ahead
+-- was too.
+local function is_created_before(record, time)
+  local created = struct.unpack('<i8', record, CREATED + 1)
+  return created <= time or created > now + MAX_CLOCK_LEAD_MS
+end
+
+-- Whether all sessions are being ended, this one among them (mark_revocation.lua).
+local function is_being_revoked(record, revocations)
+  local latest = redis.call('ZRANGE', revocations, -1, -1, 'WITHSCORES')
+  return latest[2] and is_created_before(record, tonumber(latest[2]))
 end
 
 -- The value of a session that leaves: its destination, which is the key where it arrives (32) and a

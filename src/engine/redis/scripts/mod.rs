@@ -29,12 +29,13 @@ scripts! {
     DELETE_SESSION = allow_oom! "common.lua" "delete_session.lua";
     LIST_SESSIONS = "common.lua" "principal_index.lua" "list_sessions.lua";
     REVOKE_SESSIONS = allow_oom! "common.lua" "principal_index.lua" "revoke_sessions.lua";
+    END_SESSION = allow_oom! "common.lua" "end_session.lua";
+    MARK_REVOCATION = allow_oom! "mark_revocation.lua";
     ADVANCE_CLOCK = "advance_clock.lua";
     // In a Cluster, where two sessions, or a session and its principal's index, may be on different
     // servers.
     INSERT_MEMBER = "common.lua" "principal_index.lua" "insert_member.lua";
     LOCK_INDEX = allow_oom! "common.lua" "lock_index.lua";
-    END_SESSION = allow_oom! "common.lua" "end_session.lua";
     PREPARE_ARRIVAL = "common.lua" "prepare_arrival.lua";
     DETACH_SESSION = allow_oom! "common.lua" "detach_session.lua";
     PUBLISH_ARRIVAL = allow_oom! "common.lua" "publish_arrival.lua";
@@ -58,6 +59,7 @@ mod tests {
             format!("local HEADER = {}\n", codec::HEADER),
             format!("local LAST_SEEN = {}\n", codec::LAST_SEEN),
             format!("local IDLE = {}\n", codec::IDLE),
+            format!("local PRINCIPAL = {}\n", codec::PRINCIPAL),
             format!("local AUTHENTICATED = {}\n", codec::AUTHENTICATED),
             format!("local OLD_KEYS = {}\n", old_keys::FLAG),
             format!("local OLD_KEY = {}\n", old_keys::ENTRY),

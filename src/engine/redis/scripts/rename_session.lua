@@ -1,8 +1,8 @@
 -- Moves the session KEYS[1], if it still is what the client has seen, to the new key KEYS[2]; its
 -- old id becomes an alias, if there is one. KEYS[3]: the index of its principal, if it has one.
 -- ARGV[11]: the prefix of what was seen, ARGV[12]: the new record, ARGV[13]: the alias or nothing,
--- ARGV[14]: its end, ARGV[15]: the old key. Returns the same as create_session.lua, and the stored
--- record on a mismatch.
+-- ARGV[14]: its end, ARGV[15]: the old key, ARGV[16]: the key of mark_revocation.lua. Returns the
+-- same as create_session.lua, and the stored record on a mismatch.
 local target = redis.call('GET', KEYS[2])
 if target and is_same_write(target, ARGV[12]) then
   write_again(KEYS[2])
@@ -10,6 +10,9 @@ if target and is_same_write(target, ARGV[12]) then
 end
 local header, old_keys = read_prefix(KEYS[1])
 if not is_live(header) then
+  return { now, 'not_found' }
+elseif #header >= HEADER and is_being_revoked(header, ARGV[16]) then
+  redis.call('DEL', KEYS[1])
   return { now, 'not_found' }
 elseif not matches_prefix(header, ARGV[11]) then
   return { now, 'mismatch', (read_value(KEYS[1])) }
