@@ -19,9 +19,9 @@ static const struct {
     {"processes", 1u << LMDB | 1u << LMDB_POWER},
     {"limits", ~(1u << REDIS)},
     {"login", ~0u},
-    {"labels", ~(1u << REDIS)},
-    {"references", ~(1u << REDIS)},
-    {"revoke_all", 1u << MEMORY},
+    {"labels", ~0u},
+    {"references", ~0u},
+    {"revoke_all", 1u << MEMORY | 1u << REDIS},
 };
 
 /* ---- checks ---- */

@@ -20,10 +20,8 @@ from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # The abilities that scenarios may need, and why Python lacks the others.
-ABILITIES = {"close", "fork", "login"}
-if not IS_REDIS:
-    ABILITIES |= {"labels", "references"}
-if ENGINE == "memory":
+ABILITIES = {"close", "fork", "login", "labels", "references"}
+if ENGINE == "memory" or IS_REDIS:
     ABILITIES.add("revoke_all")
 if not IS_REDIS:
     ABILITIES |= {"limits", "memory" if ENGINE == "memory" else "processes"}
@@ -35,8 +33,6 @@ REASONS = {
     "handles": "a Store is an object, so there are no invalid handles",
     "options": "the methods do not have these arguments",
     "flags": "one argument sets or removes the principal",
-    "labels": "not built on this engine yet",
-    "references": "not built on this engine yet",
     "revoke_all": "not built on this engine yet",
 }
 STATS = sss.Stats._fields

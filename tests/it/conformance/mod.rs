@@ -137,9 +137,8 @@ fn run_file(file: &'static str) {
         "memory" => in_memory,
         "processes" => !in_memory && !in_redis,
         "limits" => !in_redis,
-        "login" => true,
-        "labels" | "references" => !in_redis,
-        "revoke_all" => in_memory,
+        "login" | "labels" | "references" => true,
+        "revoke_all" => in_memory || in_redis,
         _ => false,
     };
     for scenario in scenarios(file) {

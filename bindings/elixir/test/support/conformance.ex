@@ -23,12 +23,12 @@ defmodule Conformance do
   def missing_abilities(scenario) do
     of_engine =
       case TemporaryStore.engine() do
-        "memory" -> ~w(limits memory labels references revoke_all)
-        "lmdb" <> _ -> ~w(limits processes labels references)
-        "redis" <> _ -> []
+        "memory" -> ~w(limits memory revoke_all)
+        "lmdb" <> _ -> ~w(limits processes)
+        "redis" <> _ -> ~w(revoke_all)
       end
 
-    scenario.needs -- (["close", "login"] ++ of_engine)
+    scenario.needs -- (~w(close login labels references) ++ of_engine)
   end
 
   defp load_file(path) do
