@@ -53,3 +53,9 @@ pub use stats::Stats;
 pub use store::{Access, Options, Principal, Store};
 #[doc(hidden)] // For the bindings of this repository.
 pub use sync::sharded_lock::ShardedLock;
+
+/// The snippets of these pages are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/rust.md")]
+mod pages {}

@@ -17,6 +17,8 @@ if [ "$purpose" = test ]; then
   need valgrind valgrind
   need cmake cmake
   need mandoc mandoc
+  need abidw abigail-tools
+  need lintian lintian
   need pkg-config pkg-config
   need redis-server redis-server
   need redis-cli redis-tools
