@@ -134,19 +134,8 @@ def test_sdist_builds_a_wheel_alone(tmp_path: Path) -> None:
     # The tools of the build are those of the tests.
     source = unpacked(one(f"session_server_store-{VERSION}.tar.gz"), tmp_path / "source")
     target = built_dependencies(ROOT / "target" / "release", tmp_path / "target")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-build-isolation",
-        "--no-deps",
-        "-w",
-        tmp_path,
-        source,
-    ]
-    run(*build, cwd=tmp_path, CARGO_TARGET_DIR=target)
+    build = ("-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps")
+    run(sys.executable, *build, "-w", tmp_path, source, cwd=tmp_path, CARGO_TARGET_DIR=target)
     (wheel,) = tmp_path.glob("*.whl")
     install_and_use(wheel, tmp_path)
 

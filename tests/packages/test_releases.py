@@ -31,6 +31,7 @@ def test_directory_of_the_release_is_opened(release: Path, durability: str, tmp_
     expected = json.loads((release / "sessions.json").read_text())[durability]
     with tarfile.open(release / f"lmdb-{durability}.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
+    (tmp_path / "sessions").chmod(0o700)
     url = f"lmdb:{tmp_path / 'sessions'}?timeout=infinity&idle_timeout=infinity&max_bytes=4MiB&durability={durability}"
     with Store(url) as store:
         for sid, payload in expected["live"].items():
