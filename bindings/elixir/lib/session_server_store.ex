@@ -136,7 +136,8 @@ defmodule SessionServerStore do
     * `:pubsub` - the name of a `Phoenix.PubSub`, on which the sockets of a session learn at once that
       it has ended, see `SessionServerStore.LiveView`
     * `:stats_interval` - how often statistics are sent as a telemetry event, see
-      `SessionServerStore.Telemetry`. Default is `60`
+      `SessionServerStore.Telemetry`. Default is `60`, and `:infinity` for Redis, where they take a
+      scan of all sessions
 
   If the store cannot be opened, the supervisor does not start, and the error names the URL's part,
   directory or file that is wrong. A store in Redis opens while its server is down.

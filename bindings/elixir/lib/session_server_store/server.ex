@@ -13,7 +13,7 @@ defmodule SessionServerStore.Server do
   # The VM refuses timers of more than some 290 years.
   @max_timer_ms 4_294_967_295
 
-  @defaults [url: "memory:", sweep_interval: 60, stats_interval: 60, pubsub: nil]
+  @defaults [url: "memory:", sweep_interval: 60, stats_interval: nil, pubsub: nil]
 
   @doc "The options besides `:name`, with their defaults."
   @spec defaults :: keyword
@@ -33,9 +33,14 @@ defmodule SessionServerStore.Server do
     opts = Keyword.merge(@defaults, opts)
     Arguments.url!(opts[:url])
     pubsub!(opts[:pubsub])
+    opts = Keyword.update!(opts, :stats_interval, &(&1 || stats_interval(opts[:url])))
     intervals = for timer <- [:sweep, :stats], key = :"#{timer}_interval", do: {timer, Duration.to_ms!(key, opts[key])}
     start_process(name, {name, opts[:url], opts[:pubsub], intervals})
   end
+
+  # The statistics of a Redis server take a scan of all sessions.
+  defp stats_interval("redis" <> _), do: :infinity
+  defp stats_interval(_url), do: 60
 
   # The supervisor of a supervisor that was killed may be faster than the killed one's children,
   # which are about to exit.

@@ -19,7 +19,7 @@ defmodule SessionServerStore.Telemetry do
     * `:result` - `:ok`, `:not_found`, or the reason of a `SessionServerStore.Error`
 
   No event holds an id, a reference, a principal or session data. The stats of a store with a name
-  are sent every `stats_interval`.
+  are sent every `:stats_interval`.
 
   With `Telemetry.Metrics`:
 
