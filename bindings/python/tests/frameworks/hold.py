@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from typing import Final
 
 HANG_SECONDS: Final = 30
@@ -25,3 +27,13 @@ def wait(name: str) -> None:
     hold = new(name)
     hold.reached.set()
     assert hold.released.wait(HANG_SECONDS), "the test has not released the request"
+
+
+async def wait_in_loop(name: str) -> None:
+    """For views of an event loop: any number of them wait without threads."""
+    hold = new(name)
+    hold.reached.set()
+    end = time.monotonic() + HANG_SECONDS
+    while not hold.released.is_set():
+        assert time.monotonic() < end, "the test has not released the request"
+        await asyncio.sleep(0.005)

@@ -293,7 +293,7 @@ def starlette_app(url: str, *, conflict: str = "merge", secure: Optional[bool] =
         query = dict(request.query_params)
         data = dict(request.session)
         if "hold" in query:
-            await asyncio.to_thread(hold.wait, query.pop("hold"))
+            await hold.wait_in_loop(query.pop("hold"))
         return data | {"query": query}
 
     async def get(request: Request) -> JSONResponse:
@@ -417,7 +417,7 @@ def aiohttp_app(url: str, **options: Any) -> Any:
         session = await get_session(request)
         query = dict(request.query)
         if "hold" in query:
-            await asyncio.to_thread(hold.wait, query.pop("hold"))
+            await hold.wait_in_loop(query.pop("hold"))
         return session, query
 
     async def get(request: web.Request) -> web.Response:

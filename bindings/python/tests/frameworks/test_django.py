@@ -384,6 +384,16 @@ def test_force_login_sets_principal(alice: Any) -> None:
     assert not device.current
 
 
+def test_second_login_of_same_user_restarts_timeouts(alice: Any) -> None:
+    client = Client()
+    client.post("/login?user=alice")
+    first = client.cookies["sid"].value
+    client.post("/login?user=alice")
+    assert client.cookies["sid"].value != first
+    assert len(devices(alice)) == 1
+    assert not SessionStore().exists(first)
+
+
 def test_password_change_keeps_this_device(alice: Any) -> None:
     client, other = Client(), Client()
     for each in (client, other):
@@ -462,5 +472,6 @@ def test_memory_store_in_process_of_parallel_test_runner() -> None:
         results = context.Queue()
         process = context.Process(target=_use_memory, args=(results,))
         process.start()
-        assert results.get(timeout=60) == {"a": 1}
         process.join(60)
+        assert process.exitcode == 0
+        assert results.get(timeout=60) == {"a": 1}

@@ -75,6 +75,24 @@ def test_websocket_is_closed_where_server_has_no_denial_response() -> None:
     assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1013)]
 
 
+def test_refused_response_is_sent_once() -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"]["a"] = 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"the page"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "headers": []}
+    asyncio.run(SessionMiddleware(app, DOWN)(scope, None, send))  # type: ignore[arg-type]
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
+    assert b"not logged out" in sent[1]["body"]
+
+
 def test_renew_after_response_has_begun_is_an_error() -> None:
     with Store() as store:
         middleware = SessionMiddleware(Starlette(), store)
