@@ -35,8 +35,8 @@ library=$target/release/libsss.so
 python=$work/venv/bin/python
 if python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
   [ -x "$python" ] || python3 -m venv "$work/venv"
-  "$python" -c 'import cachetools, django' 2>/dev/null ||
-    "$python" -m pip install --quiet --disable-pip-version-check cachetools 'django>=4.2,<6'
+  "$python" -c 'import cachetools, django, flask_session, redis' 2>/dev/null ||
+    "$python" -m pip install --quiet --disable-pip-version-check cachetools 'django>=4.2,<6' 'flask>=3,<4' 'flask-session>=0.8,<1' redis
 fi
 if command -v mix >/dev/null 2>&1; then
   (cd bindings/elixir && MIX_ENV=prod MIX_BUILD_PATH=$work/elixir CARGO_TARGET_DIR=$work/nif mix compile) >"$work/mix.log" 2>&1 ||
@@ -60,7 +60,7 @@ first() { "$@" 2>/dev/null | head -n 1 || true; }
   echo "libsss: $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1), $(git describe --always --dirty 2>/dev/null || echo 'no git'), $(rustc --version | cut -d' ' -f1,2)"
   echo "crates: $(awk -F'"' '/^name = /{n=$2} /^version = /{v[n]=$2} END {printf "hashbrown %s, dashmap %s, papaya %s, moka %s, hdrhistogram %s", v["hashbrown"], v["dashmap"], v["papaya"], v["moka"], v["hdrhistogram"]}' benches/Cargo.lock)"
   echo "servers: $(first redis-server --version | cut -d' ' -f1,3), $(first memcached --version)"
-  echo "Python: $(first "$python" --version), cachetools $(first "$python" -c 'import cachetools; print(cachetools.__version__)'), Django $(first "$python" -m django --version)"
+  echo "Python: $(first "$python" --version), cachetools $(first "$python" -c 'import cachetools; print(cachetools.__version__)'), Django $(first "$python" -m django --version), Flask-Session $(first "$python" -c 'from importlib.metadata import version; print(version("flask-session"), "on Flask", version("flask"))')"
   echo "Elixir: $(elixir --version 2>/dev/null | sed -n 's/^Elixir \([^ ]*\).*/\1/p') on OTP $(first erl -noshell -eval 'io:format("~s~n", [erlang:system_info(otp_release)]), halt().')"
 } >"$about"
 
@@ -75,6 +75,7 @@ if [ -x "$python" ]; then
   export PYTHONPATH=bindings/python/src SESSION_SERVER_STORE_LIBRARY=$library PYTHONDONTWRITEBYTECODE=1
   "${calm[@]}" "$python" benches/python/sessions.py "${quick[@]}" >>"$facts"
   "${calm[@]}" "$python" benches/python/django_sessions.py "${quick[@]}" >>"$facts"
+  "${calm[@]}" "$python" benches/python/web_sessions.py "${quick[@]}" >>"$facts"
 fi
 if [ -d "$work/elixir" ]; then
   "${calm[@]}" elixir -pa "$work/elixir/lib/session_server_store/ebin" benches/elixir/sessions.exs "${quick[@]}" >>"$facts"

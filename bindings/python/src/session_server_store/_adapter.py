@@ -52,9 +52,19 @@ class Stored:
     sid: str = field(repr=False)
     payload: bytes = field(repr=False)
     principal: Optional[Principal]  # in the payload
-    version: int
-    created: datetime
-    authenticated: Optional[datetime]
+    session: Session
+
+    @property
+    def version(self) -> int:
+        return self.session.version
+
+    @property
+    def created(self) -> datetime:
+        return self.session.created
+
+    @property
+    def authenticated(self) -> Optional[datetime]:
+        return self.session.authenticated
 
 
 def _no_label() -> Optional[str]:
@@ -290,8 +300,7 @@ class SessionManager:
         return self._stored(stored.sid, current, current.payload, theirs)
 
     def _stored(self, sid: str, session: Session, payload: bytes, data: Mapping[str, Any]) -> Stored:
-        principal = self.principal(data)
-        return Stored(sid, payload, principal, session.version, session.created, session.authenticated)
+        return Stored(sid, payload, self.principal(data), session)
 
 
 class RequestSession:

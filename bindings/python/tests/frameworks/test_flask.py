@@ -10,10 +10,11 @@ import flask
 import flask_login
 import pytest
 from flask import Flask, session
+from flask.json.tag import TaggedJSONSerializer
 from temporary_store import TemporaryStore
 
 from session_server_store import SessionStoreError, Store
-from session_server_store.flask import SessionServerStore
+from session_server_store.flask import SessionServerStore, TaggedJson
 
 DOWN = "redis://127.0.0.1:1?deadline=200ms"
 
@@ -237,3 +238,31 @@ def test_commands(url: str) -> None:
         assert runner.invoke(args=["sessions", "sweep"]).output == "0 removed\n"
         assert runner.invoke(args=["sessions", "revoke", "7"]).output == "1 ended\n"
         assert store.list("7") == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"a": [1, 2.5, None, True, 'ä{" t":1}', {"b": {}}]},
+        {"a": (1, [2, (3,)])},
+        {" t": [1, 2]},
+        {"a": {" t": 1}, "b": [{" di": {}}]},
+        {"a": {" t": 1, "x": 2}},
+        {"a": b"\xff", "b": [{"c": datetime(2026, 1, 2, tzinfo=timezone.utc)}]},
+        {"a": "\udcff"},
+    ],
+    ids=ascii,
+)
+def test_tagged_json_reads_what_flask_writes(value: Any) -> None:
+    ours, flasks = TaggedJson(), TaggedJSONSerializer()
+
+    expected = flasks.loads(flasks.dumps(value))
+    assert ours.loads(ours.dumps(value)) == expected
+    assert ours.loads(flasks.dumps(value).encode("utf-8", "surrogatepass")) == expected
+
+
+@pytest.mark.parametrize("value", [{1: "a"}, {"a": {1: "b"}}, {"a": float("nan")}, {"a": object()}], ids=repr)
+def test_tagged_json_refuses_what_would_change(value: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        TaggedJson().dumps(value)
