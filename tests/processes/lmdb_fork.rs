@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{Done, Engine, PLAIN, TemporaryStore, from_env, kind, of};
-use crate::process::{first_line, in_child, now, part, times};
+use crate::common::{Done, Engine, PLAIN, TemporaryStore, kind, of};
+use crate::process::{first_line, in_child, part, seed, times};
 use sss::{Access, Sid, Store};
 
 /// Far more than a child takes on a busy machine.
@@ -42,7 +42,7 @@ fn use_all(store: &Store, shared: &Sid) {
 
 /// Forks again and again while threads do `work`.
 fn fork_beside(engine: Engine, options: &str, threads: usize, work: impl Fn(&Store, &Sid) + Sync) {
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let (place, done, steps) = (TemporaryStore::of(engine), AtomicBool::new(false), AtomicU64::new(0));
     let store = place.open(options);
     let (shared, _) = store.create(b"shared", &PLAIN).unwrap();

@@ -9,8 +9,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env};
-use crate::process::{now, part, times};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore};
+use crate::process::{part, seed, times};
 use sss::{Access, ErrorKind, Options, Sid, Store};
 
 suite! {
@@ -107,7 +107,7 @@ fn kill_calls(engine: Engine, kills: u64) {
     if !cfg!(target_arch = "x86_64") {
         return println!("SKIPPED: not x86-64");
     }
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let mut rng = Rng(seed);
     for call in CALLS {
         let place = TemporaryStore::of(engine);

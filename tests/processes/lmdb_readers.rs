@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env};
-use crate::process::{ends_well, first_line, kill, now, part, times};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore};
+use crate::process::{ends_well, first_line, kill, now, part, seed, times};
 use sss::{Access, ErrorKind, Store};
 
 suite! {
@@ -81,7 +81,7 @@ fn hold(args: &[String]) {
 }
 
 fn dead_readers_free_snapshots() {
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let mut rng = Rng(seed);
     for engine in [Engine::Lmdb, Engine::LmdbPower] {
         let place = TemporaryStore::of(engine);

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use crate::common::from_env;
+
 /// Says that this process is a part, before the part's name and its arguments.
 const PART: &str = "--part";
 
@@ -156,6 +158,14 @@ pub fn ends_well(mut child: Child) -> String {
 /// How often: so much in `make test`, and so much in `make torture`, which sets SSS_TORTURE.
 pub fn times(short: u64, long: u64) -> u64 {
     if is_torture() { long } else { short }
+}
+
+/// The seed of a test's random choices: SSS_TEST_SEED, or another one each time. It is printed at
+/// once, because a failure in another process may not be able to.
+pub fn seed() -> u64 {
+    let seed = from_env("SSS_TEST_SEED", now());
+    println!("SSS_TEST_SEED={seed}");
+    seed
 }
 
 /// Whether this is `make torture`, on a machine that has nothing else to do.

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env, of};
-use crate::process::{first_line, is_torture, kill, now, part, times};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, of};
+use crate::process::{first_line, is_torture, kill, now, part, seed, times};
 use session::{Doing, Sessions, is_as, look};
 use sss::{Access, Store};
 use writer::{Known, Process, Writers};
@@ -36,10 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After the death of a writer the next one continues within this time, beside what it waits for a
 /// busy machine anyway.
 const NEXT_WRITER: Duration = Duration::from_millis(100);
-
-fn seed() -> u64 {
-    from_env("SSS_TEST_SEED", now())
-}
 
 fn killed_writers_lose_nothing_acknowledged() {
     kill_writers(&TemporaryStore::of(Engine::Lmdb), "max_bytes=16MiB", 1, times(80, 2500));

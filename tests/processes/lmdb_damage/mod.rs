@@ -15,8 +15,8 @@ use std::{
     path::Path,
 };
 
-use crate::common::{Engine, PLAIN, Rng, TemporaryStore, from_env, grace, kind, of};
-use crate::process::{end_of, ends_well, now, part, times};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, grace, kind, of};
+use crate::process::{end_of, ends_well, part, seed, times};
 use damage::{Damage, FILES};
 use sss::{Access, Error, ErrorKind, Store};
 
@@ -76,7 +76,7 @@ fn fill(place: &TemporaryStore) -> String {
 }
 
 fn damages(engine: Engine) {
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let (place, copy) = (TemporaryStore::of(engine), TemporaryStore::of(engine));
     let ids = fill(&place);
     fs::create_dir(copy.directory()).unwrap();
@@ -117,7 +117,7 @@ fn damages(engine: Engine) {
 }
 
 fn live_damage_yields_no_wrong_payload() {
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let mut came = BTreeMap::new();
     let rounds = times(30, 600);
     for round in 0..rounds {

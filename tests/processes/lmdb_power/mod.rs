@@ -14,8 +14,8 @@ use std::{
     process::Command,
 };
 
-use crate::common::{Engine, PLAIN, Rng, TemporaryStore, found, from_env};
-use crate::process::{ends_well, first_line, kill, now, part, times};
+use crate::common::{Engine, PLAIN, Rng, TemporaryStore, found};
+use crate::process::{ends_well, first_line, kill, part, seed, times};
 use images::Disk;
 use shim::{Event, File};
 use sss::{Access, Error, ErrorKind, Store};
@@ -155,7 +155,7 @@ fn fail(args: &[String]) {
 fn power_cut_images_keep_acknowledged_writes() {
     const PROCESSES: u64 = 2;
     let Some(library) = shim::build() else { return };
-    let seed = from_env("SSS_TEST_SEED", now());
+    let seed = seed();
     let mut rng = Rng(seed);
     let (place, there) = (TemporaryStore::of(Engine::LmdbPower), TemporaryStore::of(Engine::LmdbPower));
     let url = place.url("max_bytes=4MiB");
