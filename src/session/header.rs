@@ -175,7 +175,12 @@ impl RecordHeader {
     }
 
     pub(crate) fn is_live(&self, time: &StepTime) -> bool {
-        !self.has_expired(time) && self.created > time.revoked_until
+        !self.has_expired(time) && !self.is_revoked(time)
+    }
+
+    /// Whether a `revoke_all` that is at work has ended the session.
+    pub(crate) fn is_revoked(&self, time: &StepTime) -> bool {
+        self.created <= time.revoked_until
     }
 
     /// Whether the session has ended by its timeouts.

@@ -205,6 +205,13 @@ impl Policy {
         self.revoked_until.store(created, Ordering::Relaxed);
     }
 
+    /// All sessions that were created up to this time are removed; unless they have to be up to a
+    /// later one by now, in another process.
+    #[cfg(feature = "lmdb")]
+    pub(crate) fn end_revocation(&self, created: i64) {
+        let _ = self.revoked_until.compare_exchange(created, NONE_REVOKED, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             max_sessions: self.max_sessions.load(Ordering::Relaxed),

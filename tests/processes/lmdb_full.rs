@@ -23,6 +23,7 @@ suite! {
         disk_that_fills_up_later_does_no_harm,
         full_store_revokes,
         full_store_deletes_beside_reader,
+        full_store_revokes_all,
         cleared_store_refills,
     ],
     parts: [use_store, use_on_full_disk, hold_read],
@@ -258,6 +259,39 @@ fn full_store_revokes() {
         assert_eq!(store.list(b"alice").unwrap().len(), 0, "{case}");
         store.create(b"again", &PLAIN).unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(store.check().unwrap(), Vec::<String>::new(), "{case}");
+    }
+}
+
+fn full_store_revokes_all() {
+    for (durability, size) in [("process", 30_000), ("process", 100), ("power", 30_000), ("power", 1000)] {
+        for has_reader in [false, true] {
+            let place = TemporaryStore::of(Engine::Lmdb);
+            let url = place.url(&format!("max_bytes=4MiB&seal=off&durability={durability}"));
+            let store = Store::open(&url).unwrap();
+            let (sid, _) = store.create(b"read", &PLAIN).unwrap();
+            let sessions = fill_with_principal(&store, size, 1) + 1;
+            let mut reader = part("lmdb_full::hold_read", &[&url, sid.as_str()]);
+            let reader = has_reader.then(|| reader.spawn().unwrap()).map(|mut child| {
+                assert_eq!(first_line(&mut child), "reading");
+                child
+            });
+            let case = format!("{durability} {size} {has_reader}: {sessions}");
+            assert_eq!(store.revoke_all().unwrap_or_else(|error| panic!("{case}: {error}")), sessions, "{case}");
+            let dead = |store: &Store| {
+                assert_eq!(store.list(b"alice").unwrap().len(), 0, "{case}");
+                assert_eq!(store.get(&sid, Access::Peek).unwrap_err().kind(), ErrorKind::NotFound, "{case}");
+            };
+            dead(&store);
+            reader.into_iter().for_each(kill);
+            drop(store);
+            // Whatever there was room for.
+            let store = Store::open(&url).unwrap();
+            dead(&store);
+            store.sweep(u64::MAX).unwrap();
+            assert_eq!(store.stats().unwrap().sessions, 0, "{case}");
+            assert_eq!(store.check().unwrap(), Vec::<String>::new(), "{case}");
+            store.create(b"again", &PLAIN).unwrap_or_else(|error| panic!("{case}: {error}"));
+        }
     }
 }
 

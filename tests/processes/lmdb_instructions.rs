@@ -18,7 +18,7 @@ suite! {
     parts: [call_once],
 }
 
-const CALLS: [&str; 5] = ["create", "put", "renew", "delete", "get"];
+const CALLS: [&str; 8] = ["create", "put", "renew", "delete", "get", "touch_ref", "delete_ref", "revoke_all"];
 const OLD: &[u8] = &[b'o'; 200];
 const NEW: &[u8] = &[b'n'; 300];
 /// Far more than a write takes on a busy machine, if it does not wait for a dead process.
@@ -35,6 +35,7 @@ const NOT_TRACED: i32 = 77;
 fn call_once(args: &[String]) {
     let [url, sid, call] = args else { panic!("not the arguments: {args:?}") };
     let store = Store::open(url).unwrap();
+    let reference = store.reference(sid).unwrap();
     // SAFETY: asks the parent to trace this process, which it does.
     if unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } != 0 {
         std::process::exit(NOT_TRACED);
@@ -47,6 +48,9 @@ fn call_once(args: &[String]) {
         "renew" => drop(store.renew(sid, None, &PLAIN).unwrap()),
         "delete" => store.delete(sid).unwrap(),
         "get" => drop(store.get(sid, Access::Slide).unwrap()),
+        "touch_ref" => drop(store.touch_ref(&reference, Access::Slide).unwrap()),
+        "delete_ref" => store.delete_ref(&reference, Some(b"stepped")).unwrap(),
+        "revoke_all" => assert_eq!(store.revoke_all().unwrap(), 21),
         _ => unreachable!(),
     }
     // SAFETY: as above.
@@ -113,7 +117,9 @@ fn kill_calls(engine: Engine, kills: u64) {
         let place = TemporaryStore::of(engine);
         let url = place.url("max_bytes=4MiB&seal=off&timeout=1d&idle_timeout=1d");
         let store = Store::open(&url).unwrap();
-        let others: Vec<Sid> = (0..20).map(|i| store.create(&[i; 100], &PLAIN.principal("other")).unwrap().0).collect();
+        let create_others =
+            || -> Vec<Sid> { (0..20).map(|i| store.create(&[i; 100], &PLAIN.principal("other")).unwrap().0).collect() };
+        let mut others = create_others();
         let (sid, _) = store.create(OLD, &stepped()).unwrap();
         let all = match run_and_kill(&url, &sid, call, u64::MAX) {
             Killed::Returned(instructions) => instructions,
@@ -122,12 +128,17 @@ fn kill_calls(engine: Engine, kills: u64) {
         };
         verify(&store, &others, &sid, call, true, "returned");
         let mut done = 0;
+        // It is many transactions.
+        let kills = if call == "revoke_all" { kills.div_ceil(4) } else { kills };
         for kill in 0..kills {
             // Half of them anywhere, and half near the end, where the commit is.
             let from = if kill % 2 == 0 { 0 } else { all - all / 8 };
             let at = from + rng.next() % (all - from);
             let context = format!("SSS_TEST_SEED={seed}: {engine:?} {call}, killed at {at} of {all}");
             store.revoke(b"stepped", None).unwrap_or_else(|error| panic!("{context}: {error}"));
+            if store.get(&others[0], Access::Peek).is_err() {
+                others = create_others();
+            }
             let (sid, _) = store.create(OLD, &stepped()).unwrap_or_else(|error| panic!("{context}: {error}"));
             let has_returned = matches!(run_and_kill(&url, &sid, call, at), Killed::Returned(_));
             done += u64::from(verify(&store, &others, &sid, call, has_returned, &context));
@@ -142,23 +153,27 @@ fn kill_calls(engine: Engine, kills: u64) {
 /// Whether the call has happened. It must have if it has returned.
 fn verify(store: &Store, others: &[Sid], sid: &Sid, call: &str, has_returned: bool, context: &str) -> bool {
     let begun = Instant::now();
-    store.put(&others[0], &[0; 100], &PLAIN).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let next = store.create(b"next", &PLAIN).unwrap_or_else(|error| panic!("{context}: {error}")).0;
     assert!(begun.elapsed() < NEXT_WRITE, "{context}: the next write waits {:?}", begun.elapsed());
-    for (i, other) in others.iter().enumerate() {
-        let found = store.get(other, Access::Slide).unwrap_or_else(|error| panic!("{context}: {error}")).0;
-        assert!(found == [i as u8; 100], "{context}: another session has changed");
-    }
-    assert_eq!(store.list(b"other").unwrap().len(), others.len(), "{context}");
-    let found = match store.get(sid, Access::Slide) {
+    store.delete(&next).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let read = |sid| match store.get(sid, Access::Slide) {
         Ok((payload, _)) => Some(payload),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => panic!("{context}: {error}"),
     };
+    let found = read(sid);
+    // All of them or none.
+    let others_end = call == "revoke_all" && found.is_none();
+    for (i, other) in others.iter().enumerate() {
+        let expected = (!others_end).then(|| vec![i as u8; 100]);
+        assert!(read(other) == expected, "{context}: another session has changed");
+    }
+    assert_eq!(store.list(b"other").unwrap().len(), if others_end { 0 } else { others.len() }, "{context}");
     let listed = store.list(b"stepped").unwrap().len();
     let happened = match (call, found.as_deref(), listed) {
-        ("create", Some(OLD), 1) | ("put", Some(OLD), 1) | ("renew", Some(OLD), 1) | ("delete", Some(OLD), 1) => false,
-        ("create", Some(OLD), 2) | ("put", Some(NEW), 1) | ("renew", None, 1) | ("delete", None, 0) => true,
-        ("get", Some(OLD), 1) => has_returned,
+        (_, Some(OLD), 1) => has_returned && matches!(call, "get" | "touch_ref"),
+        ("create", Some(OLD), 2) | ("put", Some(NEW), 1) | ("renew", None, 1) => true,
+        ("delete" | "delete_ref" | "revoke_all", None, 0) => true,
         state => panic!("{context}: half a call has happened: {state:?}"),
     };
     assert!(happened || !has_returned, "{context}: an acknowledged call is lost");

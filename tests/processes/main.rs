@@ -31,6 +31,7 @@ mod lmdb_instructions;
 mod lmdb_locks;
 mod lmdb_power;
 mod lmdb_readers;
+mod lmdb_revoke_all;
 mod lmdb_secrets;
 mod memory_release;
 mod redis_fork;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             lmdb_locks::SUITE,
             lmdb_power::SUITE,
             lmdb_readers::SUITE,
+            lmdb_revoke_all::SUITE,
             lmdb_secrets::SUITE,
             memory_release::SUITE,
             redis_fork::SUITE,

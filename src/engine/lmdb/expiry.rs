@@ -39,10 +39,10 @@ pub(super) fn clear_a_few(txn: &mut SessionTxn) -> Result<()> {
 fn clear(txn: &mut SessionTxn, max: u64, max_visits: u64, time: &StepTime) -> Result<u64> {
     let begun = Instant::now();
     let mut removed = 0;
-    for _ in 0..max_visits {
+    for visits in 0..max_visits {
         let Some((entry, value)) = txn.txn.first_from(Table::Expiry, &[])? else { break };
         let (deadline, key) = parse_deadline_key(entry)?;
-        if deadline > time.now || removed >= max || begun.elapsed() > MAX_HOLD {
+        if deadline > time.now || removed >= max || is_over(begun, visits) {
             break;
         }
         if value == OF_ALIAS {
@@ -58,12 +58,42 @@ fn clear(txn: &mut SessionTxn, max: u64, max_visits: u64, time: &StepTime) -> Re
         if txn.is_live(&mut row, time) {
             reschedule(txn, &row, time)?;
         } else {
-            txn.effects.expired += 1;
+            txn.count_ended(&row, time);
             removed += 1;
             txn.remove(&row)?;
         }
     }
     Ok(removed)
+}
+
+/// Removes up to `max` sessions that `revoke_all` has ended, from the key `from` on. Returns how
+/// many, and where to continue; `None`: at the end of the table.
+pub(super) fn remove_revoked(
+    txn: &mut SessionTxn,
+    from: &[u8],
+    max: u64,
+    max_visits: u64,
+) -> Result<(u64, Option<Vec<u8>>)> {
+    let mut next = from.to_vec();
+    let mut removed = 0;
+    let time = txn.cx.step_time();
+    let begun = Instant::now();
+    for visits in 0..max_visits {
+        if is_over(begun, visits) || removed >= max {
+            break;
+        }
+        let Some((key, bytes)) = txn.txn.first_from(Table::Sessions, &next)? else { return Ok((removed, None)) };
+        next = successor(key);
+        // A record that cannot be read is no session: `check` tells of it.
+        if let Ok((row, _)) = SessionRow::read(parse_key(key)?, bytes, &txn.last_used(), txn.seals)
+            && row.header.is_revoked(&time)
+        {
+            txn.count_ended(&row, &time);
+            removed += 1;
+            txn.remove(&row)?;
+        }
+    }
+    Ok((removed, Some(next)))
 }
 
 /// Continues the visit of all sessions that may be due earlier than the table says, or were ended
@@ -73,8 +103,8 @@ pub(super) fn reindex_batch(txn: &mut SessionTxn, max_visits: u64) -> Result<boo
     let mut next = from.to_vec();
     let time = txn.cx.step_time();
     let begun = Instant::now();
-    for _ in 0..max_visits {
-        if begun.elapsed() > MAX_HOLD {
+    for visits in 0..max_visits {
+        if is_over(begun, visits) {
             break;
         }
         let Some((key, bytes)) = txn.txn.first_from(Table::Sessions, &next)? else {
@@ -92,6 +122,12 @@ pub(super) fn reindex_batch(txn: &mut SessionTxn, max_visits: u64) -> Result<boo
     }
     deadline_index::set_reindex_from(txn.txn, &next)?;
     Ok(true)
+}
+
+/// Whether a transaction has visited sessions for long enough: one at least, however slow this
+/// process is.
+fn is_over(begun: Instant, visits: u64) -> bool {
+    visits > 0 && begun.elapsed() > MAX_HOLD
 }
 
 /// Writes a session's true deadline into the table, and its last use into the record.

@@ -34,6 +34,7 @@ use std::{
 use once_cell::sync::OnceCell;
 
 use self::{
+    deadline_index::parse_key,
     directory::{Directory, file_len, open_file},
     env::{ReadTxn, Table, WriteTxn, file_full},
     group_commit::GroupCommit,
@@ -55,7 +56,7 @@ use crate::{
         codec,
         header::{Meta, StoredEntry, StoredRecord},
         key::{LookupKey, PrincipalKey},
-        policy::FOREVER,
+        policy::{FOREVER, NONE_REVOKED},
         write::Write,
     },
     stats::{Count, EngineUsage},
@@ -274,14 +275,57 @@ impl Lmdb {
     /// Not with `durability=power`: the slots do not survive a power cut.
     fn end_in_slots<T>(&self, cx: &Context, error: Error, end: impl FnOnce(&mut SessionTxn) -> Result<T>) -> Result<T> {
         let handle = self.handle()?;
-        let is_out_of_room = error == file_full() || error.kind() == ErrorKind::Busy;
-        if handle.survives_power_cut || !is_out_of_room {
+        if handle.survives_power_cut || !is_out_of_room(&error) {
             return Err(error);
         }
         // Nothing is written to it: it keeps other writers away.
         let mut txn = handle.write()?;
         let mut effects = DeferredEffects::default();
         end(&mut SessionTxn { txn: &mut txn, handle, cx, seals: self.seals(), effects: &mut effects })
+    }
+
+    /// Removes up to `max` sessions that `revoke_all` has ended, and returns how many.
+    fn remove_revoked(&self, cx: &Context, max: u64) -> Result<u64> {
+        let until = cx.step_time().revoked_until;
+        if until == NONE_REVOKED {
+            return Ok(0);
+        }
+        let mut removed = 0;
+        let mut next = Some(Vec::new());
+        while let Some(from) = &next {
+            if removed >= max {
+                return Ok(removed);
+            }
+            let (count, after) = self.write_batch(cx, Acknowledged::No, expiry::MAX_VISITS, |txn, max_visits| {
+                expiry::remove_revoked(txn, from, max - removed, max_visits)
+            })?;
+            removed += count;
+            next = after;
+            thread::sleep(SWEEP_PAUSE);
+        }
+        if self.handle()?.survives_power_cut {
+            // Their removal must be on the disk before the time is, up to which they have ended.
+            self.write(cx, Acknowledged::Yes, |_| Ok(()))?;
+        }
+        cx.policy.end_revocation(until);
+        Ok(removed)
+    }
+
+    /// Visits all sessions of one snapshot.
+    fn for_each_session(&self, mut visit: impl FnMut(&SessionRow)) -> Result<()> {
+        let handle = self.handle()?;
+        let last_used = handle.shm.last_used();
+        let txn = handle.env.read()?;
+        let mut next = Vec::new();
+        while let Some((key, bytes)) = txn.first_from(Table::Sessions, &next)? {
+            if let Ok((row, _)) = SessionRow::read(parse_key(key)?, bytes, &last_used, self.seals()) {
+                visit(&row);
+            }
+            next.clear();
+            next.extend_from_slice(key);
+            next.push(0);
+        }
+        Ok(())
     }
 
     /// Runs a step that may need more room, after making some if there is none.
@@ -469,8 +513,12 @@ impl Engine for Lmdb {
         {
             thread::sleep(SWEEP_PAUSE);
         }
+        // Left by a `revoke_all` that had no room for their removal, or whose process has died.
+        let mut removed = match self.remove_revoked(cx, max) {
+            Err(error) if is_out_of_room(&error) => 0,
+            removed => removed?,
+        };
         let first_deadline = || handle.env.read().and_then(|txn| deadline_index::first_deadline(&txn));
-        let mut removed = 0;
         while removed < max && first_deadline()?.is_some_and(|deadline| deadline <= cx.clock.now_ms()) {
             let (count, is_more) = self.write_batch(cx, Acknowledged::No, expiry::MAX_VISITS, |txn, max_visits| {
                 expiry::sweep(txn, max - removed, max_visits)
@@ -510,8 +558,7 @@ impl Engine for Lmdb {
             // Each time from the beginning: a session that was renewed meanwhile may be anywhere.
             let ended = self.write_batch(cx, Acknowledged::Yes, REVOKED_AT_ONCE, |txn, max| {
                 let except = except.map(|key| txn.resolve_live(key)).transpose()?.flatten();
-                let is_done = txn.revoke(principal, except, max)?;
-                Ok((txn.effects.revoked, is_done))
+                txn.revoke(principal, except, max)
             });
             let (count, is_done) = ended.or_else(|error| {
                 self.end_in_slots(cx, error, |txn| {
@@ -528,8 +575,33 @@ impl Engine for Lmdb {
         }
     }
 
-    fn revoke_all(&self, _: &Context) -> Result<u64> {
-        Err(Error::fixed(ErrorKind::Unsupported, "revoke_all is not built yet for lmdb:"))
+    fn revoke_all(&self, cx: &Context) -> Result<u64> {
+        let handle = self.handle()?;
+        // The sessions that were made while the clock was ahead are older than this call too.
+        let mut newest = NONE_REVOKED;
+        self.for_each_session(|row| newest = newest.max(row.header.created))?;
+        let before = {
+            // Nothing is written: it keeps writers away, which go by the time from then on.
+            let _txn = handle.write()?;
+            let time = cx.step_time();
+            cx.policy.set_revoked_until(newest.max(time.now).max(time.revoked_until));
+            time
+        };
+        if handle.survives_power_cut {
+            handle.shm.note_failure(handle.shm.sync())?;
+        }
+        let mut revoked = 0;
+        let time = cx.step_time();
+        self.for_each_session(|row| {
+            let was_live = row.header.is_live(&before) && row.slot_state != SlotState::Expired;
+            revoked += u64::from(was_live && row.header.is_revoked(&time));
+        })?;
+        match self.remove_revoked(cx, u64::MAX) {
+            // They have ended; a later sweep removes them.
+            Err(error) if is_out_of_room(&error) => {}
+            removed => drop(removed?),
+        }
+        Ok(revoked)
     }
 
     fn usage(&self, _: &Context) -> Result<EngineUsage> {
@@ -546,6 +618,11 @@ impl Engine for Lmdb {
         let handle = self.handle()?;
         check::tables::check(handle, &handle.env.read()?, self.seals())
     }
+}
+
+/// Whether a step has failed for want of room in the file, or of readers that keep it.
+fn is_out_of_room(error: &Error) -> bool {
+    *error == file_full() || error.kind() == ErrorKind::Busy
 }
 
 /// Counts a read that found nothing.

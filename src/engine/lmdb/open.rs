@@ -25,6 +25,7 @@ use crate::{
     engine::registry::check_setting,
     error::{Error, ErrorKind, Result, one_line},
     os::clock,
+    session::policy::NONE_REVOKED,
 };
 
 /// LMDB needs some room of its own, however little is to be stored.
@@ -226,6 +227,7 @@ fn set_settings(shm: &SharedMemory, options: &OpenOptions, has_data: bool, file_
     }
     if !has_data {
         header.disk_failed.store(0, Ordering::Release);
+        header.policy.set_revoked_until(NONE_REVOKED);
     }
     shm.set_layout();
 }

@@ -83,6 +83,10 @@ impl SessionRow {
     /// Whether the session is live. If it is not, no call can use it from now on. `None`: a writer
     /// is about to end it, or was killed while it was.
     pub(super) fn is_live(&mut self, last_used: &LastUsedTable, time: &StepTime) -> Option<bool> {
+        // For good, so that its slot needs no mark, which would say that it has expired.
+        if self.header.is_revoked(time) {
+            return Some(false);
+        }
         loop {
             match self.slot_state {
                 SlotState::Expired => return Some(false),
@@ -371,8 +375,14 @@ impl<'a> SessionTxn<'a, '_> {
         Ok(header.meta(time.timeouts))
     }
 
-    /// Ends up to `max` sessions of a principal other than `except`. False: there may be more.
-    pub(super) fn revoke(&mut self, principal: PrincipalKey, except: Option<LookupKey>, max: u64) -> Result<bool> {
+    /// Ends up to `max` sessions of a principal other than `except`, and returns how many were live.
+    /// False: there may be more.
+    pub(super) fn revoke(
+        &mut self,
+        principal: PrincipalKey,
+        except: Option<LookupKey>,
+        max: u64,
+    ) -> Result<(u64, bool)> {
         let mut keys = Vec::new();
         let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
         while (keys.len() as u64) < max
@@ -384,17 +394,29 @@ impl<'a> SessionTxn<'a, '_> {
             }
         }
         let time = self.cx.step_time();
+        let mut revoked = 0;
         for key in &keys {
             if let Some(mut row) = self.find(key)? {
                 if self.is_live(&mut row, &time) {
-                    self.effects.revoked += 1;
+                    revoked += 1;
                 } else {
-                    self.effects.expired += 1;
+                    self.count_ended(&row, &time);
                 }
                 self.remove(&row)?;
             }
         }
-        Ok((keys.len() as u64) < max)
+        self.effects.revoked += revoked;
+        Ok((revoked, (keys.len() as u64) < max))
+    }
+
+    /// Counts a session that is removed and was not live.
+    pub(super) fn count_ended(&mut self, row: &SessionRow, time: &StepTime) {
+        if row.header.has_expired(time) {
+            self.effects.expired += 1;
+        } else if row.slot_state != SlotState::Expired {
+            self.effects.revoked += 1;
+        }
+        // Otherwise it was ended in its slot alone, and counted then.
     }
 
     /// Removes the least recently used sessions of a principal that have to make room for one more.

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::{env::Table, fixture::Fixture, session_txn::SessionRow};
-use crate::session::{alias::MAX_ALIASES, key::LookupKey};
+use crate::crypto::aead::OVERHEAD;
+use crate::session::{alias::MAX_ALIASES, key::LookupKey, policy::NONE_REVOKED};
 use crate::{Access, ErrorKind, Options, Ref, Sid, Store, Timeout, error::Result};
 
 const PLAIN: Options = Options::new();
@@ -72,9 +73,11 @@ const CHANGING: [std::ops::Range<usize>; 3] = [2..8, 16..24, 48..56];
 fn every_bit_of_record_is_authenticated() {
     let fixture = Fixture::new("");
     let store = &fixture.store;
-    let (sid, _) = store.create(b"role=user", &LASTING.principal("alice")).unwrap();
+    let (sid, _) = store.create(b"role=user", &LASTING.principal("alice").label("Firefox")).unwrap();
     let key = store.reference(&sid).unwrap().0;
     let mut genuine = fixture.value(Table::Sessions, &key);
+    // Behind the header, the principal and its own length.
+    let label = 98..98 + b"Firefox".len() + OVERHEAD;
     // Without its slot: the slot of a session that was found expired keeps it expired.
     genuine[CHANGING[0].clone()].fill(0);
     let mut dead = 0;
@@ -85,12 +88,16 @@ fn every_bit_of_record_is_authenticated() {
         let read = store.get(&sid, Access::Peek).map(|(payload, _)| payload).map_err(|error| error.kind());
         match CHANGING.iter().any(|range| range.contains(&(bit / 8))) {
             _ if read == Err(ErrorKind::NotFound) => dead += 1,
+            _ if label.contains(&(bit / 8)) => {
+                assert_eq!(read.as_deref(), Ok(&b"role=user"[..]), "bit {bit}");
+                assert_eq!(error_of(store.list(b"alice")), Some(ErrorKind::Corrupt), "bit {bit}");
+            }
             true => assert_eq!(read.as_deref(), Ok(&b"role=user"[..]), "bit {bit}"),
             false => assert_eq!(read, Err(ErrorKind::Corrupt), "bit {bit}"),
         }
     }
     // Ended long ago, so its payload is not looked at.
-    assert_eq!(dead, 4, "the signs of creation, last use and both timeouts");
+    assert_eq!(dead, 3, "the signs of last use and both timeouts");
     for len in 0..genuine.len() {
         fixture.put(Table::Sessions, &key, &genuine[..len]);
         assert_eq!(error_of(store.get(&sid, Access::Peek)), Some(ErrorKind::Corrupt), "cut to {len}");
@@ -200,10 +207,12 @@ fn session_survives_killed_writer_that_began_to_end_it() {
 fn session_made_ahead_of_clock_keeps_its_timeouts() {
     const HOUR: i64 = 3_600_000;
     type Call = fn(&Store, &Sid) -> Result<()>;
-    let calls: [(&str, Call); 6] = [
+    let calls: [(&str, Call); 8] = [
         ("get", |store, sid| store.get(sid, Access::Slide).map(drop)),
         ("peek", |store, sid| store.get(sid, Access::Peek).map(drop)),
         ("touch", |store, sid| store.touch(sid).map(drop)),
+        ("touch_ref", |store, sid| store.touch_ref(&store.reference(sid)?, Access::Slide).map(drop)),
+        ("touch_ref peek", |store, sid| store.touch_ref(&store.reference(sid)?, Access::Peek).map(drop)),
         ("put", |store, sid| store.put(sid, b"new", &PLAIN).map(drop)),
         ("reference", |store, sid| store.reference(sid).map(drop)),
         ("list", |store, _| store.list(b"alice").map(drop)),
@@ -314,5 +323,55 @@ fn sweep_removes_all_ended_aliases() {
     // Aliases are not counted.
     assert_eq!(store.sweep(1).unwrap(), 0);
     assert_eq!(fixture.aliases(), 0);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn revoke_all_ends_sessions_ahead_of_clock() {
+    for lead in [1, 5000, 3_600_000] {
+        let fixture = Fixture::new("clock=manual");
+        let store = &fixture.store;
+        store.create(b"one", &LASTING).unwrap();
+        store.advance_clock(lead).unwrap();
+        let (ahead, _) = store.create(b"two", &LASTING).unwrap();
+        fixture.handle().shm.header().manual_ms.fetch_sub(lead, std::sync::atomic::Ordering::AcqRel);
+        assert_eq!(store.revoke_all().unwrap(), 2, "{lead}");
+        assert_eq!(error_of(store.get(&ahead, Access::Peek)), Some(ErrorKind::NotFound), "{lead}");
+        assert_eq!((store.stats().unwrap().sessions, store.stats().unwrap().revoked), (0, 2), "{lead}");
+        // The next ones begin now, and not later than those that have ended.
+        let (_, meta) = store.create(b"three", &PLAIN).unwrap();
+        let now = fixture.handle().context().step_time().now;
+        assert_eq!(meta.created(), std::time::UNIX_EPOCH + Duration::from_millis(now as u64), "{lead}");
+        assert_eq!(store.revoke_all().unwrap(), 1, "{lead}");
+    }
+}
+
+/// What a process leaves that dies in a `revoke_all`, or finds no room in it.
+#[test]
+fn interrupted_revoke_all_is_finished_by_sweep() {
+    const SESSIONS: u64 = 200;
+    let fixture = Fixture::new("clock=manual");
+    let store = &fixture.store;
+    let (old, _) = store.create(b"one", &LASTING.principal("alice")).unwrap();
+    let (sid, _) = store.renew(&old, None, &PLAIN.grace(GRACE)).unwrap();
+    (1..SESSIONS).for_each(|_| drop(store.create(b"one", &LASTING.principal("alice")).unwrap()));
+    let policy = fixture.handle().policy();
+    policy.set_revoked_until(fixture.handle().context().step_time().now);
+    for sid in [&old, &sid] {
+        for (call, result) in uses(store, sid) {
+            assert_eq!(error_of(result), Some(ErrorKind::NotFound), "{call}");
+        }
+    }
+    assert_eq!(store.list(b"alice").unwrap(), []);
+    assert_eq!(store.check().unwrap(), Vec::<String>::new());
+    let (new, _) = store.create(b"new", &LASTING).unwrap();
+    assert_eq!(store.get(&new, Access::Slide).unwrap().0, b"new");
+    assert_eq!(store.stats().unwrap().sessions, SESSIONS + 1);
+    assert_eq!(store.sweep(5).unwrap(), 5);
+    assert_eq!(store.revoke(b"alice", None).unwrap(), 0);
+    assert_eq!(store.sweep(u64::MAX).unwrap(), 0);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.sessions, stats.revoked, stats.expired), (1, SESSIONS, 0));
+    assert_eq!((fixture.aliases(), policy.step_time(0).revoked_until), (0, NONE_REVOKED));
     assert_eq!(store.check().unwrap(), Vec::<String>::new());
 }
