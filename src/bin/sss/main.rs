@@ -88,7 +88,7 @@ fn execute(command: Command) -> Result<(), Failure> {
             watch::watch(&open(&args)?, &args.url, count.unwrap_or(u64::MAX), Format::new(args.json))
         }
         Command::Sweep { store: args, max } => {
-            let removed = sweep(&open(&args)?, max.unwrap_or(u64::MAX))?;
+            let removed = sweep(&args, max.unwrap_or(u64::MAX))?;
             print(report::count("removed", removed, Format::new(args.json))?)
         }
         Command::List { store: args, principal } => {
@@ -96,13 +96,18 @@ fn execute(command: Command) -> Result<(), Failure> {
             print(report::list(&entries, Format::new(args.json))?)
         }
         Command::Revoke { store: args, which } => {
-            let revoked = revoke(&open(&args)?, &which)?;
+            // Before the store is opened, which may take long.
+            if which.all && !which.yes && !dialog::can_ask() {
+                return Err(Failure::Usage(args::usage_error(
+                    "--all ends every session of the store: without a terminal to ask on it needs --yes",
+                )));
+            }
+            let revoked = revoke(&open(&args)?, &args.url, &which)?;
             print(report::count("revoked", revoked, Format::new(args.json))?)
         }
         Command::Check { store: args } => {
-            let store = open(&args)?;
-            let findings = with_progress(|| "checking".to_owned(), || store.check())?;
-            print(report::check(&findings, store.stats()?.sessions, Format::new(args.json))?)?;
+            let (findings, sessions) = with_progress(|| "checking".to_owned(), || check(&args))?;
+            print(report::check(&findings, sessions, Format::new(args.json))?)?;
             if findings.is_empty() { Ok(()) } else { Err(Failure::Told) }
         }
         Command::Completions { shell } => Ok(output::write(&manual::completions(shell))?),
@@ -118,10 +123,11 @@ fn open(store: &StoreArgs) -> Result<Store, Error> {
     Store::open_existing(&store.url)
 }
 
-fn sweep(store: &Store, max: u64) -> Result<u64, Error> {
+fn sweep(args: &StoreArgs, max: u64) -> Result<u64, Error> {
     let removed = AtomicU64::new(0);
     let describe = || format!("sweeping: {} removed", report::sessions(removed.load(Ordering::Relaxed)));
     with_progress(describe, || {
+        let store = open(args)?;
         loop {
             let wanted = (max - removed.load(Ordering::Relaxed)).min(SWEPT_AT_ONCE);
             let count = store.sweep(wanted)?;
@@ -133,7 +139,13 @@ fn sweep(store: &Store, max: u64) -> Result<u64, Error> {
     })
 }
 
-fn revoke(store: &Store, which: &RevokeArgs) -> Result<u64, Failure> {
+/// Opening the store is a part of it: that checks the file if no server has it open.
+fn check(args: &StoreArgs) -> Result<(Vec<String>, u64), Error> {
+    let store = open(args)?;
+    Ok((store.check()?, store.stats()?.sessions))
+}
+
+fn revoke(store: &Store, url: &str, which: &RevokeArgs) -> Result<u64, Failure> {
     let principal = which.principal.as_ref().map(|principal| principal.as_encoded_bytes());
     match (principal, &which.reference) {
         (Some(principal), None) => Ok(store.revoke(principal, None)?),
@@ -142,10 +154,11 @@ fn revoke(store: &Store, which: &RevokeArgs) -> Result<u64, Failure> {
             Ok(1)
         }
         (Some(principal), Some(digits)) => {
-            store.delete_ref(&find(&store.list(principal)?, digits)?, None)?;
+            let reference = digits.parse().or_else(|_| find(&store.list(principal)?, digits))?;
+            store.delete_ref(&reference, Some(principal))?;
             Ok(1)
         }
-        (None, None) => revoke_all(store, which.yes),
+        (None, None) => revoke_all(store, url, which.yes),
     }
 }
 
@@ -168,18 +181,16 @@ fn told(reason: &str) -> Failure {
     Failure::Told
 }
 
-fn revoke_all(store: &Store, is_confirmed: bool) -> Result<u64, Failure> {
-    if !is_confirmed && !dialog::can_ask() {
-        return Err(Failure::Usage(args::usage_error(
-            "--all ends every session of the store: without a terminal to ask on it needs --yes",
-        )));
-    }
-    let sessions = || store.stats().map(|stats| report::sessions(stats.sessions));
+fn revoke_all(store: &Store, url: &str, is_confirmed: bool) -> Result<u64, Failure> {
+    let count = || store.stats().map(|stats| report::sessions(stats.sessions));
     if !is_confirmed {
-        let question = format!("This ends every session of the store, which has {}. Continue?", sessions()?);
+        let question = format!("This ends every session of the store, which has {}. Continue?", count()?);
         if !dialog::confirms(&question) {
             return Err(told("nothing was revoked"));
         }
     }
-    Err(told("not yet"))
+    // The sessions of redis: are counted one by one.
+    let left = || if report::counts_all_processes(url) { count().ok() } else { None };
+    let describe = || left().map_or("revoking".to_owned(), |left| format!("revoking: {left} left"));
+    Ok(with_progress(describe, || store.revoke_all())?)
 }

@@ -93,6 +93,8 @@ an array of {"ref", "label", "created", "authenticated", "last_seen", "expires",
 \fBcheck\fR
 {"ok", "sessions", "findings"}
 .PP
+A label of a store with a secret_file can be shown only if the URL names that file too.
+.PP
 Errors are text on standard error in all formats, one line that begins with "sss: ".
 .PP
 A redis: store counts in each of its servers' processes, so \fBstats\fR and \fBwatch\fR show only its sessions and bytes. They read all of its keys for that.
@@ -117,6 +119,6 @@ The URL of the store if none is given. A password in it is not visible to other 
 sss list lmdb:/var/lib/app/sessions \-\-principal alice
 sss revoke lmdb:/var/lib/app/sessions \-\-principal alice \-\-ref 3f2a91c0
 sss list \-\-json \-\-principal alice | jq \-r '.[].ref'
-sss sweep lmdb:/var/lib/app/sessions
+sss revoke lmdb:/var/lib/app/sessions \-\-all \-\-yes
 .EE
 "#;

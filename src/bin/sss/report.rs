@@ -156,14 +156,14 @@ struct ListRow {
 
 impl From<&Entry> for ListRow {
     fn from(entry: &Entry) -> ListRow {
-        let label = label(entry);
+        let label = entry.label.as_deref();
         let text = label.and_then(|label| str::from_utf8(label).ok());
         ListRow {
             reference: entry.reference.to_string(),
             label: text.map(str::to_owned),
             label_base64: label.filter(|_| text.is_none()).map(Base64::encode_string),
             created: rfc_3339(entry.meta.created()),
-            authenticated: authenticated(entry).and_then(rfc_3339),
+            authenticated: entry.meta.authenticated().and_then(rfc_3339),
             last_seen: rfc_3339(entry.meta.last_seen()),
             expires: entry.meta.expires().and_then(rfc_3339),
             version: entry.meta.version(),
@@ -194,23 +194,15 @@ fn table_row(entry: &Entry, digits: usize, now: SystemTime) -> Row {
     let mut row = Row::from([
         entry.reference.to_string()[..digits].to_owned(),
         relative(entry.meta.created(), now),
-        time(authenticated(entry), "-"),
+        time(entry.meta.authenticated(), "-"),
         relative(entry.meta.last_seen(), now),
         time(entry.meta.expires(), "never"),
         size(entry.payload_len),
-        escaped(label(entry).unwrap_or_default()),
+        escaped(entry.label.as_deref().unwrap_or_default()),
     ]);
     // A label that does not fit is cut, not wrapped.
     row.max_height(1);
     row
-}
-
-fn label(_: &Entry) -> Option<&[u8]> {
-    None
-}
-
-fn authenticated(_: &Entry) -> Option<SystemTime> {
-    None
 }
 
 /// The fewest digits by which all references of a list differ, but at least 8.

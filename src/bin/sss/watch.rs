@@ -27,8 +27,8 @@ pub fn watch(store: &Store, url: &str, count: u64, format: Format) -> Result<(),
     let mut due = before.at + INTERVAL;
     let mut lines = 0;
     while lines < count && !is_interrupted(&interrupt, due) {
-        // Not a burst of lines after a pause.
-        due = (due + INTERVAL).max(Instant::now());
+        // Each second, but not two lines at once after a pause.
+        due = (due + INTERVAL).max(Instant::now() + INTERVAL / 2);
         let now = match sample(store, url) {
             Ok(now) => now,
             // It may come back.

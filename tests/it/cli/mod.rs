@@ -107,8 +107,9 @@ fn revoke_takes_references() {
     fails(&["--all", "--principal", "alice"], 2, "cannot be used with");
     fails(&["--principal", "alice", "--yes"], 2, "--all");
     // Of another user, even as a whole.
-    fails(&["--principal", "alice", "--ref", &bobs.0], 1, "no session");
-    fails(&["--principal", "nobody", "--ref", &first.0], 1, "no session");
+    fails(&["--principal", "alice", "--ref", &bobs.0], 1, "no such session");
+    fails(&["--principal", "alice", "--ref", &bobs.0[..20]], 1, "no session");
+    fails(&["--principal", "nobody", "--ref", &first.0], 1, "no such session");
     let common = first.0.bytes().zip(second.0.bytes()).take_while(|(a, b)| a == b).count();
     if common > 0 {
         fails(&["--principal", "alice", "--ref", &first.0[..common]], 1, "of 2 sessions");
@@ -119,6 +120,50 @@ fn revoke_takes_references() {
     assert_eq!(revoke(&["--ref", &second.0, "--json"]).stdout, b"{\"revoked\":1}\n");
     fails(&["--ref", &second.0], 1, "no such session");
     assert!(store.get(&bobs.1, Access::Peek).is_ok());
+}
+
+#[test]
+fn revoke_all_needs_yes_without_terminal() {
+    let place = TemporaryStore::of(Engine::Lmdb);
+    let store = place.open("");
+    let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+    store.create(b"hello", &Options::new()).unwrap();
+    let url = bare(&place);
+    assert!(refused(&["revoke", &url, "--all"], 2).contains("needs --yes"));
+    assert!(store.get(&sid, Access::Peek).is_ok());
+    assert_eq!(said(&["revoke", &url, "--all", "--yes"]), "revoked\t2");
+    assert!(store.get(&sid, Access::Peek).is_err());
+    assert_eq!(said(&["revoke", &url, "--all", "--yes", "--json"]), "{\"revoked\":0}");
+}
+
+/// Labels come from clients: a terminal must not obey them, and JSON must not change them.
+#[test]
+fn labels_are_escaped_and_lossless() {
+    let place = TemporaryStore::of(Engine::Lmdb);
+    let store = place.open("");
+    for (label, field, json) in [
+        (&b"Firefox on Linux, 127.0.0.1"[..], "Firefox on Linux, 127.0.0.1", Some("Firefox on Linux, 127.0.0.1")),
+        (b"\x1b[2J\tx\n\\", "\\u{1b}[2J\\tx\\n\\\\", Some("\u{1b}[2J\tx\n\\")),
+        ("\u{202e}\u{9b}1m é 日本".as_bytes(), "\\u{202e}\\u{9b}1m é 日本", Some("\u{202e}\u{9b}1m é 日本")),
+        (b"\xff\x00", "\\xff\\0", None),
+    ] {
+        store.create(b"hello", &of(b"alice").label(label)).unwrap();
+        let args = ["list", &bare(&place), "--principal", "alice"];
+        assert_eq!(fields(&args)[0][7], field);
+        let line = said(&[&args[..], &["--json"]].concat());
+        assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line}");
+        let list: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(list[0]["label"].as_str(), json);
+        assert_eq!(list[0]["label_base64"].as_str(), if json.is_none() { Some("/wA=") } else { None });
+        assert_eq!((list[0]["authenticated"].as_str(), fields(&args)[0][2].as_str()), {
+            let created = list[0]["created"].as_str().unwrap();
+            (Some(created), created)
+        });
+        store.revoke(b"alice", None).unwrap();
+    }
+    store.create(b"hello", &of(b"alice")).unwrap();
+    let list = json(&["list", &bare(&place), "--principal", "alice", "--json"]);
+    assert!(list[0]["label"].is_null() && list[0].get("label_base64").is_none());
 }
 
 #[test]
