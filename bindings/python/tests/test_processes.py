@@ -36,10 +36,7 @@ def shared(temporary: TemporaryStore) -> Iterator[Store]:
         yield opened
 
 
-INHERITED_CALLS = {name: call for name, call in CALLS.items() if name != "revoke_all"}
-
-
-@pytest.mark.parametrize("call", INHERITED_CALLS.values(), ids=INHERITED_CALLS)
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_inherited_lmdb_store_works(shared: Store, call: Callable[[Store], Any]) -> None:
     def work() -> str:
         call(shared)

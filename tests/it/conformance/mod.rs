@@ -137,8 +137,7 @@ fn run_file(file: &'static str) {
         "memory" => in_memory,
         "processes" => !in_memory && !in_redis,
         "limits" => !in_redis,
-        "login" | "labels" | "references" => true,
-        "revoke_all" => in_memory || in_redis,
+        "login" | "labels" | "references" | "revoke_all" => true,
         _ => false,
     };
     for scenario in scenarios(file) {

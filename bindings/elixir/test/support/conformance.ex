@@ -23,12 +23,12 @@ defmodule Conformance do
   def missing_abilities(scenario) do
     of_engine =
       case TemporaryStore.engine() do
-        "memory" -> ~w(limits memory revoke_all)
+        "memory" -> ~w(limits memory)
         "lmdb" <> _ -> ~w(limits processes)
-        "redis" <> _ -> ~w(revoke_all)
+        "redis" <> _ -> []
       end
 
-    scenario.needs -- (~w(close login labels references) ++ of_engine)
+    scenario.needs -- (~w(close login labels references revoke_all) ++ of_engine)
   end
 
   defp load_file(path) do
