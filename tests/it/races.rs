@@ -117,18 +117,29 @@ fn session_deleted_by_reference_stays_dead() {
     assert_empty(&store);
 }
 
+/// Ends the sessions of a principal, or all.
+type Revoke = fn(&Store) -> u64;
+const REVOKE: Revoke = |store| store.revoke(b"alice", None).unwrap();
+const REVOKE_ALL: Revoke = |store| store.revoke_all().unwrap();
+
 #[test]
 fn revoked_session_stays_dead() {
-    revoked_never_comes_back_in(&open(""));
-    revoked_never_comes_back_in(&open("seal=on"));
+    revoked_never_comes_back_in(&open(""), REVOKE);
+    revoked_never_comes_back_in(&open("seal=on"), REVOKE);
 }
 
-fn revoked_never_comes_back_in(store: &Store) {
+#[test]
+fn session_ended_by_revoke_all_stays_dead() {
+    revoked_never_comes_back_in(&open(""), REVOKE_ALL);
+    // All sessions are of the same millisecond.
+    revoked_never_comes_back_in(&open("clock=manual"), REVOKE_ALL);
+}
+
+fn revoked_never_comes_back_in(store: &Store, revoke: Revoke) {
     for how in USES {
         for _ in 0..rounds(how) {
             let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
-            let (revoked, new) =
-                race(|| store.revoke(b"alice", None).unwrap(), || use_session(store, sid.as_ref(), how));
+            let (revoked, new) = race(|| revoke(store), || use_session(store, sid.as_ref(), how));
             assert_eq!(revoked, 1, "{how}: it was alive when revoke was called");
             assert_gone(store, &sid, how);
             new.iter().for_each(|new| assert_gone(store, new, how));
@@ -161,16 +172,25 @@ fn revoke_spares_exception_during_renew() {
     assert_empty(&store);
 }
 
-/// "Whatever create or renew had returned before revoke was called is dead when it returns", with
-/// several threads that never stop creating, renewing and writing.
 #[test]
 fn revoke_ends_everything_returned_before() {
-    let store = open("");
+    returned_before_is_dead_after_in(&open(""), REVOKE);
+}
+
+#[test]
+fn revoke_all_ends_everything_returned_before() {
+    returned_before_is_dead_after_in(&open(""), REVOKE_ALL);
+    returned_before_is_dead_after_in(&open("clock=manual"), REVOKE_ALL);
+}
+
+/// "Whatever create or renew had returned before revoke was called is dead when it returns", with
+/// several threads that never stop creating, renewing and writing.
+fn returned_before_is_dead_after_in(store: &Store, revoke: Revoke) {
     let returned: Mutex<Vec<Sid>> = Mutex::default();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for worker in 0..3 {
-            let (store, returned, done) = (&store, &returned, &done);
+            let (returned, done) = (&returned, &done);
             scope.spawn(move || {
                 let mut rng = Rng(worker);
                 let mut mine: Vec<Vec<u8>> = Vec::new();
@@ -200,15 +220,125 @@ fn revoke_ends_everything_returned_before() {
                 thread::yield_now();
             }
             let before = std::mem::take(&mut *returned.lock().unwrap());
-            store.revoke(b"alice", None).unwrap();
+            revoke(store);
             before.iter().for_each(|sid| assert!(found(store.get(sid, Access::Peek)).is_none(), "revoked and alive"));
             all.extend(before);
         }
         drop(stop);
         all.iter().for_each(|sid| assert!(found(store.get(sid, Access::Peek)).is_none(), "it came back"));
     });
-    store.revoke(b"alice", None).unwrap();
+    revoke(store);
+    assert_empty(store);
+}
+
+/// What is created meanwhile is ended, and counted, or lives on; nothing is in between, and nothing
+/// is counted twice.
+#[test]
+fn revoke_all_counts_each_session_once() {
+    for options in ["", "clock=manual"] {
+        let store = open(options);
+        let done = AtomicBool::new(false);
+        let revoked: u64 = thread::scope(|scope| {
+            for _ in 0..2 {
+                let (store, done) = (&store, &done);
+                scope.spawn(move || {
+                    while !done.load(Ordering::Relaxed) {
+                        let (mut sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+                        for renewal in [grace(60_000), PLAIN] {
+                            let Some((new, _)) = found(store.renew(&sid, None, &renewal)) else { break };
+                            sid = new;
+                        }
+                        let was_dead = found(store.get(&sid, Access::Peek)).is_none();
+                        let is_alive = found(store.touch(&sid)).is_some();
+                        assert!(!(was_dead && is_alive), "it came back");
+                    }
+                });
+            }
+            let revoke = || (0..ROUNDS).map(|_| store.revoke_all().unwrap()).sum::<u64>();
+            let _stop = Done(&done);
+            let (one, other) = race(revoke, revoke);
+            one + other
+        });
+        let stats = store.stats().unwrap();
+        assert_eq!((stats.revoked, stats.created - revoked), (revoked, stats.sessions), "{stats:?}");
+        assert_eq!(store.list(b"alice").unwrap().len() as u64, stats.sessions);
+        assert_eq!(store.revoke_all().unwrap(), stats.sessions);
+        assert_empty(&store);
+    }
+}
+
+#[test]
+fn login_keeps_concurrent_put_if() {
+    let store = open("");
+    for _ in 0..ROUNDS * 2 {
+        let (sid, _) = store.create(b"old", &PLAIN).unwrap();
+        let login = of(b"alice").label("phone");
+        let (put, (new, meta)) =
+            race(|| found(store.put_if(&sid, 1, b"new", &PLAIN)), || store.renew(&sid, None, &login).unwrap());
+        assert!(meta.authenticated().is_some());
+        let (payload, after) = store.get(&new, Access::Peek).unwrap();
+        let expected: (&[u8], u64) = if put.is_some() { (b"new", 2) } else { (b"old", 1) };
+        assert_eq!(
+            (payload.as_slice(), after.version(), after.authenticated()),
+            (expected.0, expected.1, meta.authenticated())
+        );
+        assert_eq!(store.list(b"alice").unwrap()[0].label.as_deref(), Some(&b"phone"[..]));
+        store.delete(&new).unwrap();
+    }
     assert_empty(&store);
+}
+
+#[test]
+fn delete_ref_spares_session_of_new_principal() {
+    let store = open("");
+    type Move = fn(&Store, &Sid) -> bool;
+    let moves: [(&str, Move); 2] = [
+        ("renew", |store, sid| found(store.renew(sid, None, &of(b"bob"))).is_some()),
+        ("put", |store, sid| found(store.put(sid, b"again", &of(b"bob"))).is_some()),
+    ];
+    for (how, change) in moves {
+        for _ in 0..ROUNDS {
+            let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
+            let reference = store.reference(&sid).unwrap();
+            let (deleted, moved) =
+                race(|| found(store.delete_ref(&reference, Some(b"alice"))), || change(&store, &sid));
+            assert_ne!(deleted.is_some(), moved, "{how}");
+            assert_eq!(store.list(b"bob").unwrap().len(), usize::from(moved), "{how}");
+            assert!(store.list(b"alice").unwrap().is_empty(), "{how}");
+            store.revoke(b"bob", None).unwrap();
+        }
+    }
+    assert_empty(&store);
+}
+
+/// A list shows no label that was given with another principal.
+#[test]
+fn label_never_changes_its_principal() {
+    let store = open("");
+    let (sid, _) = store.create(b"hello", &PLAIN).unwrap();
+    let people = ["alice", "bob"];
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for name in people {
+            let (store, sid, done) = (&store, &sid, &done);
+            scope.spawn(move || {
+                let mut rng = Rng(name.len() as u64);
+                while !done.load(Ordering::Relaxed) {
+                    let options = of(name.as_bytes());
+                    let options = if rng.one_in(2) { options.label(name) } else { options };
+                    store.put(sid, &vec![7; rng.below(200)], &options).unwrap();
+                }
+            });
+        }
+        let _stop = Done(&done);
+        for _ in 0..ROUNDS * 4 {
+            for name in people {
+                let entries = store.list(name.as_bytes()).unwrap();
+                let labels = entries.iter().filter_map(|entry| entry.label.as_deref());
+                assert!(labels.into_iter().all(|label| label == name.as_bytes()), "{name}: {entries:?}");
+            }
+        }
+    });
 }
 
 #[test]
