@@ -5,9 +5,18 @@ use super::{
     Pair,
     reference::{Id, Opts, Who},
 };
-use crate::common::FOREVER;
+use crate::common::{FOREVER, INHERIT};
 
 const PRINCIPALS: [&str; 3] = ["alice", "bob", "a\0b"];
+const LABELS: [&str; 4] = ["phone", "Firefox on Linux, 127.0.0.1, by password and passkey", "\0", LONGEST];
+const LONGEST: &str = match std::str::from_utf8(&[b'l'; 255]) {
+    Ok(label) => label,
+    Err(_) => unreachable!(),
+};
+const TOO_LONG: &str = match std::str::from_utf8(&[b'l'; 256]) {
+    Ok(label) => label,
+    Err(_) => unreachable!(),
+};
 
 impl Pair {
     /// Mostly the id of a living session, sometimes an old one in its grace time, a recent one, any
@@ -37,6 +46,7 @@ impl Pair {
             3 => FOREVER - 1,
             4 => 1,
             5..10 => 1 + rng.below(usual) as i64,
+            10..14 => INHERIT,
             _ => 0,
         };
         let (timeout, idle) = (timeout(12_000), timeout(4_000));
@@ -52,13 +62,22 @@ impl Pair {
             4..20 if renew => self.rng.below(5_000) as i64,
             _ => 0,
         };
-        Opts { timeout, idle, who, grace }
+        let label = match self.rng.below(60) {
+            0 => Some(self.rng.pick(&LABELS)),
+            1..4 if matches!(who, Who::Set(_)) => Some(""),
+            4 if matches!(who, Who::Set(_)) => Some(TOO_LONG),
+            5..30 if matches!(who, Who::Set(_)) => Some(self.rng.pick(&LABELS)),
+            _ => None,
+        };
+        let reauthenticated = if renew { self.rng.one_in(6) } else { self.rng.one_in(80) };
+        Opts { timeout, idle, who, label, grace, reauthenticated }
     }
 
     /// Too large only if nothing else is wrong: which of two mistakes is named first is not
     /// promised.
     pub fn payload(&mut self, opts: &Opts) -> Vec<u8> {
-        let sound = opts.grace == 0 && !matches!(opts.who, Who::Clear | Who::Set(""));
+        let is_plain = opts.grace == 0 && opts.label.is_none() && !opts.reauthenticated;
+        let sound = is_plain && !matches!(opts.who, Who::Clear | Who::Set(""));
         let longest = self.model.rules.max_payload;
         let len = match self.rng.below(20) {
             0 => 0,

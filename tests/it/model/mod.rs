@@ -127,11 +127,13 @@ impl Pair {
             0..15 => self.create(),
             15..35 => self.get(),
             35..50 => self.put(),
-            50..57 => self.touch(),
+            50..54 => self.touch(),
+            54..57 => self.touch_ref(),
             57..68 => self.renew(),
             68..72 => self.delete(),
             72..74 => self.delete_ref(),
             74..78 => self.list(),
+            78..80 if self.rng.one_in(30) => self.revoke_all(),
             78..80 => self.revoke(),
             80..85 => self.reference(),
             85..88 => self.sweep(),
@@ -182,8 +184,17 @@ impl Pair {
         let id = self.id();
         self.note(|| format!("touch {id}"));
         let got = self.store.touch(&self.sids[id]).map(|meta| meta.plain());
-        let want = self.model.touch(id);
+        let want = self.model.touch(id, true);
         self.compare(got, want);
+    }
+
+    fn touch_ref(&mut self) {
+        let (id, slide) = (self.id(), self.rng.one_in(2));
+        let Some(reference) = self.refs.get(&id).copied() else { return };
+        self.note(|| format!("touch_ref {id} slide={slide}"));
+        let got = self.store.touch_ref(&reference, if slide { Access::Slide } else { Access::Peek });
+        let want = self.model.touch(id, slide);
+        self.compare(got.map(|meta| meta.plain()), want);
     }
 
     fn renew(&mut self) {
@@ -207,8 +218,10 @@ impl Pair {
     fn delete_ref(&mut self) {
         let id = self.id();
         let Some(reference) = self.refs.get(&id).copied() else { return };
-        self.note(|| format!("delete_ref {id}"));
-        let (got, want) = (self.store.delete_ref(&reference, None), self.model.delete(id));
+        let principal = self.rng.one_in(2).then(|| self.principal());
+        self.note(|| format!("delete_ref {id} {principal:?}"));
+        let got = self.store.delete_ref(&reference, principal.map(str::as_bytes));
+        let want = self.model.delete_of(id, principal);
         self.compare(got, want);
     }
 
@@ -218,13 +231,16 @@ impl Pair {
         let got = self.store.list(principal.as_bytes()).map(|entries| {
             let ordered = entries.is_sorted_by_key(|entry| entry.meta.created());
             let mut entries: Vec<_> =
-                entries.iter().map(|e| (e.reference, e.meta.plain(), e.payload_len as usize)).collect();
-            entries.sort_by_key(|(reference, meta, _)| (meta.created_ms, *reference));
+                entries.into_iter().map(|e| (e.reference, e.meta.plain(), e.payload_len as usize, e.label)).collect();
+            entries.sort_by_key(|(reference, meta, ..)| (meta.created_ms, *reference));
             (ordered, entries)
         });
         let want = self.model.list(principal).map(|list| {
-            let mut list: Vec<_> = list.into_iter().map(|(id, meta, len)| (self.refs[&id], meta, len)).collect();
-            list.sort_by_key(|(reference, meta, _)| (meta.created_ms, *reference));
+            let shown = |(id, meta, len, label): (Id, PlainMeta, usize, Option<&str>)| {
+                (self.refs[&id], meta, len, label.map(|label| label.as_bytes().to_vec()))
+            };
+            let mut list: Vec<_> = list.into_iter().map(shown).collect();
+            list.sort_by_key(|(reference, meta, ..)| (meta.created_ms, *reference));
             (true, list)
         });
         self.compare(got, want);
@@ -236,6 +252,12 @@ impl Pair {
         let got = self.store.revoke(principal.as_bytes(), except.map(|id| self.sids[id].as_slice()));
         let want = self.model.revoke(principal, except);
         self.compare(got, want);
+    }
+
+    fn revoke_all(&mut self) {
+        self.note(|| "revoke_all".to_owned());
+        let (got, want) = (self.store.revoke_all(), self.model.revoke_all());
+        self.compare(got, Ok(want));
     }
 
     fn reference(&mut self) {
@@ -366,7 +388,14 @@ fn options<'a>(opts: &Opts) -> Options<'a> {
         Who::Clear => Principal::Clear,
         Who::Set(principal) => Principal::Set(principal.as_bytes()),
     };
-    Options::new().timeout_ms(opts.timeout).idle_timeout_ms(opts.idle).with_principal(principal).grace_ms(opts.grace)
+    let mut options = Options::new()
+        .timeout_ms(opts.timeout)
+        .idle_timeout_ms(opts.idle)
+        .with_principal(principal)
+        .grace_ms(opts.grace);
+    options.label = opts.label.map(str::as_bytes);
+    options.reauthenticated = opts.reauthenticated;
+    options
 }
 
 /// Which of several sessions that were used equally long ago was ended is the store's choice: ask

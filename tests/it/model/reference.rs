@@ -2,7 +2,7 @@
 //! stay too simple to be wrong, so it knows nothing of shards, hashes, locks or lazy clearing, and
 //! shares no code with the library.
 
-use crate::common::{FOREVER, PlainMeta};
+use crate::common::{FOREVER, INHERIT, PlainMeta};
 use std::collections::BTreeMap;
 
 use sss::{ErrorKind, Stats};
@@ -23,13 +23,17 @@ pub struct Opts {
     pub timeout: i64,
     pub idle: i64,
     pub who: Who,
+    /// With a principal only; empty removes it.
+    pub label: Option<&'static str>,
     pub grace: i64,
+    pub reauthenticated: bool,
 }
 
 #[derive(Clone, Debug)]
 pub struct Session {
     pub payload: Vec<u8>,
     pub principal: Option<&'static str>,
+    pub label: Option<&'static str>,
     pub version: u64,
     created: i64,
     authenticated: Option<i64>,
@@ -109,21 +113,33 @@ impl Model {
         Ok((session.payload.clone(), meta))
     }
 
-    pub fn touch(&mut self, id: Id) -> Answer<PlainMeta> {
+    pub fn touch(&mut self, id: Id, slide: bool) -> Answer<PlainMeta> {
         let (now, rules) = (self.now, self.rules);
         let session = self.living.get_mut(&id).ok_or(ErrorKind::NotFound)?;
-        session.seen = now;
+        session.seen = if slide { now } else { session.seen };
         Ok(session.meta(&rules))
     }
 
     pub fn delete(&mut self, id: Id) -> Answer<()> {
-        self.living.remove(&id).ok_or(ErrorKind::NotFound)?;
+        self.delete_of(id, None)
+    }
+
+    /// With a principal, only a session of that principal.
+    pub fn delete_of(&mut self, id: Id, principal: Option<&str>) -> Answer<()> {
+        if principal == Some("") {
+            return Err(ErrorKind::Invalid);
+        }
+        let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
+        if principal.is_some() && session.principal != principal {
+            return Err(ErrorKind::NotFound);
+        }
+        self.living.remove(&id);
         self.counts.deleted += 1;
         Ok(())
     }
 
     pub fn create(&mut self, id: Id, payload: &[u8], opts: &Opts, gone: &dyn Fn(Id) -> bool) -> Answer<PlainMeta> {
-        let wrong = opts.who == Who::Clear || opts.grace != 0;
+        let wrong = opts.who == Who::Clear || opts.grace != 0 || opts.reauthenticated;
         self.check(Some(payload), opts, wrong)?;
         let meta = self.write(None, id, Some(payload), opts, gone)?;
         self.counts.created += 1;
@@ -138,7 +154,7 @@ impl Model {
         opts: &Opts,
         gone: &dyn Fn(Id) -> bool,
     ) -> Answer<PlainMeta> {
-        self.check(Some(payload), opts, opts.grace != 0)?;
+        self.check(Some(payload), opts, opts.grace != 0 || opts.reauthenticated)?;
         let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
         if version.is_some_and(|version| version != session.version) {
             self.counts.conflicts += 1;
@@ -157,7 +173,7 @@ impl Model {
         opts: &Opts,
         gone: &dyn Fn(Id) -> bool,
     ) -> Answer<PlainMeta> {
-        self.check(payload, opts, false)?;
+        self.check(payload, opts, opts.reauthenticated && (opts.grace != 0 || opts.who == Who::Clear))?;
         let session = self.living.get(&id).ok_or(ErrorKind::NotFound)?;
         let logs_in = matches!(opts.who, Who::Set(who) if session.principal != Some(who));
         if opts.grace > 0 && logs_in {
@@ -174,13 +190,13 @@ impl Model {
     }
 
     /// The living sessions of a principal, oldest first; equally old ones in any order.
-    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, PlainMeta, usize)>> {
+    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, PlainMeta, usize, Option<&'static str>)>> {
         if principal.is_empty() {
             return Err(ErrorKind::Invalid);
         }
         let mut list: Vec<_> =
-            self.of(principal).map(|(id, session)| (id, session.meta(&self.rules), session.payload.len())).collect();
-        list.sort_by_key(|(_, meta, _)| meta.created_ms);
+            self.of(principal).map(|(id, s)| (id, s.meta(&self.rules), s.payload.len(), s.label)).collect();
+        list.sort_by_key(|(_, meta, ..)| meta.created_ms);
         Ok(list)
     }
 
@@ -195,6 +211,13 @@ impl Model {
         Ok(ended.len() as u64)
     }
 
+    pub fn revoke_all(&mut self) -> u64 {
+        let ended = self.living.len() as u64;
+        self.living.clear();
+        self.counts.revoked += ended;
+        ended
+    }
+
     fn of(&self, principal: &str) -> impl Iterator<Item = (Id, &Session)> {
         self.living.iter().filter(move |(_, s)| s.principal == Some(principal)).map(|(id, s)| (*id, s))
     }
@@ -205,7 +228,8 @@ impl Model {
             self.counts.rejected += 1;
             return Err(ErrorKind::TooLarge);
         }
-        if wrong || opts.who == Who::Set("") { Err(ErrorKind::Invalid) } else { Ok(()) }
+        let bad_label = opts.label.is_some_and(|label| label.len() > 255 || !matches!(opts.who, Who::Set(_)));
+        if wrong || bad_label || opts.who == Who::Set("") { Err(ErrorKind::Invalid) } else { Ok(()) }
     }
 
     /// The common part of create (`old` is `None`), put (`old` is `new`) and renew.
@@ -220,6 +244,7 @@ impl Model {
         let blank = Session {
             payload: Vec::new(),
             principal: None,
+            label: None,
             version: 0,
             created: self.now,
             authenticated: None,
@@ -236,11 +261,12 @@ impl Model {
             after.payload = payload.to_vec();
             after.version += 1;
         }
-        if opts.timeout != 0 {
-            after.timeout = opts.timeout;
-        }
-        if opts.idle != 0 {
-            after.idle = opts.idle;
+        for (own, given) in [(&mut after.timeout, opts.timeout), (&mut after.idle, opts.idle)] {
+            *own = match given {
+                0 => *own,
+                INHERIT => 0,
+                given => given,
+            };
         }
         match opts.who {
             Who::Keep => {}
@@ -249,8 +275,15 @@ impl Model {
         }
 
         // Another principal by a put is no login.
-        if old != Some(new) && after.principal.is_some() && after.principal != before.principal {
+        let logs_in = old != Some(new) && after.principal.is_some() && after.principal != before.principal;
+        if logs_in || opts.reauthenticated {
             after.authenticated = Some(self.now);
+        }
+        if after.principal != before.principal {
+            after.label = None;
+        }
+        if let Some(label) = opts.label {
+            after.label = Some(label).filter(|label| !label.is_empty());
         }
 
         let (surplus, tied, of_tied) = self.surplus(after.principal, old);
