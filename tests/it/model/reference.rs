@@ -10,6 +10,8 @@ use sss::{ErrorKind, Stats};
 /// Names a session id: the position in the list of all ids ever minted.
 pub type Id = usize;
 type Answer<T> = Result<T, ErrorKind>;
+/// A session in a list: with the length of its payload and its label.
+pub type Shown = (Id, PlainMeta, usize, Option<&'static str>);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Who {
@@ -190,7 +192,7 @@ impl Model {
     }
 
     /// The living sessions of a principal, oldest first; equally old ones in any order.
-    pub fn list(&self, principal: &str) -> Answer<Vec<(Id, PlainMeta, usize, Option<&'static str>)>> {
+    pub fn list(&self, principal: &str) -> Answer<Vec<Shown>> {
         if principal.is_empty() {
             return Err(ErrorKind::Invalid);
         }
