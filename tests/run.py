@@ -248,6 +248,7 @@ STEPS = [
     Step("Elixir", "format", ["mix", "format", "--check-formatted"], ELIXIR),
     Step("Elixir", "compile", ["mix", "compile", "--warnings-as-errors"], ELIXIR),
     Step("Elixir", "module cycles", ["mix", "xref", "graph", "--format", "cycles", "--fail-above", "0"], ELIXIR),
+    Step("Elixir", "dialyzer", ["bash", "tests/dialyzer.sh"]),
     Step("Elixir", "tests", ["mix", "test"], ELIXIR, r"^Elixir: (\d+) passed", r"^Elixir: .* (\d+) skipped"),
     *(
         Step(

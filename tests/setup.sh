@@ -24,6 +24,7 @@ if [ "$purpose" = test ]; then
   need redis-cli redis-tools
   need openssl openssl
   need mix elixir
+  need dialyzer erlang-dialyzer
   need chromium chromium fonts-dejavu-core
   # uWSGI is compiled against it.
   python3 -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || packages+=(python3-dev)
