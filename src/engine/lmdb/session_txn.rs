@@ -161,6 +161,14 @@ pub(super) struct DeferredEffects {
     pub must_rerun: bool,
 }
 
+/// The live sessions of a principal that has too many.
+#[derive(Default)]
+struct Excess {
+    /// The least recently used ones, which make room.
+    removed: Vec<SessionRow>,
+    kept: Vec<SessionRow>,
+}
+
 /// A use that was noted in a slot.
 struct Touch {
     slot: SlotRef,
@@ -243,7 +251,7 @@ impl<'a> SessionTxn<'a, '_> {
         };
         let excess = match header.principal.filter(|_| moves || write.principal != PrincipalChange::Keep) {
             Some(principal) => self.remove_excess(principal, [old, Some(new)], &time)?,
-            None => Vec::new(),
+            None => Excess::default(),
         };
 
         let mut old_payload = ZeroizeOnDrop::new(Vec::new());
@@ -312,7 +320,8 @@ impl<'a> SessionTxn<'a, '_> {
         }
         // Last, when little else can fail: from here on other threads find them ended, or wait for
         // the commit.
-        self.mark_ending(&excess)?;
+        self.mark_ending(&excess.removed)?;
+        self.check_unexpired(&excess)?;
         self.mark_ending(before.filter(|_| changes_timeouts).as_slice())?;
         Ok(header.meta(time.timeouts))
     }
@@ -426,12 +435,12 @@ impl<'a> SessionTxn<'a, '_> {
         principal: PrincipalKey,
         excluded: [Option<&LookupKey>; 2],
         time: &StepTime,
-    ) -> Result<Vec<SessionRow>> {
+    ) -> Result<Excess> {
         let max = self.cx.policy.limits().max_per_principal;
-        let mut live = Vec::new();
         if max == u64::MAX {
-            return Ok(live);
+            return Ok(Excess::default());
         }
+        let mut live = Vec::new();
         let mut next = principal_entry(principal, &LookupKey(0, 0)).to_vec();
         while let Some(key) = next_of_principal(self.txn, principal, &mut next)? {
             if excluded.contains(&Some(&key)) {
@@ -444,10 +453,21 @@ impl<'a> SessionTxn<'a, '_> {
             }
         }
         live.sort_unstable_by_key(|row| (row.header.last_seen, row.header.created, row.key));
-        live.truncate((live.len() as u64 + 1).saturating_sub(max) as usize);
+        let kept = live.split_off((live.len() as u64 + 1).saturating_sub(max).min(live.len() as u64) as usize);
         live.iter().try_for_each(|row| self.remove(row))?;
         self.effects.revoked += live.len() as u64;
-        Ok(live)
+        Ok(Excess { removed: live, kept })
+    }
+
+    /// When sessions that make room are marked: if one of those that stay was found expired since
+    /// they were counted, there was room without that, and the transaction has to be run again.
+    fn check_unexpired(&mut self, excess: &Excess) -> Result<()> {
+        let is_expired = |row: &SessionRow| self.last_used().state(row.slot()) == SlotState::Expired;
+        if !excess.removed.is_empty() && excess.kept.iter().any(is_expired) {
+            self.effects.must_rerun = true;
+            return Err(Error::fixed(ErrorKind::Busy, "a session expired while another one was about to make room"));
+        }
+        Ok(())
     }
 
     /// Marks the slots of sessions that end, chosen because of their last use, or that get another
