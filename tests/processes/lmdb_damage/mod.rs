@@ -194,7 +194,12 @@ fn look(args: &[String]) {
     }
     for number in 0..12 {
         let Some((sid, _)) = fine(store.create(&payload(number), &of(PRINCIPALS[0]))) else { continue };
-        assert!(store.get(&sid, Access::Peek).unwrap().0 == payload(number), "a new session has another payload");
+        let read = store.get(&sid, Access::Peek);
+        // By damaged settings, which only this one follows, a session may expire at once.
+        if how == "follow" && kind(&read) == Some(ErrorKind::NotFound) {
+            continue;
+        }
+        assert!(read.unwrap().0 == payload(number), "a new session has another payload");
     }
     for principal in PRINCIPALS {
         fine(store.revoke(principal, None));
