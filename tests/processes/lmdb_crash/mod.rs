@@ -179,7 +179,7 @@ fn verify(store: &Store, writers: &mut Writers, unknown: &mut usize, seed: u64) 
 fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String>) -> (Sessions, bool) {
     let mut after = before.clone();
     match doing {
-        Doing::Get(_) => {}
+        Doing::Get(_) | Doing::TouchRef(_) => {}
         Doing::Create(..) => return (after, true),
         Doing::Put(sid, text) | Doing::PutIf(sid, text) => {
             let held = after.get_mut(sid).unwrap();
@@ -187,7 +187,7 @@ fn settle(store: &Store, before: &Sessions, doing: &Doing, dead: &mut Vec<String
                 (held.version, held.text) = (held.version + 1, *text);
             }
         }
-        Doing::Delete(sid) | Doing::Renew(sid, _) => {
+        Doing::Delete(sid) | Doing::DeleteRef(sid) | Doing::Renew(sid, _) => {
             if look(store, sid).is_none() {
                 after.remove(sid);
                 dead.push(sid.clone());

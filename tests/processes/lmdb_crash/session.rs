@@ -34,6 +34,8 @@ pub enum Doing {
     PutIf(String, Text),
     Renew(String, Option<Text>),
     Delete(String),
+    DeleteRef(String),
+    TouchRef(String),
     Revoke(u8),
 }
 
@@ -77,12 +79,14 @@ impl Doing {
             60..70 => Doing::Renew(one(rng), None),
             70..80 => Doing::Renew(one(rng), Some(Text::any(rng))),
             80 => Doing::Revoke(0),
+            81..86 => Doing::TouchRef(one(rng)),
+            86..93 => Doing::DeleteRef(one(rng)),
             _ => Doing::Delete(one(rng)),
         }
     }
 
     pub fn is_write(&self) -> bool {
-        !matches!(self, Doing::Get(_))
+        !matches!(self, Doing::Get(_) | Doing::TouchRef(_))
     }
 
     pub fn run(&self, store: &Store, writer: usize, sessions: &Sessions) -> Result<Done> {
@@ -108,6 +112,11 @@ impl Doing {
                 (sid.as_str().to_owned(), meta.version())
             }
             Doing::Delete(sid) => store.delete(sid).map(|()| (sid.clone(), 0))?,
+            Doing::DeleteRef(sid) => {
+                let owner = principal(writer, sessions[sid].principal);
+                store.delete_ref(&store.reference(sid)?, Some(&owner)).map(|()| (sid.clone(), 0))?
+            }
+            Doing::TouchRef(sid) => (sid.clone(), store.touch_ref(&store.reference(sid)?, Access::Slide)?.version()),
             Doing::Revoke(whose) => ("-".to_owned(), store.revoke(&principal(writer, *whose), None)?),
         })
     }
@@ -119,7 +128,7 @@ impl Doing {
             Doing::Create(text, principal) => {
                 sessions.insert(sid, Held { version, text: *text, principal: *principal });
             }
-            Doing::Get(_) => {}
+            Doing::Get(_) | Doing::TouchRef(_) => {}
             Doing::Put(_, text) | Doing::PutIf(_, text) => {
                 let held = sessions.get_mut(&sid).unwrap();
                 (held.version, held.text) = (version, *text);
@@ -129,7 +138,7 @@ impl Doing {
                 dead.push(old.clone());
                 sessions.insert(sid, Held { version, text: text.unwrap_or(held.text), ..held });
             }
-            Doing::Delete(sid) => {
+            Doing::Delete(sid) | Doing::DeleteRef(sid) => {
                 sessions.remove(sid);
                 dead.push(sid.clone());
             }
@@ -149,6 +158,8 @@ impl Doing {
             Doing::Renew(sid, None) => format!("renew {sid}"),
             Doing::Renew(sid, Some(payload)) => format!("renew_with {sid} {}", text(payload)),
             Doing::Delete(sid) => format!("delete {sid}"),
+            Doing::DeleteRef(sid) => format!("delete_ref {sid}"),
+            Doing::TouchRef(sid) => format!("touch_ref {sid}"),
             Doing::Revoke(principal) => format!("revoke {principal}"),
         }
     }
@@ -163,6 +174,8 @@ impl Doing {
             ["renew", sid] => Doing::Renew(sid.to_owned(), None),
             ["renew_with", sid, seed, len] => Doing::Renew(sid.to_owned(), Some(text(seed, len))),
             ["delete", sid] => Doing::Delete(sid.to_owned()),
+            ["delete_ref", sid] => Doing::DeleteRef(sid.to_owned()),
+            ["touch_ref", sid] => Doing::TouchRef(sid.to_owned()),
             ["revoke", principal] => Doing::Revoke(principal.parse().unwrap()),
             _ => panic!("not a line of a writer: {words:?}"),
         }

@@ -27,8 +27,9 @@ suite! {
         durability_change_syncs_data_first,
         failed_disk_stops_acknowledgements,
         power_cut_images_keep_acknowledged_writes,
+        power_cut_images_keep_revocations,
     ],
-    parts: [open, write_and_wait, fail, writer::write],
+    parts: [open, write_and_wait, fail, writer::write, writer::revoke],
 }
 
 /// A part of this program with the shim, and where its log is.
@@ -153,7 +154,15 @@ fn fail(args: &[String]) {
 }
 
 fn power_cut_images_keep_acknowledged_writes() {
-    const PROCESSES: u64 = 2;
+    cut_power("lmdb_power::writer::write", 2, times(60, 300), times(80, 2000));
+}
+
+fn power_cut_images_keep_revocations() {
+    cut_power("lmdb_power::writer::revoke", 1, times(3, 20), times(40, 1000));
+}
+
+/// Runs processes that write, and looks at what is on the disk if the power is cut at some moments.
+fn cut_power(writer: &str, processes: u64, steps: u64, cuts: u64) {
     let Some(library) = shim::build() else { return };
     let seed = seed();
     let mut rng = Rng(seed);
@@ -165,17 +174,14 @@ fn power_cut_images_keep_acknowledged_writes() {
     let shimmed = Shimmed::new(&library, &place);
     fs::write(&shimmed.log, b"").unwrap();
     let log = shimmed.log.to_str().unwrap();
-    let steps = times(60, 300).to_string();
-    let writers: Vec<_> = (0..PROCESSES)
-        .map(|_| {
-            shimmed.part("lmdb_power::writer::write", &[&url, log, &rng.next().to_string(), &steps]).spawn().unwrap()
-        })
+    let steps = steps.to_string();
+    let writers: Vec<_> = (0..processes)
+        .map(|_| shimmed.part(writer, &[&url, log, &rng.next().to_string(), &steps]).spawn().unwrap())
         .collect();
     writers.into_iter().for_each(|writer| drop(ends_well(writer)));
     let map = after_power_cut(&fs::read(&files[1]).unwrap());
     let events = shim::events(&shimmed.log);
 
-    let cuts = times(80, 2000);
     let mut moments: Vec<usize> = (0..cuts).map(|_| rng.below(events.len() + 1)).collect();
     moments.sort_unstable();
     let (mut known, mut seen, mut most) = (Known::default(), 0, 0);

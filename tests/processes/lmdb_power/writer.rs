@@ -56,6 +56,29 @@ pub fn write(args: &[String]) {
     });
 }
 
+/// The part: `URL LOG SEED STEPS`. Creates sessions and ends them all, again and again.
+pub fn revoke(args: &[String]) {
+    const SESSIONS: u64 = 150;
+    let [url, log, seed, steps] = args else { panic!("not the arguments of a writer: {args:?}") };
+    let store = Store::open(url).unwrap();
+    let mut log = OpenOptions::new().append(true).open(log).unwrap();
+    let mut rng = Rng(seed.parse().unwrap());
+    for _ in 0..steps.parse::<u64>().unwrap() {
+        for _ in 0..SESSIONS {
+            let number = rng.next() >> 1;
+            shim::note(&mut log, &format!("revoker create - {number}"));
+            let (sid, _) = store.create(&payload(number), &PLAIN).unwrap();
+            shim::note(&mut log, &format!("revoker done {}", sid.as_str()));
+        }
+        shim::note(&mut log, &format!("revoker delete {ALL} 0"));
+        assert_eq!(store.revoke_all().unwrap(), SESSIONS);
+        shim::note(&mut log, &format!("revoker done {ALL}"));
+    }
+}
+
+/// In a note: all sessions.
+const ALL: &str = "*";
+
 /// A number, or nothing for a session that was deleted.
 pub type Held = Option<u64>;
 
@@ -75,7 +98,11 @@ impl Known {
         match words[..] {
             [who, "done", sid] => {
                 let (_, held) = self.doing.remove(who).unwrap();
-                self.sessions.insert(sid.to_owned(), held);
+                if sid == ALL {
+                    self.sessions.values_mut().for_each(|session| *session = held);
+                } else {
+                    self.sessions.insert(sid.to_owned(), held);
+                }
                 self.acknowledged += 1;
             }
             [who, what, sid, number] => {
@@ -88,7 +115,7 @@ impl Known {
 
     /// What a session may hold after a power cut.
     pub fn may_hold(&self, sid: &str) -> Vec<Held> {
-        let under_way = self.doing.values().filter(|(doing, _)| doing == sid).map(|(_, held)| *held);
+        let under_way = self.doing.values().filter(|(doing, _)| doing == sid || doing == ALL).map(|(_, held)| *held);
         [self.sessions[sid]].into_iter().chain(under_way).collect()
     }
 }
