@@ -79,6 +79,12 @@ static sss_status put_principal(const void *p, size_t n) {
     sss_options options = owned_by(p, n);
     return sss_put(store, sid, SSS_SID_LEN, "x", 1, &options, NULL);
 }
+static sss_status put_label(const void *p, size_t n) {
+    sss_options options = with_principal("labelled");
+    options.label = p;
+    options.label_len = n;
+    return sss_put(store, sid, SSS_SID_LEN, "x", 1, &options, NULL);
+}
 static sss_status put_if_sid(const void *p, size_t n) {
     return sss_put_if(store, (const char *)p, n, 1, "x", 1, NULL, NULL);
 }
@@ -127,6 +133,11 @@ static sss_status ref_sid(const void *p, size_t n) {
     uint8_t ref[SSS_REF_LEN];
     return sss_ref(store, (const char *)p, n, ref);
 }
+static sss_status delete_ref_principal(const void *p, size_t n) {
+    uint8_t ref[SSS_REF_LEN];
+    memset(ref, 0xAA, sizeof ref);
+    return sss_delete_ref(store, ref, p, n);
+}
 static sss_status last_error_buf(const void *p, size_t n) {
     CHECK_STATUS(sss_close(0), SSS_E_HANDLE); /* so that there is a text */
     return sss_last_error((char *)(uintptr_t)p, n, NULL);
@@ -147,6 +158,7 @@ static const struct pair {
     {"put sid", put_sid, SSS_E_NOT_FOUND, SSS_E_NOT_FOUND},
     {"put data", put_data, SSS_OK, SSS_OK},
     {"put principal", put_principal, SSS_OK, SSS_E_INVALID},
+    {"put label", put_label, SSS_OK, SSS_OK},
     {"put_if sid", put_if_sid, SSS_E_NOT_FOUND, SSS_E_NOT_FOUND},
     {"put_if data", put_if_data, SSS_OK, SSS_OK},
     {"put_if principal", put_if_principal, SSS_OK, SSS_E_INVALID},
@@ -160,6 +172,7 @@ static const struct pair {
     {"revoke principal", revoke_principal, SSS_E_INVALID, SSS_E_INVALID},
     {"revoke except", revoke_except, SSS_OK, SSS_OK},
     {"ref sid", ref_sid, SSS_E_NOT_FOUND, SSS_E_NOT_FOUND},
+    {"delete_ref principal", delete_ref_principal, SSS_E_NOT_FOUND, SSS_E_INVALID},
     {"last_error buf", last_error_buf, SSS_E_TOO_SMALL, SSS_E_TOO_SMALL},
 };
 
@@ -271,6 +284,11 @@ static sss_status touch_meta(void *p) {
 static sss_status renew_meta(void *p) {
     return sss_renew(store, sid, SSS_SID_LEN, NULL, 0, NULL, sid, (sss_meta *)p);
 }
+static sss_status touch_ref_meta(void *p) {
+    uint8_t ref[SSS_REF_LEN];
+    CHECK_OK(sss_ref(store, sid, SSS_SID_LEN, ref));
+    return sss_touch_ref(store, ref, SSS_PEEK, (sss_meta *)p);
+}
 static sss_status stats_stats(void *p) {
     return sss_stats(store, (sss_stats_t *)p);
 }
@@ -297,7 +315,8 @@ static const struct sized {
     {"create meta", create_meta, sizeof(sss_meta), 1},       {"get meta", get_meta, sizeof(sss_meta), 1},
     {"get_buf meta", get_buf_meta, sizeof(sss_meta), 1},     {"put meta", put_meta, sizeof(sss_meta), 1},
     {"put_if meta", put_if_meta, sizeof(sss_meta), 1},       {"touch meta", touch_meta, sizeof(sss_meta), 1},
-    {"renew meta", renew_meta, sizeof(sss_meta), 1},         {"stats", stats_stats, sizeof(sss_stats_t), 1},
+    {"renew meta", renew_meta, sizeof(sss_meta), 1},         {"touch_ref meta", touch_ref_meta, sizeof(sss_meta), 1},
+    {"stats", stats_stats, sizeof(sss_stats_t), 1},
     {"create options", create_options, sizeof(sss_options), 0}, {"put options", put_options, sizeof(sss_options), 0},
     {"put_if options", put_if_options, sizeof(sss_options), 0}, {"renew options", renew_options, sizeof(sss_options), 0},
 };
