@@ -84,8 +84,11 @@ int main(void) {
     /* Login: a new id, so that an attacker who planted or knew the old one has nothing (session fixation). */
     alice.principal = user;
     alice.principal_len = strlen(user);
-    status = sss_renew(store, guest, SSS_SID_LEN, SSS_STR("user=alice cart=2"), &alice, laptop, NULL);
+    alice.label = "laptop"; /* for the page of alice's devices */
+    alice.label_len = strlen("laptop");
+    status = sss_renew(store, guest, SSS_SID_LEN, SSS_STR("user=alice cart=2"), &alice, laptop, &meta);
     step("renew", "the id, because the guest logs in as alice", status, SSS_OK, "id %.4s…(%d)", laptop, SSS_SID_LEN);
+    expect(meta.authenticated_ms == meta.last_seen_ms, "both timeouts count from the login");
     status = sss_get(store, guest, SSS_SID_LEN, 0, page, sizeof page, &len, NULL);
     step("get", "the id from before the login", status, SSS_E_NOT_FOUND, NULL);
     status = sss_get(store, laptop, SSS_SID_LEN, SSS_PEEK, page, sizeof page, &len, NULL);
@@ -94,6 +97,8 @@ int main(void) {
 
     /* A second device, a minute later. */
     step("advance", "the clock by 1 minute", sss_advance_clock(store, 1 * MINUTE_MS), SSS_OK, NULL);
+    alice.label = "phone";
+    alice.label_len = strlen("phone");
     status = sss_create(store, SSS_STR("user=alice"), &alice, phone, NULL);
     step("create", "a session for alice's phone", status, SSS_OK, "id %.4s…(%d)", phone, SSS_SID_LEN);
 
@@ -102,8 +107,9 @@ int main(void) {
     step("list", "the sessions of alice", status, SSS_OK, "%d sessions", (int)count);
     expect(count == 2, "alice has two sessions");
     for (i = 0; i < count && i < sizeof devices / sizeof devices[0]; i++) {
-        printf("             ref %02x%02x%02x%02x…  version %d  %2d bytes  idle for %d s\n", devices[i].ref[0], devices[i].ref[1],
-               devices[i].ref[2], devices[i].ref[3], (int)devices[i].version, (int)devices[i].payload_len,
+        printf("             ref %02x%02x%02x%02x…  %-6.*s  version %d  %2d bytes  idle for %d s\n", devices[i].ref[0],
+               devices[i].ref[1], devices[i].ref[2], devices[i].ref[3], (int)devices[i].label_len, (const char *)devices[i].label,
+               (int)devices[i].version, (int)devices[i].payload_len,
                (int)((devices[count - 1].last_seen_ms - devices[i].last_seen_ms) / 1000));
     }
 

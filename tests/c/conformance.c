@@ -18,10 +18,6 @@ static const struct {
     {"memory", 1u << MEMORY},
     {"processes", 1u << LMDB | 1u << LMDB_POWER},
     {"limits", ~(1u << REDIS)},
-    {"login", ~0u},
-    {"labels", ~0u},
-    {"references", ~0u},
-    {"revoke_all", ~0u},
 };
 
 /* ---- checks ---- */

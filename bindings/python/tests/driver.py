@@ -20,7 +20,7 @@ from session_server_store import _ffi
 from session_server_store.errors import from_status
 
 # The abilities that scenarios may need, and why Python lacks the others.
-ABILITIES = {"close", "fork", "login", "labels", "references", "revoke_all"}
+ABILITIES = {"close", "fork"}
 if not IS_REDIS:
     ABILITIES |= {"limits", "memory" if ENGINE == "memory" else "processes"}
 REASONS = {

@@ -17,21 +17,8 @@ use std::{
 use crate::common::Engine;
 use world::World;
 
-const KNOWN_ABILITIES: [&str; 13] = [
-    "buffers",
-    "handles",
-    "close",
-    "fork",
-    "options",
-    "flags",
-    "memory",
-    "processes",
-    "limits",
-    "login",
-    "labels",
-    "references",
-    "revoke_all",
-];
+const KNOWN_ABILITIES: [&str; 9] =
+    ["buffers", "handles", "close", "fork", "options", "flags", "memory", "processes", "limits"];
 
 /// One test per file, and one that no file is forgotten.
 macro_rules! files {
@@ -137,7 +124,6 @@ fn run_file(file: &'static str) {
         "memory" => in_memory,
         "processes" => !in_memory && !in_redis,
         "limits" => !in_redis,
-        "login" | "labels" | "references" | "revoke_all" => true,
         _ => false,
     };
     for scenario in scenarios(file) {

@@ -9,7 +9,7 @@ defmodule Conformance do
   # What scenarios may need. Elixir can close a store. It has no numeric handles and no buffers of
   # the caller, the VM cannot fork, and one option both sets and clears a principal. The last three
   # depend on the engine.
-  @abilities ~w(close buffers handles fork options flags limits memory processes login labels references revoke_all)
+  @abilities ~w(close buffers handles fork options flags limits memory processes)
 
   defstruct [:name, :file, needs: [], steps: []]
 
@@ -28,7 +28,7 @@ defmodule Conformance do
         "redis" <> _ -> []
       end
 
-    scenario.needs -- (~w(close login labels references revoke_all) ++ of_engine)
+    scenario.needs -- ["close" | of_engine]
   end
 
   defp load_file(path) do
