@@ -44,13 +44,12 @@ defmodule SessionServerStore do
       text is cut. Needs `:principal_key`
     * `:ref_key` - the session key under which the session's reference is read, such as
       `"session_ref"`, for `SessionServerStore.LiveView`. It is not stored
-
     * `:conflict` - what a write does if another request has written the session since this one read
       it. `:merge` writes the keys that this request has set or deleted, and leaves the others as
       they are stored; of a key that both have changed, the last write stays. `:last` replaces the
       whole session. `:error` writes nothing and raises a `SessionServerStore.Error` with the reason
-      `:conflict`, for which Plug responds with 409. Default is `:merge`. For a counter, use
-      `SessionServerStore.Store.update/3`
+      `:conflict`, for which Plug responds with 409, also if the session has ended. Default is
+      `:merge`. For a counter, use `SessionServerStore.Store.update/3`
 
   A duration is a number of seconds, a number with a unit such as `{12, :hour}` (`:millisecond`,
   `:second`, `:minute`, `:hour`, `:day` or `:week`), or `:infinity`. `0` expires at once. A timeout
@@ -71,7 +70,9 @@ defmodule SessionServerStore do
 
     * Only the store creates ids. An unknown, expired or deleted id reads as an empty session, and
       the next write creates a session with a new id
-    * A session that ends during a request stays ended: what the request writes is not stored
+    * A session that ends during a request stays ended: what the request writes is not stored. Under
+      `Plug.Session` the response then sets the cookie again; `SessionServerStore.Plug` leaves it
+      out, because the browser may have that of a login by now
     * An empty session is not stored. Writing one over an existing session
       (`Plug.Conn.clear_session/1`) ends it
     * Stored data that is not a readable map reads as an empty session, and is logged
@@ -118,6 +119,7 @@ defmodule SessionServerStore do
 
   @random_bytes 96
   @max_label_bytes 255
+  @ended "the session has ended during the request, and nothing was stored"
   @live_socket_id "live_socket_id"
   @reauthenticated :session_server_store_reauthenticated
 
@@ -323,6 +325,7 @@ defmodule SessionServerStore do
   defp replace(conn, sid, data, read, config) do
     case write(conn, sid, data, read, config) do
       {:ok, _session} -> sid
+      {:error, :not_found} when config.conflict == :error -> raise Error.new(:conflict, @ended)
       {:error, :not_found} -> ended(sid)
       {:error, error} -> raise error
     end

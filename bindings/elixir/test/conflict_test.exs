@@ -122,6 +122,15 @@ defmodule SessionServerStore.ConflictTest do
     assert data == %{"n" => 1}
   end
 
+  test "error raises if the session has ended" do
+    config = init(conflict: :error)
+    sid = SessionServerStore.put(nil, nil, %{"n" => 0}, config)
+    {^sid, data} = SessionServerStore.get(nil, sid, config)
+    :ok = Store.delete(sid)
+    error = assert_raise Error, ~r/has ended/, fn -> SessionServerStore.put(nil, sid, Map.put(data, "b", 2), config) end
+    assert {error.reason, error.plug_status} == {:conflict, 409}
+  end
+
   test "put without a read replaces the session" do
     config = init()
     sid = SessionServerStore.put(nil, nil, %{"n" => 0}, config)
