@@ -180,9 +180,9 @@ MUTATIONS = [
     ),
     Mutation(
         "django/engine.py",
-        "session.renew(reauthenticated=True)",
+        "self._renewal = Renewal(principal, reauthenticated)",
         "pass",
-        "test_django.py::test_second_login_of_same_user_restarts_timeouts",
+        "test_django.py::test_second_login_of_same_user_keeps_key",
     ),
     Mutation(
         "django/middleware.py",

@@ -264,15 +264,14 @@ def default_label(request: HttpRequest) -> Optional[str]:
     return device_label(request.META.get("HTTP_USER_AGENT"), request.META.get("REMOTE_ADDR"))
 
 
-def _mark_login(sender: Any, request: Optional[HttpRequest] = None, **_: Any) -> None:
-    """Every login restarts the timeouts, also of a user who was logged in already."""
+def _describe_login(sender: Any, request: Optional[HttpRequest] = None, **_: Any) -> None:
+    """For sessions that the middleware has not made."""
     session = getattr(request, "session", None)
     if isinstance(session, SessionStore):
         session.label = lambda: label_of(request)
-        session.renew(reauthenticated=True)
 
 
-user_logged_in.connect(_mark_login, dispatch_uid="session_server_store")
+user_logged_in.connect(_describe_login, dispatch_uid="session_server_store")
 
 
 async def run(function: Callable[..., T], blocks: bool, *args: Any) -> T:
