@@ -56,7 +56,7 @@ NOT_RUN = r"^(?:not run under |SKIPPED |(?:plug|telemetry|phoenix): .* SKIPPED |
 
 # Tests of what no engine may do otherwise.
 PYTHON_ON_EVERY_ENGINE = " ".join(
-    f"tests/test_{name}.py" for name in ("conformance", "results", "threads", "two_servers")
+    f"tests/test_{name}.py" for name in ("conformance", "login", "results", "threads", "two_servers")
 )
 # The adapters of web frameworks.
 FRAMEWORKS = " ".join(f"tests/frameworks/test_{name}.py" for name in ("adapters", "django", "flask"))
