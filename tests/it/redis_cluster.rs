@@ -15,11 +15,11 @@ use std::{
 
 use crate::common::{
     Done, PLAIN,
-    cluster::Cluster,
-    from_env, kind, of,
+    cluster::{Cluster, shared},
+    from_env, grace, kind, of,
     timed::{LATE_UNDER_LOAD, timed},
 };
-use sss::{Access, ErrorKind, Store};
+use sss::{Access, ErrorKind, Sid, Store};
 
 /// Two of them on two cores would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -245,6 +245,50 @@ fn slot_migration_keeps_sessions() {
             Err(panic) => resume_unwind(panic),
         }
     }
+}
+
+/// The excepted session is spared under whichever id it has by then.
+#[test]
+fn revoke_spares_exception_in_transit() {
+    let store = Store::open(&shared().url("deadline=10s&prefix=exception:")).unwrap();
+    for round in 0..from_env("SSS_REVOKE_ROUNDS", 150) {
+        let (mine, _) = store.create(b"mine", &of(b"alice")).unwrap();
+        let (other, _) = store.create(b"other", &of(b"alice")).unwrap();
+        let (revoked, new) = thread::scope(|scope| {
+            let revoke = scope.spawn(|| {
+                sleep(Duration::from_micros(round * 13 % 2000));
+                store.revoke(b"alice", Some(mine.as_ref())).unwrap()
+            });
+            let (new, _) = store.renew(&mine, None, &grace(60_000)).unwrap();
+            (revoke.join().unwrap(), new)
+        });
+        assert_eq!(store.get(&new, Access::Peek).unwrap().0, b"mine", "round {round}");
+        assert_eq!(kind(&store.get(&other, Access::Peek)), Some(ErrorKind::NotFound), "round {round}");
+        assert_eq!(revoked, 1, "round {round}");
+        assert_eq!(store.revoke(b"alice", None).unwrap(), 1);
+    }
+}
+
+/// A session that is renewed all the time is in each list, once or under both keys.
+#[test]
+fn list_misses_no_session_in_transit() {
+    const SESSIONS: usize = 6;
+    let store = Store::open(&shared().url("deadline=10s&prefix=list:")).unwrap();
+    let create = |i: usize| store.create(&vec![b'x'; i], &of(b"alice")).unwrap().0;
+    let mut sids: Vec<Sid> = (0..SESSIONS).map(create).collect();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                sids.iter_mut().for_each(|sid| *sid = store.renew(&*sid, None, &PLAIN).unwrap().0);
+            }
+        });
+        let _done = Done(&stop);
+        for round in 0..from_env("SSS_LIST_ROUNDS", 300) {
+            let lens: Vec<u64> = store.list(b"alice").unwrap().iter().map(|entry| entry.payload_len).collect();
+            assert!((0..SESSIONS as u64).all(|len| lens.contains(&len)), "round {round}: {lens:?}");
+        }
+    });
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! write would come too late. A server that does not answer does not keep the others from being
 //! asked.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use super::{
     client::Address,
-    commands::{Commands, EndOutcome, Extent, IndexEntry, ListedSession, MAX_ATTEMPTS, UseMode, Value},
+    commands::{Commands, EndFilter, EndOutcome, Extent, IndexEntry, ListedSession, MAX_ATTEMPTS, UseMode, Value},
     keys::{entry_number_bytes, index_member, member_age_ms, member_key},
     relocation,
     resolve::resolve,
@@ -27,25 +27,35 @@ use crate::{
 /// A session is stored within a second after it was inserted into the index, or not at all; some
 /// more for clocks that differ.
 const ORPHAN_AGE_MS: u64 = 60_000;
+/// A session that is renewed more often while a list is made may be missing in it.
+const MAX_LIST_ROUNDS: usize = 8;
 
 /// A principal's living sessions. A session that is being renewed may be listed under either key,
 /// or under both.
 pub(super) fn list(commands: &Commands, principal: PrincipalKey) -> Result<Vec<ListedSession>> {
     let mut sessions = Vec::new();
-    let mut orphans = Vec::new();
-    for member in commands.members(principal)? {
-        let Some(key) = member_key(&member) else { continue };
-        match listed_session(commands, principal, &key, &member)? {
-            Some(session) => {
+    let mut listed = HashSet::new();
+    let mut missing = HashSet::new();
+    for _ in 0..MAX_LIST_ROUNDS {
+        let mut still_missing = HashSet::new();
+        for member in commands.members(principal)? {
+            let Some(key) = member_key(&member).filter(|_| !listed.contains(&member)) else { continue };
+            if let Some(session) = listed_session(commands, principal, &key, &member)? {
                 sessions.try_reserve(1).map_err(|_| Error::no_memory())?;
                 sessions.push(session);
+                listed.insert(member);
+                continue;
             }
-            None if member_age_ms(&member, commands.now(&key)?) > ORPHAN_AGE_MS => orphans.push(member),
-            None => {}
+            if member_age_ms(&member, commands.now(&key)?) > ORPHAN_AGE_MS {
+                commands.remove_member(principal, &member);
+            }
+            still_missing.insert(member);
         }
-    }
-    for member in &orphans {
-        commands.remove_member(principal, member);
+        // It may be under another key since the members were read.
+        if still_missing.is_subset(&missing) {
+            break;
+        }
+        missing = still_missing;
     }
     Ok(sessions)
 }
@@ -82,14 +92,23 @@ pub(super) fn revoke(
         }
         lock => lock?,
     };
+    let of_principal = EndFilter { principal: Some(principal), ..EndFilter::default() };
+    let mut servers = Servers::new(commands);
+    let members = commands.members(principal)?;
+    if except.is_some() {
+        // No renewal can be completed any more by which the exception would get another key.
+        let arriving = EndFilter { only_arriving: true, ..of_principal };
+        for key in members.iter().filter_map(|member| member_key(member)) {
+            servers.visit(&key, |commands| commands.end_session(&key, &arriving, false));
+        }
+    }
     let excluded = excluded(commands)?;
     let mut ended = Vec::new();
     let mut departed = Vec::new();
     let mut aliases = Vec::new();
-    let mut servers = Servers::new(commands);
-    for member in commands.members(principal)? {
+    for member in members {
         let Some(key) = member_key(&member).filter(|key| !excluded.contains(key)) else { continue };
-        match servers.visit(&key, |commands| commands.end_session(principal, &key, None, false)) {
+        match servers.visit(&key, |commands| commands.end_session(&key, &of_principal, false)) {
             Some(EndOutcome::Ended { was_live, left_for, old_keys }) => {
                 aliases.extend(old_keys.iter());
                 match left_for {
@@ -110,7 +129,7 @@ pub(super) fn revoke(
     if commands.store.client.waits_for_replicas() {
         // Once for each server: its replicas have all that was written before.
         for key in servers.last_keys() {
-            servers.visit(&key, |commands| commands.end_session(principal, &key, None, true));
+            servers.visit(&key, |commands| commands.end_session(&key, &of_principal, true));
         }
     }
     let complete = servers.first_error.take().map_or(Ok(()), |error| Err(incomplete(ended, error)));
@@ -183,7 +202,12 @@ pub(super) fn evict_excess(commands: &Commands, entry: &IndexEntry) -> u64 {
             break;
         }
         for (header, _, key) in &others {
-            let end = |commands: &Commands| commands.end_session(entry.principal, key, Some(header.last_seen), true);
+            let filter = EndFilter {
+                principal: Some(entry.principal),
+                last_seen: Some(header.last_seen),
+                ..EndFilter::default()
+            };
+            let end = |commands: &Commands| commands.end_session(key, &filter, true);
             if let Some(EndOutcome::Ended { was_live, old_keys, .. }) = servers.visit(key, end) {
                 evicted += u64::from(was_live);
                 aliases.extend(old_keys.iter());

@@ -173,6 +173,8 @@ pub(super) struct Renewal {
     pub record: Vec<u8>,
     pub entry: Option<IndexEntry>,
     pub alias: Option<Alias>,
+    /// When it ends under its old key, without another use.
+    pub old_ends_at: i64,
     /// When it ends under either key, without another use.
     pub ends_at: i64,
 }
@@ -185,14 +187,22 @@ pub(super) struct EndFilter {
     pub last_seen: Option<i64>,
     /// Created up to this time.
     pub created_until: Option<i64>,
+    /// Only under the new key of a renewal that is not decided: it is aborted.
+    pub only_arriving: bool,
 }
 
 impl EndFilter {
     /// The arguments of end_session.lua.
-    fn args(&self, must_not_be_stored: bool) -> [Vec<u8>; 4] {
+    fn args(&self, must_not_be_stored: bool) -> [Vec<u8>; 5] {
         let time = |time: Option<i64>| time.map_or(Vec::new(), text);
-        let flag = if must_not_be_stored { b"1".to_vec() } else { Vec::new() };
-        [encode_principal(self.principal), time(self.last_seen), time(self.created_until), flag]
+        let flag = |flag| if flag { b"1".to_vec() } else { Vec::new() };
+        [
+            encode_principal(self.principal),
+            time(self.last_seen),
+            time(self.created_until),
+            flag(must_not_be_stored),
+            flag(self.only_arriving),
+        ]
     }
 }
 
@@ -492,18 +502,11 @@ impl<'a> Commands<'a> {
         }
     }
 
-    /// Ends a session of an index, if it was last used at this time; if there is none, it cannot be
-    /// stored any more. `is_awaited`: waits for replicas.
-    pub(super) fn end_session(
-        &self,
-        principal: PrincipalKey,
-        key: &LookupKey,
-        last_seen: Option<i64>,
-        is_awaited: bool,
-    ) -> Result<EndOutcome> {
+    /// Ends a session of an index, if the filter describes it; if there is none, it cannot be stored
+    /// any more. `is_awaited`: waits for replicas.
+    pub(super) fn end_session(&self, key: &LookupKey, filter: &EndFilter, is_awaited: bool) -> Result<EndOutcome> {
         // Ending it twice is as ending it once.
         let idempotency = if is_awaited { Idempotency::Idempotent } else { Idempotency::Read };
-        let filter = EndFilter { principal: Some(principal), last_seen, created_until: None };
         let keys = [self.store.names().session(key)];
         let (_, rest) = self.run(&scripts::END_SESSION, idempotency, &keys, 0, &filter.args(true))?;
         self.store.headers.remove(key);
@@ -577,7 +580,8 @@ impl<'a> Commands<'a> {
 
     pub(super) fn publish_arrival(&self, renewal: &Renewal, old_keys: &OldKeys) -> Result<WriteOutcome> {
         let (_, alias_ends) = encode_alias(renewal.alias.as_ref());
-        let args: [&[u8]; 4] = [&renewal.record, &old_keys.0, &renewal.old.bytes(), &alias_ends];
+        let old_ends = text(renewal.old_ends_at);
+        let args: [&[u8]; 5] = [&renewal.record, &old_keys.0, &renewal.old.bytes(), &alias_ends, &old_ends];
         let outcome = self.write_session(&scripts::PUBLISH_ARRIVAL, &renewal.new.key, 0, &args)?;
         self.remove_ended_aliases(&outcome);
         Ok(outcome)

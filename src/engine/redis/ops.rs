@@ -147,6 +147,7 @@ pub(super) fn renew(
         let header = write.header_after(before.header, now);
         let fields = engine_fields(commands, &header, store.next_entry_number(now));
         let time = commands.step_time(now);
+        let old_ends_at = before.header.deadline(time.timeouts).min(before.engine_fields.indexed_deadline);
         let renewal = Renewal {
             old: *old,
             old_entry: index_entry(old, &before.header, &before.engine_fields),
@@ -155,7 +156,8 @@ pub(super) fn renew(
             record: compose_record(commands, new, &header, &fields, write, Some((old, &before)))?,
             entry: index_entry(new, &header, &fields),
             alias: grace.with_fresh_nonce()?.alias((*old, &before.header), (*new, &header), &time)?,
-            ends_at: before.header.deadline(time.timeouts).max(header.deadline(time.timeouts)),
+            old_ends_at,
+            ends_at: old_ends_at.max(header.deadline(time.timeouts)),
             old_record: stored,
         };
         let outcome = if commands.spans_servers() {
