@@ -7,7 +7,11 @@ measure = fn size, sessions, gets ->
   directory = Path.join(System.tmp_dir!(), "sss-bench-#{System.pid()}")
   {:ok, handle} = Native.open("lmdb:#{directory}?idle_timeout=1h")
   payload = :crypto.strong_rand_bytes(size)
-  ids = for _ <- 1..sessions, do: handle |> Native.create_dirty(payload, {:keep, :keep, :keep, 0}) |> elem(1) |> elem(0)
+
+  ids =
+    for _ <- 1..sessions,
+        do: handle |> Native.create_dirty(payload, {:keep, :keep, :keep, 0, nil, false}) |> elem(1) |> elem(0)
+
   ids = List.to_tuple(ids)
   random = for _ <- 1..gets, do: elem(ids, :rand.uniform(sessions) - 1)
 

@@ -58,7 +58,7 @@ end
 
 port = if mode == "delay", do: Proxy.start(port, ms), else: port
 {:ok, handle} = Native.open("redis://127.0.0.1:#{port}?" <> Enum.join(["pool=#{processes}" | options], "&"))
-{:ok, {sid, _}} = Native.create_dirty(handle, "hello", {:keep, :keep, :keep, 0})
+{:ok, {sid, _}} = Native.create_dirty(handle, "hello", {:keep, :keep, :keep, 0, nil, false})
 
 calls = :counters.new(1, [:write_concurrency])
 until = System.monotonic_time(:millisecond) + 6000
