@@ -214,11 +214,14 @@ fn reference_digits(entries: &[Entry]) -> usize {
     references.windows(2).map(common).max().map_or(MIN_DIGITS, |common| (common + 1).max(MIN_DIGITS))
 }
 
+/// What the table of sessions needs to show the beginning of a label.
+const MIN_WIDTH: u16 = 76;
+
 /// An empty table of a terminal with this many columns. Its last column has what the others leave.
 fn table<const N: usize>(width: u16, heads: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_width(width).set_content_arrangement(ContentArrangement::Dynamic).set_header(heads);
+    table.set_width(width.max(MIN_WIDTH)).set_content_arrangement(ContentArrangement::Dynamic).set_header(heads);
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if at + 1 < N { 2 } else { 0 }));
         if at + 1 < N {

@@ -38,6 +38,7 @@ fn list_is_table_with_relative_times() {
     let narrow = shown(&["list", &bare(&place), "--principal", "alice"], 80);
     assert!(narrow.lines().count() == 3 && narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
     assert!(narrow.contains("Firefox") && narrow.contains('…'), "{narrow}");
+    assert_eq!(shown(&["list", &bare(&place), "--principal", "alice"], 20).lines().count(), 3);
     // A reference as short as it is shown.
     assert!(
         shown(&["revoke", &bare(&place), "--principal", "alice", "--ref", &never[0]], 100)
