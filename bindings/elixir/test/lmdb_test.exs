@@ -28,7 +28,7 @@ defmodule SessionServerStore.LmdbTest do
 
   defp signal(signal, pid), do: {"", 0} = System.cmd("kill", ["-#{signal}", pid])
 
-  describe "the application's store" do
+  describe "the default store" do
     test "keeps sessions over restarts", %{temporary: temporary} do
       :ok = configure(url: TemporaryStore.url(temporary), sweep_interval: 60)
       opts = SessionServerStore.init(timeout: 100, idle_timeout: 50, principal_key: "user_id")

@@ -37,7 +37,7 @@ defmodule SessionServerStore.StoreTest do
     assert Store.put(store, login, %{n: 4}) == {:error, :not_found}
   end
 
-  test "every function defaults to the application's store" do
+  test "every function uses the default store" do
     {:ok, sid, _} = Store.create(%{a: 1})
     {:ok, sid2, _} = Store.create(%{a: 1}, principal: "by-default")
     assert {:ok, %{data: %{a: 1}}} = Store.get(sid)
