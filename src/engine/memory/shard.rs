@@ -235,6 +235,7 @@ mod tests {
     use super::*;
     use crate::session::{
         header::NEVER_AUTHENTICATED,
+        label::MAX_STORED_LABEL,
         policy::{FOREVER, NONE_REVOKED, Timeouts},
     };
 
@@ -252,6 +253,11 @@ mod tests {
         }
     }
 
+    /// Of every length, also none, if the session has a principal.
+    fn label(key: u128, principal: Option<u128>) -> Vec<u8> {
+        principal.map_or_else(Vec::new, |_| payload(key, key as usize % (MAX_STORED_LABEL + 1)))
+    }
+
     /// Bytes that depend on the key.
     fn payload(key: u128, len: usize) -> Vec<u8> {
         (0..len).map(|i| (key as usize + i) as u8).collect()
@@ -262,7 +268,11 @@ mod tests {
             out.copy_from_slice(&payload(key, len));
             Ok(())
         };
-        let slot = shard.insert_unlinked(key, &header(now, principal), b"", now + TIMEOUTS.idle, len, fill).unwrap();
+        // Never authenticated, at the creation, and later.
+        let authenticated = [NEVER_AUTHENTICATED, now, now + 1][key as usize % 3];
+        let header = RecordHeader { authenticated, ..header(now, principal) };
+        let label = label(key, principal);
+        let slot = shard.insert_unlinked(key, &header, &label, now + TIMEOUTS.idle, len, fill).unwrap();
         shard.link(key, slot);
     }
 
@@ -271,6 +281,8 @@ mod tests {
         for (&key, &len) in model {
             let slot = shard.find(key).expect("a live session");
             assert!(shard.slab.payload(slot) == payload(key, len));
+            let principal = shard.slab.header(slot).principal;
+            assert!(shard.slab.label(slot) == label(key, principal.map(|principal| principal.0)));
         }
     }
 
@@ -306,13 +318,16 @@ mod tests {
                     (6, Some(key)) => {
                         let slot = shard.find(key).unwrap();
                         let before = shard.slab.header(slot);
-                        let header = RecordHeader { last_seen: now, ..before };
+                        let authenticated = if len % 8 == 0 { now } else { before.authenticated };
+                        let header = RecordHeader { last_seen: now, authenticated, ..before };
                         let deadlines = [before, header].map(|header| header.deadline(TIMEOUTS));
                         let fill = |out: &mut [u8]| {
                             out.copy_from_slice(&payload(key, len));
                             Ok(())
                         };
                         shard.update(key, slot, &header, deadlines, len, fill).unwrap();
+                        let after = shard.slab.header(shard.find(key).unwrap());
+                        assert_eq!((after.authenticated, after.principal), (authenticated, before.principal));
                         model.insert(key, len);
                         last_seen.insert(key, now);
                     }

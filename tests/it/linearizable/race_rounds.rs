@@ -15,7 +15,7 @@ const BATCH: usize = 256;
 /// By so much the clock moves in a round that ends its session by expiry.
 const TICK_MS: i64 = 10;
 const USES: [&str; 9] = ["get", "peek", "put", "put_moved", "put_if", "put_principal", "touch", "renew", "renew_grace"];
-const ENDS: [&str; 5] = ["delete", "delete_ref", "revoke", "expiry", "expiry_sweep"];
+const ENDS: [&str; 6] = ["delete", "delete_ref", "delete_ref_principal", "revoke", "expiry", "expiry_sweep"];
 
 struct Raced {
     sid: Sid,
@@ -118,6 +118,9 @@ fn end_session(store: &Store, raced: &Raced, end: &str) -> bool {
     match end {
         "delete" => return found(store.delete(&raced.sid)).is_some(),
         "delete_ref" => return found(store.delete_ref(&raced.reference, None)).is_some(),
+        "delete_ref_principal" => {
+            return found(store.delete_ref(&raced.reference, Some(&raced.principal))).is_some();
+        }
         "revoke" => assert_eq!(store.revoke(&raced.principal, None).unwrap(), 1, "it lived when revoke was called"),
         _ => store.advance_clock(TICK_MS).unwrap(),
     }
