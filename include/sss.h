@@ -621,7 +621,8 @@ sss_status sss_touch_ref(sss_store store, const uint8_t ref[SSS_REF_LEN], uint32
  * this call is ended when it returns.
  *
  * Works in steps that keep no other call waiting for long. Sessions that are created meanwhile may
- * end too, or not.
+ * end too, or not. *count may lack sessions that other calls have removed meanwhile, except in a
+ * memory: store.
  *
  * Errors: HANDLE, FORKED. Threads: any. Since 0.1.
  */

@@ -546,7 +546,8 @@ impl Store {
     /// ended when it returns.
     ///
     /// Works in steps that keep no other call waiting for long. Sessions that are created meanwhile
-    /// may end too, or not.
+    /// may end too, or not. The number may lack sessions that other calls have removed meanwhile,
+    /// except in a `memory:` store.
     pub fn revoke_all(&self) -> Result<u64> {
         self.run_counted(|cx| self.0.engine.revoke_all(cx))
     }

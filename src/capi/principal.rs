@@ -154,7 +154,8 @@ pub unsafe extern "C" fn sss_touch_ref(
 /// this call is ended when it returns.
 ///
 /// Works in steps that keep no other call waiting for long. Sessions that are created meanwhile may
-/// end too, or not.
+/// end too, or not. *count may lack sessions that other calls have removed meanwhile, except in a
+/// memory: store.
 ///
 /// Errors: HANDLE, FORKED. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

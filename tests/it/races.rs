@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use crate::common::{Done, Gate, OptionsMs, PLAIN, Rng, found, grace, of, open};
+use crate::common::{Done, Engine, Gate, OptionsMs, PLAIN, Rng, found, grace, of, open};
 use sss::{Access, ErrorKind, Options, Principal, Sid, Store, Timeout};
 
 const ROUNDS: usize = 400;
@@ -124,23 +124,25 @@ const REVOKE_ALL: Revoke = |store| store.revoke_all().unwrap();
 
 #[test]
 fn revoked_session_stays_dead() {
-    revoked_never_comes_back_in(&open(""), REVOKE);
-    revoked_never_comes_back_in(&open("seal=on"), REVOKE);
+    revoked_never_comes_back_in(&open(""), REVOKE, true);
+    revoked_never_comes_back_in(&open("seal=on"), REVOKE, true);
 }
 
 #[test]
 fn session_ended_by_revoke_all_stays_dead() {
-    revoked_never_comes_back_in(&open(""), REVOKE_ALL);
+    // On `redis:` a session that its own renewal ends for `revoke_all` is not counted.
+    let is_exact = !Engine::under_test().is_redis();
+    revoked_never_comes_back_in(&open(""), REVOKE_ALL, is_exact);
     // All sessions are of the same millisecond.
-    revoked_never_comes_back_in(&open("clock=manual"), REVOKE_ALL);
+    revoked_never_comes_back_in(&open("clock=manual"), REVOKE_ALL, is_exact);
 }
 
-fn revoked_never_comes_back_in(store: &Store, revoke: Revoke) {
+fn revoked_never_comes_back_in(store: &Store, revoke: Revoke, is_exact: bool) {
     for how in USES {
         for _ in 0..rounds(how) {
             let (sid, _) = store.create(b"hello", &of(b"alice")).unwrap();
             let (revoked, new) = race(|| revoke(store), || use_session(store, sid.as_ref(), how));
-            assert_eq!(revoked, 1, "{how}: it was alive when revoke was called");
+            assert!(revoked == 1 || revoked == 0 && !is_exact, "{how}: it was alive when revoke was called");
             assert_gone(store, &sid, how);
             new.iter().for_each(|new| assert_gone(store, new, how));
         }
@@ -260,7 +262,14 @@ fn revoke_all_counts_each_session_once() {
             one + other
         });
         let stats = store.stats().unwrap();
-        assert_eq!((stats.revoked, stats.created - revoked), (revoked, stats.sessions), "{stats:?}");
+        match Engine::under_test() {
+            Engine::Memory => assert_eq!(revoked, stats.revoked),
+            // Between processes a call does not count what another one, or a create, has removed.
+            _ => assert!(revoked <= stats.revoked, "{revoked}: {stats:?}"),
+        }
+        if !Engine::under_test().is_redis() {
+            assert_eq!(stats.created - stats.revoked, stats.sessions, "{stats:?}");
+        }
         assert_eq!(store.list(b"alice").unwrap().len() as u64, stats.sessions);
         assert_eq!(store.revoke_all().unwrap(), stats.sessions);
         assert_empty(&store);
