@@ -84,6 +84,11 @@ class Build:
         return path
 
 
+def unpack(archive: Path, place: Path) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["tar", "-xf", archive, "-C", place], check=True)
+
+
 def say(text: str) -> None:
     print(f"dist: {text}", flush=True)
 
@@ -118,8 +123,7 @@ def make_source(build: Build) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, copy, follow_symlinks=False)
     tarball = build.tar(f"libsss-{VERSION}.tar.gz", tree, (path for path in tree.rglob("*") if path.is_file()))
-    with tarfile.open(tarball) as archive:
-        archive.extractall(build.work, filter="data")
+    unpack(tarball, build.work)
 
 
 def make_libraries(build: Build) -> None:
@@ -163,8 +167,7 @@ def make_python(build: Build) -> None:
     unpacked = build.work / "sdist"
     shutil.rmtree(unpacked, ignore_errors=True)
     sdist = build.out / f"session_server_store-{VERSION}.tar.gz"
-    with tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
+    unpack(sdist, unpacked)
     built = build.source / "target" / TRIPLE / "release" / "libsss.so"
     wheels = build.work / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
@@ -202,8 +205,7 @@ def make_elixir(build: Build, crate: Path) -> None:
         else:
             raise SystemExit(f"dist: mix.exs lists {entry}, which does not exist")
     # The NIF's crate must not reach outside of the package.
-    with tarfile.open(crate) as files:
-        files.extractall(package / "native", filter="data")
+    unpack(crate, package / "native")
     (package / "native" / f"session-server-store-{VERSION}").rename(package / "native" / "session-server-store")
     manifest = package / "native" / "sss_nif" / "Cargo.toml"
     text = manifest.read_text()
