@@ -119,13 +119,13 @@ def test_every_binary_package_has_the_licences(tmp_path: Path) -> None:
         assert "/THIRD-PARTY-NOTICES.gz\n" in listing, package
 
 
-def test_binary_tarball_is_an_installation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["-static"]], ids=["shared", "static"])
+def test_binary_tarball_is_an_installation(tmp_path: Path, options: list[str]) -> None:
     prefix = unpacked(one(f"libsss-*-{TRIPLE}.tar.gz"), tmp_path / "anywhere")
-    flags = run(
-        "pkg-config", "--cflags", "--libs", "sss", cwd=tmp_path, PKG_CONFIG_LIBDIR=str(prefix / "lib/pkgconfig")
-    )
+    query = ["pkg-config", "--cflags", "--libs", *(["--static"] if options else []), "sss"]
+    flags = run(*query, cwd=tmp_path, PKG_CONFIG_LIBDIR=str(prefix / "lib/pkgconfig"))
     program = tmp_path / "program"
-    run("gcc", ROOT / "examples/c/lifecycle.c", "-o", program, *flags.split(), cwd=tmp_path)
+    run("gcc", ROOT / "examples/c/lifecycle.c", "-o", program, *flags.split(), *options, cwd=tmp_path)
     run(program, cwd=tmp_path, LD_LIBRARY_PATH=str(prefix / "lib"))
     assert VERSION in run(prefix / "bin/sss", "--version", cwd=tmp_path)
 
