@@ -118,7 +118,8 @@ pub(super) enum WriteOutcome {
     /// This record is stored instead of the expected one.
     Mismatch(Vec<u8>),
     Taken,
-    /// The session was revoked before it was stored.
+    /// The session was revoked before it was stored; or all sessions are being ended, and the
+    /// caller has to wait until that has come to this one.
     Revoked,
     /// A renewal to another server was undone by another call.
     Aborted,

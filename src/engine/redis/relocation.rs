@@ -11,9 +11,7 @@
 //! old record is the session again. So a renewal that fails leaves the session under its old id,
 //! and at no time is there a second living id.
 
-use super::commands::{
-    ArrivalState, Commands, DeleteFilter, Extent, Lookup, MAX_ATTEMPTS, Renewal, UseMode, Value, WriteOutcome,
-};
+use super::commands::{ArrivalState, Commands, Extent, Lookup, MAX_ATTEMPTS, Renewal, UseMode, Value, WriteOutcome};
 use crate::{
     error::Result,
     session::{
@@ -35,8 +33,7 @@ pub(super) fn relocate(commands: &Commands, renewal: &Renewal, composed_at: i64)
     }
     // From now on, a call that ends all sessions finds the new key too.
     if is_being_revoked(commands, renewal) {
-        let _ = commands.delete(&renewal.old, DeleteFilter::Live, None);
-        return Ok(WriteOutcome::NotFound);
+        return Ok(WriteOutcome::Revoked);
     }
     let old_keys = match commands.detach_session(renewal, composed_at)? {
         WriteOutcome::Applied { old_keys, .. } => old_keys,

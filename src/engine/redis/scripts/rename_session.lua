@@ -12,8 +12,7 @@ local header, old_keys = read_prefix(KEYS[1])
 if not is_live(header) then
   return { now, 'not_found' }
 elseif #header >= HEADER and is_being_revoked(header, ARGV[16]) then
-  redis.call('DEL', KEYS[1])
-  return { now, 'not_found' }
+  return { now, 'revoked' }
 elseif not matches_prefix(header, ARGV[11]) then
   return { now, 'mismatch', (read_value(KEYS[1])) }
 elseif is_late() then
