@@ -31,7 +31,8 @@ const MARK_INTERVAL: Duration = Duration::from_secs(10);
 /// Ends all sessions that were created before the call, and returns how many. Each step, not the
 /// whole call, has the URL's deadline.
 pub(super) fn revoke_all(commands: &Commands) -> Result<(u64, Result<()>)> {
-    let created_until = creation_limit(commands)?;
+    let now = latest_time(commands)?;
+    let created_until = if commands.cx.clock.is_manual() { now } else { now.saturating_add(MAX_CLOCK_LEAD_MS) };
     let mut mark = RevocationMark::set(commands, created_until)?;
     let filter = EndFilter { created_until: Some(created_until), ..EndFilter::default() };
     let mut visit = Visit::new(commands, filter, None);
@@ -42,6 +43,8 @@ pub(super) fn revoke_all(commands: &Commands) -> Result<(u64, Result<()>)> {
             let complete = visit.result();
             return Ok((visit.ended, complete));
         }
+        // What is created meanwhile is no reason for another visit.
+        visit.filter.created_until = Some(now.saturating_sub(1));
     }
     let message = format!("{} sessions were ended, but others are still moving between servers", visit.ended);
     Ok((visit.ended, Err(Error::new(ErrorKind::Unavailable, message))))
@@ -60,9 +63,9 @@ pub(super) fn revoke_without_index(
     Ok(visit.ended)
 }
 
-/// Up to when a session may have been created that was returned before now. The clock was ahead
-/// when it was created by no more than this, or the session is known by that.
-fn creation_limit(commands: &Commands) -> Result<i64> {
+/// What the clock says that is ahead of all others. Sessions may have been created by one that was
+/// ahead by `MAX_CLOCK_LEAD_MS` more; others are known by that.
+fn latest_time(commands: &Commands) -> Result<i64> {
     if commands.cx.clock.is_manual() {
         return Ok(commands.cx.clock.now_ms());
     }
@@ -76,7 +79,7 @@ fn creation_limit(commands: &Commands) -> Result<i64> {
         }
     }
     match (latest, first_error) {
-        (Some(time), _) => Ok(time.saturating_add(MAX_CLOCK_LEAD_MS)),
+        (Some(time), _) => Ok(time),
         (None, Some(error)) => Err(error),
         (None, None) => Err(Error::fixed(ErrorKind::Unavailable, "no server can be reached")),
     }

@@ -71,9 +71,15 @@ impl Topology for Cluster {
 
     fn all_pools(&self, deadline: Instant) -> Result<Vec<Arc<Pool>>> {
         self.refresh(deadline);
-        let servers = self.slots.servers();
-        if servers.is_empty() {
-            return Err(Error::fixed(ErrorKind::Unavailable, "no server of the cluster can be reached"));
+        let mut servers = self.slots.servers();
+        // Another call may be asking for them.
+        while servers.is_empty() {
+            if Instant::now() + PAUSE > deadline {
+                return Err(Error::fixed(ErrorKind::Unavailable, "no server of the cluster can be reached"));
+            }
+            thread::sleep(PAUSE);
+            self.refresh(deadline);
+            servers = self.slots.servers();
         }
         Ok(servers.iter().map(|server| self.pools.at(server)).collect())
     }
