@@ -15,17 +15,14 @@ from pathlib import Path
 from sdists import sources
 from temporary_store import TemporaryStore
 
-import session_server_store
-
 PLUGINS = Path(__file__).parent / "plugins"
-PACKAGE = Path(session_server_store.__file__).parents[1]
 HANG_SECONDS = 500
 
 
 def run(arguments: list[str], folder: Path, *paths: Path, **environment: str) -> str:
     """Runs Python in a folder of a suite and returns its output. It must succeed."""
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    search = [str(PLUGINS), *map(str, paths), str(PACKAGE), *filter(None, inherited)]
+    search = [str(PLUGINS), *map(str, paths), *filter(None, inherited)]
     with TemporaryStore() as temporary:
         done = subprocess.run(
             [sys.executable, *arguments],
