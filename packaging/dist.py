@@ -204,14 +204,15 @@ def make_elixir(build: Build, crate: Path) -> None:
             break
         else:
             raise SystemExit(f"dist: mix.exs lists {entry}, which does not exist")
-    # The NIF's crate must not reach outside of the package.
-    unpack(crate, package / "native")
-    (package / "native" / f"session-server-store-{VERSION}").rename(package / "native" / "session-server-store")
+    # The NIF's crate must not reach outside of the package. Below its manifest, because cargo would
+    # put the path of a crate from elsewhere into the symbols.
     manifest = package / "native" / "sss_nif" / "Cargo.toml"
+    unpack(crate, manifest.parent)
+    (manifest.parent / f"session-server-store-{VERSION}").rename(manifest.parent / "session-server-store")
     text = manifest.read_text()
     if text.count('path = "../../../.."') != 1:
         raise SystemExit(f"dist: {manifest} names the crate in another way")
-    manifest.write_text(text.replace('path = "../../../.."', 'path = "../session-server-store"'))
+    manifest.write_text(text.replace('path = "../../../.."', 'path = "session-server-store"'))
 
     command = ["cargo-zigbuild", "rustc", "--release", "--locked", "--quiet", "--lib", f"--target={TRIPLE}.{GLIBC}"]
     build.run(*command, "--target-dir", build.cargo, cwd=manifest.parent)

@@ -114,7 +114,7 @@ defmodule SessionServerStore.MixProject do
         licenses: ["Apache-2.0", "MIT"],
         links: %{"Repository" => @source_url},
         # packaging/dist.py adds what is not in this folder: the licences, the crate in
-        # native/session-server-store and the library in native/precompiled.
+        # native/sss_nif/session-server-store and the library in native/precompiled.
         files:
           ~w(lib native guides mix.exs README.md .formatter.exs CHANGELOG.md LICENSE-APACHE LICENSE-MIT THIRD-PARTY-NOTICES)
       ],
