@@ -75,8 +75,15 @@ def unpacked(archive: Path, place: Path) -> Path:
 
 def built_dependencies(source: Path, target: Path) -> str:
     """A target directory for cargo that has the dependencies which the other tests have built."""
+
+    def link_or_copy(path: str, copy: str) -> None:
+        try:
+            os.link(path, copy)
+        except OSError:  # another file system
+            shutil.copy2(path, copy)
+
     if source.is_dir():
-        shutil.copytree(source, target / source.name, copy_function=os.link, symlinks=True)
+        shutil.copytree(source, target / source.name, copy_function=link_or_copy, symlinks=True)
     return str(target)
 
 
