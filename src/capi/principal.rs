@@ -1,6 +1,9 @@
 //! The sessions of one principal, and their public references.
 
-use std::ffi::{c_char, c_void};
+use std::{
+    ffi::{c_char, c_void},
+    mem::offset_of,
+};
 
 use super::{
     args::{Out, access, bytes, invalid, optional_bytes, reference, required, sid as sid_arg, write},
@@ -39,12 +42,27 @@ pub unsafe extern "C" fn sss_list(
         let found = store.list(unsafe { bytes("principal", principal, principal_len)? })?;
         for (i, entry) in found.iter().take(cap).enumerate() {
             // SAFETY: i is less than cap, and entries has room for cap, by the caller's promise.
-            unsafe { entries.add(i).write_unaligned(entry.into()) };
+            unsafe { write_entry(entries.add(i), entry.into()) };
         }
         // SAFETY: the caller's promise about outputs.
         unsafe { write(count, found.len()) };
         Ok(())
     })
+}
+
+/// The padding is written too: what a caller gets of the library's memory must not depend on what
+/// was there before.
+///
+/// # Safety
+/// `out` must have room for an entry. It may be unaligned.
+unsafe fn write_entry(out: *mut sss_entry, entry: sss_entry) {
+    const PADDING: usize = offset_of!(sss_entry, label) + size_of::<[u8; 256]>();
+    const PADDING_LEN: usize = offset_of!(sss_entry, reserved) - PADDING;
+    // SAFETY: the caller's promise; the padding lies within the entry.
+    unsafe {
+        out.write_unaligned(entry);
+        out.cast::<u8>().add(PADDING).write_bytes(0, PADDING_LEN);
+    }
 }
 
 /// Ends all sessions of a principal; *count is how many were live, and may be NULL. Every session

@@ -57,8 +57,9 @@ static void entries_contain_no_id(void) {
     size_t i, k;
     int found = 0;
     new_session(store, "x", &alice, sid);
-    memset(&entry, 0, sizeof entry);
+    memset(&entry, 0xa5, sizeof entry);
     CHECK_OK(sss_list(store, "alice", 5, &entry, 1, NULL));
+    for (k = offsetof(sss_entry, label); k < sizeof entry; k++) CHECK(((unsigned char *)&entry)[k] == 0); /* padding too */
     for (i = 0; i + 8 <= SSS_SID_LEN; i++) {
         memcpy(piece, sid + i, 8);
         for (k = 0; k + 8 <= sizeof entry; k++) found |= memcmp((char *)&entry + k, piece, 8) == 0;
