@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from hold import HANG_SECONDS
+from ports import free_port
 from temporary_store import IS_REDIS, TemporaryStore
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -58,12 +59,6 @@ def served(framework: str, store: str, scratch: Path) -> Iterator[str]:
                 process.wait(HANG_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 from browser import Browser, Response
 from hold import HANG_SECONDS
+from ports import free_port
 from sites import COOKIE, FRAMEWORKS, USER_KEYS, serving
 
 from session_server_store import Store
@@ -44,12 +44,6 @@ SERVERS = {
     "hypercorn": ("hypercorn --workers 2 --bind 127.0.0.1:{port} served:application", ("django_asgi", "starlette")),
 }
 CASES = [(server, app) for server, (_, apps) in SERVERS.items() for app in apps]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
