@@ -44,6 +44,8 @@ SERVERS = {
     "hypercorn": ("hypercorn --workers 2 --bind 127.0.0.1:{port} served:application", ("django_asgi", "starlette")),
 }
 CASES = [(server, app) for server, (_, apps) in SERVERS.items() for app in apps]
+# The engine makes no difference to the server: each way to fork, and each framework.
+ON_REDIS = [("gunicorn", "django"), ("gunicorn --preload", "flask"), ("uvicorn", "starlette")]
 
 
 @contextmanager
@@ -110,7 +112,15 @@ def parallel(browser: Browser, path: str, count: int) -> list[Response]:
 
 @pytest.mark.parametrize(("server", "app"), CASES, ids=[f"{server}, {app}" for server, app in CASES])
 def test_workers_share_sessions(server: str, app: str, tmp_path: Path) -> None:
-    url = f"lmdb:{tmp_path}/store?max_bytes=16MiB&timeout=30d"
+    check_shared_sessions(server, app, f"lmdb:{tmp_path}/store?max_bytes=16MiB&timeout=30d")
+
+
+@pytest.mark.parametrize(("server", "app"), ON_REDIS, ids=[f"{server}, {app}" for server, app in ON_REDIS])
+def test_workers_share_sessions_on_redis(server: str, app: str, redis: tuple[str, subprocess.Popen[bytes]]) -> None:
+    check_shared_sessions(server, app, redis[0])
+
+
+def check_shared_sessions(server: str, app: str, url: str) -> None:
     user_key = USER_KEYS[app.partition("_")[0]]
     with running(server, app, url) as port, Store(url) as store:
         # Whichever worker answers: the session is there after each step.
@@ -159,7 +169,7 @@ def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             assert time.monotonic() < end
             time.sleep(0.02)
         try:
-            yield f"redis+unix://{path}?deadline=300ms&timeout=30d", process
+            yield f"redis+unix://{path}?timeout=30d", process
         finally:
             process.send_signal(signal.SIGCONT)
             process.kill()
@@ -168,7 +178,7 @@ def redis(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_stalled_redis_is_503_and_then_works(framework: str, redis: tuple[str, subprocess.Popen[bytes]]) -> None:
     url, process = redis
-    with serving(framework, url) as site:
+    with serving(framework, f"{url}&deadline=300ms") as site:
         browser = site.browser()
         browser.post("/set", a="1")
         late = browser.held("/set", late="yes")
