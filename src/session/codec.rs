@@ -15,15 +15,15 @@ use crate::{
 };
 
 const FORMAT: u8 = 2;
-const HAS_PRINCIPAL: u8 = 1;
+pub(crate) const HAS_PRINCIPAL: u8 = 1;
 const SEALED: u8 = 2;
 const HAS_WRAPPED_KEY: u8 = 4;
-const HAS_COUNTED_FROM: u8 = 8;
+pub(crate) const HAS_COUNTED_FROM: u8 = 8;
 const HAS_LABEL: u8 = 16;
 
 const GENERATION: usize = 2;
 const LAST_USED_SLOT: usize = 4;
-const CREATED: usize = 8;
+pub(crate) const CREATED: usize = 8;
 pub(crate) const LAST_SEEN: usize = 16;
 const VERSION: usize = 24;
 const ABSOLUTE: usize = 32;

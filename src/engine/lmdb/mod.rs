@@ -34,7 +34,7 @@ use std::{
 use once_cell::sync::OnceCell;
 
 use self::{
-    deadline_index::parse_key,
+    deadline_index::{parse_key, successor},
     directory::{Directory, file_len, open_file},
     env::{ReadTxn, Table, WriteTxn, file_full},
     group_commit::GroupCommit,
@@ -321,9 +321,7 @@ impl Lmdb {
             if let Ok((row, _)) = SessionRow::read(parse_key(key)?, bytes, &last_used, self.seals()) {
                 visit(&row);
             }
-            next.clear();
-            next.extend_from_slice(key);
-            next.push(0);
+            next = successor(key);
         }
         Ok(())
     }

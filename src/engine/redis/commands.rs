@@ -30,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const MAX_KEYS: usize = 1000;
 /// The first byte of an alias and of a session that leaves for another server, as the value of a
 /// session's key (common.lua).
-const ALIAS: u8 = b'a';
-const LEAVING: u8 = b'l';
+pub(super) const ALIAS: u8 = b'a';
+pub(super) const LEAVING: u8 = b'l';
 
 #[derive(Clone, Copy)]
 pub(super) struct Commands<'a> {

@@ -48,8 +48,13 @@ scripts! {
 mod tests {
     use super::*;
     use crate::{
-        engine::redis::{keys::SPELLED_KEY, old_keys, record_prefix::PREFIX},
-        session::{alias::MAX_ALIASES, codec},
+        engine::redis::{
+            commands::{ALIAS, LEAVING},
+            keys::SPELLED_KEY,
+            old_keys,
+            record_prefix::PREFIX,
+        },
+        session::{alias::MAX_ALIASES, codec, header::MAX_CLOCK_LEAD_MS},
     };
 
     #[test]
@@ -57,10 +62,14 @@ mod tests {
         for line in [
             format!("local PREFIX = {PREFIX}\n"),
             format!("local HEADER = {}\n", codec::HEADER),
+            format!("local CREATED = {}\n", codec::CREATED),
             format!("local LAST_SEEN = {}\n", codec::LAST_SEEN),
             format!("local IDLE = {}\n", codec::IDLE),
             format!("local PRINCIPAL = {}\n", codec::PRINCIPAL),
             format!("local AUTHENTICATED = {}\n", codec::AUTHENTICATED),
+            format!("local HAS_PRINCIPAL, HAS_COUNTED_FROM = {}, {}\n", codec::HAS_PRINCIPAL, codec::HAS_COUNTED_FROM),
+            format!("local MAX_CLOCK_LEAD_MS = {MAX_CLOCK_LEAD_MS}\n"),
+            format!("local ALIAS, LEAVING, ARRIVING, REVOKED = {ALIAS}, {LEAVING}, "),
             format!("local OLD_KEYS = {}\n", old_keys::FLAG),
             format!("local OLD_KEY = {}\n", old_keys::ENTRY),
             format!("local MAX_ALIASES = {MAX_ALIASES}\n"),
