@@ -27,19 +27,29 @@ use crate::{
 /// A session is stored within a second after it was inserted into the index, or not at all; some
 /// more for clocks that differ.
 const ORPHAN_AGE_MS: u64 = 60_000;
-/// A session that is renewed more often while a list is made may be missing in it.
-const MAX_LIST_ROUNDS: usize = 8;
+/// So often a list follows sessions that are renewed meanwhile. Then no more renewals begin.
+const MAX_UNLOCKED_ROUNDS: usize = 6;
+/// A renewal that had begun may complete in the first of them.
+const MAX_LOCKED_ROUNDS: usize = 3;
 
 /// A principal's living sessions. A session that is being renewed may be listed under either key,
 /// or under both.
 pub(super) fn list(commands: &Commands, principal: PrincipalKey) -> Result<Vec<ListedSession>> {
     let mut sessions = Vec::new();
+    let mut known = HashSet::new();
     let mut listed = HashSet::new();
-    let mut missing = HashSet::new();
-    for _ in 0..MAX_LIST_ROUNDS {
-        let mut still_missing = HashSet::new();
-        for member in commands.members(principal)? {
+    let mut rounds_without_news = 0;
+    let mut lock = None;
+    for round in 0..MAX_UNLOCKED_ROUNDS + MAX_LOCKED_ROUNDS {
+        if round == MAX_UNLOCKED_ROUNDS {
+            lock = Some(IndexLock::acquire(commands, principal)?);
+        }
+        let members = commands.members(principal)?;
+        let mut is_any_new = false;
+        let mut is_any_missing = false;
+        for member in members {
             let Some(key) = member_key(&member).filter(|_| !listed.contains(&member)) else { continue };
+            is_any_new |= known.insert(member.clone());
             if let Some(session) = listed_session(commands, principal, &key, &member)? {
                 sessions.try_reserve(1).map_err(|_| Error::no_memory())?;
                 sessions.push(session);
@@ -49,14 +59,16 @@ pub(super) fn list(commands: &Commands, principal: PrincipalKey) -> Result<Vec<L
             if member_age_ms(&member, commands.now(&key)?) > ORPHAN_AGE_MS {
                 commands.remove_member(principal, &member);
             }
-            still_missing.insert(member);
+            is_any_missing = true;
         }
-        // It may be under another key since the members were read.
-        if still_missing.is_subset(&missing) {
+        // A session that was under none of its keys when each was looked up was renewed meanwhile:
+        // to a key that is inserted since, or to one that was looked up before it arrived there.
+        rounds_without_news = if is_any_new { 0 } else { rounds_without_news + 1 };
+        if !is_any_missing || rounds_without_news == 2 {
             break;
         }
-        missing = still_missing;
     }
+    drop(lock);
     Ok(sessions)
 }
 

@@ -475,7 +475,7 @@ impl<'a> Commands<'a> {
             let (_, rest) = self.run(&scripts::INSERT_MEMBER, Idempotency::Idempotent, &keys, 0, &args)?;
             match outcome_name(&rest.into_iter().next())? {
                 b"applied" => return Ok(()),
-                b"locked" => self.pause("the principal's sessions are being revoked by another call")?,
+                b"locked" => self.pause("the principal's sessions are being revoked or listed by another call")?,
                 _ => return Err(wrong_answer()),
             }
         }

@@ -92,13 +92,16 @@ pub(super) fn entry_number_bytes(fields: &EngineFields) -> [u8; 6] {
     [a, b, c, d, e, f]
 }
 
-/// How long ago an index member was made.
+/// How long ago an index member was made; 0 if that is later than `now_ms`, by a clock that is ahead
+/// or within the same millisecond.
 pub(super) fn member_age_ms(member: &[u8], now_ms: i64) -> u64 {
     let Some(&[a, b, c, d, e, f]) = member.get(SPELLED_KEY..).and_then(|number| number.first_chunk()) else {
         return 0;
     };
     let made_us = u64::from_le_bytes([c, d, e, f, a, b, 0, 0]);
-    (now_ms.unsigned_abs().saturating_mul(1000).wrapping_sub(made_us) & 0xFFFF_FFFF_FFFF) / 1000
+    // Numbers have the time's last 48 bits. An age of more than half of their range is negative.
+    let age_us = now_ms.unsigned_abs().saturating_mul(1000).wrapping_sub(made_us) & 0xFFFF_FFFF_FFFF;
+    if age_us < 1 << 47 { age_us / 1000 } else { 0 }
 }
 
 /// The session of an index member; `None` for a lock.
@@ -140,5 +143,8 @@ mod tests {
         let made_ms = 1_790_000_000_000;
         let member = index_member(&LookupKey(3, 4), &entry_number(made_ms as u64 * 1000));
         assert_eq!(member_age_ms(&member, made_ms + 5), 5);
+        let in_this_ms = index_member(&LookupKey(3, 4), &entry_number(made_ms as u64 * 1000 + 999));
+        assert_eq!(member_age_ms(&in_this_ms, made_ms), 0);
+        assert_eq!(member_age_ms(&member, made_ms - 60_000), 0);
     }
 }
