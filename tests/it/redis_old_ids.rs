@@ -107,6 +107,13 @@ fn old_ids_are_few_and_end_with_session_of_cluster() {
     check_old_ids(&cluster.servers, &store);
 }
 
+/// For how many seconds each key is kept; -1 for ever.
+fn ttls(server: &Server) -> Vec<i64> {
+    let keys = server.ask(&["KEYS", "sss:s:*"]).unwrap();
+    let ttl = |key| server.ask(&["TTL", key]).unwrap()[1..].trim().parse().unwrap();
+    keys.lines().filter(|line| line.starts_with("sss:")).map(ttl).collect()
+}
+
 /// A session that Redis removes takes no old ids with it: those end by themselves.
 #[test]
 fn endless_grace_ends_after_a_day() {
@@ -114,11 +121,18 @@ fn endless_grace_ends_after_a_day() {
     let store = Store::open(&server.url("timeout=infinity")).unwrap();
     let (first, _) = store.create(b"hello", &PLAIN).unwrap();
     let (_, _) = store.renew(&first, None, &endless()).unwrap();
-    let keys = server.ask(&["KEYS", "sss:s:*"]).unwrap();
-    for key in keys.lines().filter(|line| line.starts_with("sss:")) {
-        let left: i64 = server.ask(&["TTL", key]).unwrap()[1..].trim().parse().unwrap();
-        assert!((1..=86_400).contains(&left), "{left}");
-    }
+    assert!(ttls(&server).iter().all(|left| (1..=86_400).contains(left)), "{:?}", ttls(&server));
+}
+
+/// One that ends by itself has all of its time.
+#[test]
+fn long_grace_is_kept() {
+    let server = Server::start("");
+    let store = Store::open(&server.url(IMMORTAL)).unwrap();
+    let (first, _) = store.create(b"hello", &PLAIN).unwrap();
+    store.renew(&first, None, &PLAIN.grace(Duration::from_secs(7 * 86_400))).unwrap();
+    let ends = ttls(&server).into_iter().max().unwrap();
+    assert!((6 * 86_400..=7 * 86_400).contains(&ends), "{ends}");
 }
 
 /// What ends a session needs no memory, nor do its old ids.

@@ -29,8 +29,9 @@ local ALIAS, LEAVING, ARRIVING, REVOKED = 97, 108, 110, 120
 local OLD_KEYS = 128
 local OLD_KEY = 40
 local MAX_ALIASES = 64
--- If Redis removes a session, its aliases remain until they end, which is after this at the latest.
-local MAX_ALIAS_MS = 86400000
+-- If Redis removes a session, its aliases remain until they end. One that would never end does so
+-- after this time.
+local ENDLESS_ALIAS_MS = 86400000
 
 local manual_clock = ARGV[1] ~= ''
 local now
@@ -84,7 +85,7 @@ end
 
 -- When an alias ends that could end at this time.
 local function alias_end(at)
-  return math.min(at, now + MAX_ALIAS_MS, 2 ^ 63 - 1024)
+  return at < 2 ^ 62 and at or now + ENDLESS_ALIAS_MS
 end
 
 -- What follows the record of a session that is renewed: its old keys, with the one that it leaves
